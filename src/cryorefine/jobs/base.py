@@ -1,0 +1,156 @@
+"""What every job shares: fields that describe themselves, and the events of a running job.
+
+A job module defines ``Options`` (a frozen, keyword-only dataclass made of :func:`option` fields),
+``Result`` (a frozen dataclass of files and figures), ``JOB`` (a :class:`Job`) and ``run(options)``,
+a generator that yields events and returns the result. The napari form, the command line and
+job.star are all made from ``Options``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+ResultT = TypeVar("ResultT")
+
+
+@dataclass(frozen=True)
+class Field:
+    """How one option is shown and read: the label on the form, the unit, the range, the help.
+
+    Attributes
+    ----------
+    label : str
+        Label on the form, as in the RELION tutorials.
+    help : str
+        One or two plain sentences; the tooltip and the ``--help`` text.
+    unit : str
+        Unit of the value ("A", "degrees", "px", "A/px"); empty when it has none.
+    group : str
+        Tab of the form ("I/O", "Reference", "CTF", "Optimisation", "Auto-sampling", "Compute").
+    minimum, maximum, step : float or None
+        Range and step of a number. The step also fixes the decimals that a form shows.
+    choices : tuple of str
+        The only values allowed, where there are few.
+    kind : str
+        What a path holds: "map", "mask", "half_map", "particles", "star", "folder" or "" for none.
+    flag : str
+        Name on the command line without dashes, where it differs from the field's name.
+    relion : str
+        Key in RELION's job.star (section M of the behaviour reference); empty when it has none.
+    """
+
+    label: str
+    help: str
+    unit: str = ""
+    group: str = "I/O"
+    minimum: float | None = None
+    maximum: float | None = None
+    step: float | None = None
+    choices: tuple[str, ...] = ()
+    kind: str = ""
+    flag: str = ""
+    relion: str = ""
+
+
+_KEY = "cryorefine"
+_REQUIRED = object()
+
+
+def option(default: Any = _REQUIRED, **description: Any) -> Any:
+    """Make one field of an Options dataclass.
+
+    Parameters
+    ----------
+    default : object
+        Default value; without one, the option must be given.
+    **description
+        The attributes of :class:`Field`.
+
+    Returns
+    -------
+    dataclasses.Field
+        To be assigned to an annotated name in a frozen dataclass.
+    """
+    metadata = {_KEY: Field(**description)}
+    if default is _REQUIRED:
+        return field(metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def describe(options_type: type) -> dict[str, tuple[dataclasses.Field[Any], Field]]:
+    """Return name -> (dataclass field, description) of every option, in order of definition."""
+    return {f.name: (f, f.metadata[_KEY]) for f in dataclasses.fields(options_type)}
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a stage has come; ``total`` 0 means unknown."""
+
+    stage: str
+    done: int
+    total: int
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Notice:
+    """One sentence for the person who watches; ``warning`` when something is probably wrong."""
+
+    message: str
+    warning: bool = False
+
+
+@dataclass(frozen=True)
+class Product:
+    """A file that is whole and ready to be shown: kind is "map", "half_map", "mask", "particles"..."""
+
+    kind: str
+    path: Path
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A named family of curves over spatial frequency, e.g. the FSC of an iteration.
+
+    ``frequency`` is in 1/A, shape (shells,); ``values`` maps a label to an array of that shape.
+    """
+
+    name: str
+    frequency: Sequence[float]
+    values: Mapping[str, Sequence[float]]
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Numbers of the moment by name, e.g. iteration, resolution in A, accuracy in degrees."""
+
+    values: Mapping[str, float | int | str]
+
+
+Event = Progress | Notice | Product | Curve | Figures
+Run = Generator[Event, None, ResultT]
+
+
+@dataclass(frozen=True)
+class Job:
+    """Names of a job: on the command line, on the form, as a folder and in RELION's pipeline."""
+
+    name: str
+    title: str
+    folder: str
+    relion_label: str
+    summary: str
+
+
+def finish(run: Run[ResultT]) -> ResultT:
+    """Drain a running job and return its result, ignoring the events."""
+    while True:
+        try:
+            next(run)
+        except StopIteration as stop:
+            return stop.value  # type: ignore[no-any-return]
