@@ -1,0 +1,1 @@
+"""Cryo-EM refinement in napari: the forms, layers, plots and readers of the cryorefine jobs."""
