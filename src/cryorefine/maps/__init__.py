@@ -1,0 +1,1 @@
+"""Filters, Fourier shell correlation, masks and sharpening of maps, as functions on plain arrays."""

@@ -1,0 +1,224 @@
+"""Fourier transforms of maps and images: rescaling by cropping and padding, shifts, boxes.
+
+The forward transform divides by the number of voxels, so the origin of Fourier space holds the
+mean and grey values survive a change of box. The origin of a map is voxel ``floor(N / 2)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import scipy.fft
+from numpy.typing import NDArray
+
+from cryorefine.maps.shells import logical_indices, squared_radius
+from cryorefine.maps.slabs import thread_count
+
+
+def forward(volume: NDArray[Any], threads: int = 0) -> NDArray[Any]:
+    """Transform a real map or image; the result is divided by the number of voxels.
+
+    Parameters
+    ----------
+    volume : numpy.ndarray
+        Real, shape (z, y, x) or (y, x). float32 gives complex64, float64 complex128.
+    threads : int
+        0 for every core.
+
+    Returns
+    -------
+    numpy.ndarray
+        Complex, shape (..., y, x // 2 + 1).
+    """
+    return scipy.fft.rfftn(volume, norm="forward", workers=thread_count(threads))
+
+
+def inverse(spectrum: NDArray[Any], size: int, threads: int = 0, overwrite: bool = False) -> NDArray[Any]:
+    """Undo :func:`forward`; ``size`` is the length of x, which the half-complex array does not tell."""
+    shape = (*spectrum.shape[:-1], size)
+    workers = thread_count(threads)
+    return scipy.fft.irfftn(spectrum, shape, norm="forward", workers=workers, overwrite_x=overwrite)
+
+
+def forward_cropped(volume: NDArray[Any], size: int, threads: int = 0) -> NDArray[Any]:
+    """Transform a map and keep only the components of a smaller box.
+
+    Cropping after each axis saves most of the work where ``size`` is small. The Nyquist planes of
+    the new box are those at ``+size/2`` of the old one.
+
+    Parameters
+    ----------
+    volume : numpy.ndarray
+        Real, shape (..., n, n).
+    size : int
+        New box, at most n.
+    threads : int
+        0 for every core.
+
+    Returns
+    -------
+    numpy.ndarray
+        Complex, shape (..., size, size // 2 + 1), scaled as by :func:`forward`.
+    """
+    old = volume.shape[-1]
+    if size > old:
+        raise ValueError(f"cannot crop a box of {old} to {size}")
+    workers = thread_count(threads)
+    keep = logical_indices(size) % old
+    spectrum = scipy.fft.rfft(volume, axis=-1, norm="forward", workers=workers)
+    spectrum = np.ascontiguousarray(spectrum[..., : size // 2 + 1])
+    for axis in range(volume.ndim - 2, -1, -1):
+        spectrum = scipy.fft.fft(spectrum, axis=axis, norm="forward", workers=workers, overwrite_x=True)
+        if size < old:
+            spectrum = np.take(spectrum, keep, axis=axis)
+    return spectrum
+
+
+def inverse_padded(spectrum: NDArray[Any], size: int, threads: int = 0) -> NDArray[Any]:
+    """Inverse transform into a larger box; components that are not there are zero.
+
+    Parameters
+    ----------
+    spectrum : numpy.ndarray
+        Complex, shape (..., m, m // 2 + 1).
+    size : int
+        New box, at least m.
+    threads : int
+        0 for every core.
+
+    Returns
+    -------
+    numpy.ndarray
+        Real, shape (..., size, size).
+    """
+    small = spectrum.shape[-2]
+    if size < small:
+        raise ValueError(f"cannot pad a box of {small} to {size}")
+    workers = thread_count(threads)
+    place = logical_indices(small) % size
+    for axis in range(spectrum.ndim - 1):
+        if size > small:
+            shape = list(spectrum.shape)
+            shape[axis] = size
+            wide = np.zeros(shape, dtype=spectrum.dtype)
+            wide[(slice(None),) * axis + (place,)] = spectrum
+        else:
+            wide = spectrum
+        spectrum = scipy.fft.ifft(
+            wide, axis=axis, norm="forward", workers=workers, overwrite_x=wide is not spectrum
+        )
+    return scipy.fft.irfft(spectrum, size, axis=-1, norm="forward", workers=workers, overwrite_x=True)
+
+
+def rescale(volume: NDArray[Any], size: int, threads: int = 0) -> NDArray[Any]:
+    """Resample a map or image onto ``size`` voxels along each axis by cropping or padding in Fourier space.
+
+    When enlarging, only the sphere up to the old Nyquist frequency is kept. Grey values keep their
+    scale. No other filter is applied, so sharp features ring at the new Nyquist frequency.
+
+    Parameters
+    ----------
+    volume : numpy.ndarray
+        Real, cubic (z, y, x) or square (y, x).
+    size : int
+        New box.
+    threads : int
+        0 for every core.
+
+    Returns
+    -------
+    numpy.ndarray
+        Real, same precision, shape (size, ...).
+    """
+    old = volume.shape[-1]
+    if size == old:
+        return volume.copy()
+    if size < old:
+        return inverse(forward_cropped(volume, size, threads), size, threads, overwrite=True)
+    spectrum = forward(volume, threads)
+    spectrum[squared_radius(volume.shape) > (old // 2) ** 2] = 0
+    return inverse_padded(spectrum, size, threads)
+
+
+def rescaled_size(size: int, pixel_size: float, new_pixel_size: float) -> tuple[int, float]:
+    """Return the even box, and its true pixel size, nearest to a wanted pixel size.
+
+    The box is rounded to the nearest integer (halves up) and then down to an even number, so the
+    pixel size that comes out differs a little from the one asked for.
+
+    Examples
+    --------
+    >>> rescaled_size(600, 1.04, 1.0)
+    (624, 1.0)
+    """
+    new = int(np.floor(size * pixel_size / new_pixel_size + 0.5))
+    new -= new % 2
+    if new < 2:
+        raise ValueError(f"a box of {size} px of {pixel_size} A has no even box at {new_pixel_size} A/px")
+    return new, size * pixel_size / new
+
+
+def shift(volume: NDArray[Any], offset: Sequence[float], threads: int = 0) -> NDArray[Any]:
+    """Move the content by ``offset`` pixels, (z, y, x) or (y, x), with wrap-around, by Fourier phases."""
+    if len(offset) != volume.ndim:
+        raise ValueError(f"{len(offset)} shifts for an array of {volume.ndim} axes")
+    spectrum = forward(volume, threads)
+    for axis, distance in enumerate(offset):
+        length = volume.shape[axis]
+        last = axis == volume.ndim - 1
+        index = np.arange(length // 2 + 1) if last else logical_indices(length)
+        factor = np.exp(-2j * np.pi * index * distance / length)
+        if length % 2 == 0:
+            # The Nyquist component is its own mate and has to stay real.
+            factor[length // 2] = np.cos(np.pi * distance)
+        spectrum *= factor.astype(spectrum.dtype).reshape(-1, *[1] * (volume.ndim - 1 - axis))
+    return inverse(spectrum, volume.shape[-1], threads, overwrite=True)
+
+
+def centre_by_sign(spectrum: NDArray[Any]) -> NDArray[Any]:
+    """Multiply by (-1)^(kx+ky+kz): moves the origin between the corner and ``N / 2``.
+
+    Parameters
+    ----------
+    spectrum : numpy.ndarray
+        Half-complex array of one image or one map of even box.
+
+    Returns
+    -------
+    numpy.ndarray
+        A new array.
+    """
+    result = spectrum.copy()
+    for axis in range(spectrum.ndim):
+        result[(slice(None),) * axis + (slice(1, None, 2),)] *= -1
+    return result
+
+
+def new_box(volume: NDArray[Any], size: int, fill: float = 0.0) -> NDArray[Any]:
+    """Cut out or pad about the centre voxel ``floor(N / 2)`` to ``size`` voxels along each axis.
+
+    Parameters
+    ----------
+    volume : numpy.ndarray
+        Shape (z, y, x) or (y, x).
+    size : int
+        New box.
+    fill : float
+        Value of voxels outside the old box.
+
+    Returns
+    -------
+    numpy.ndarray
+        Same dtype, shape (size, ...).
+    """
+    result = np.full((size,) * volume.ndim, fill, dtype=volume.dtype)
+    source, target = [], []
+    for old in volume.shape:
+        start = old // 2 - size // 2
+        low, high = max(start, 0), min(start + size, old)
+        source.append(slice(low, high))
+        target.append(slice(low - start, high - start))
+    result[tuple(target)] = volume[tuple(source)]
+    return result

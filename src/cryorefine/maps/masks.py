@@ -1,0 +1,205 @@
+"""Masks: made from a map by a threshold, or spheres and circles, all with raised-cosine edges."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryorefine.maps.distance import squared_distance
+from cryorefine.maps.slabs import over_slabs
+
+
+def mask_from_map(
+    volume: NDArray[Any],
+    threshold: float,
+    extend: float = 0.0,
+    soft_edge: float = 0.0,
+    invert: bool = False,
+    threads: int = 0,
+) -> NDArray[np.float32]:
+    """Make a soft mask around the density of a map.
+
+    Voxels of at least ``threshold`` make a binary mask, which is extended (or, if ``extend`` is
+    negative, shrunk) and then given a soft edge.
+
+    Parameters
+    ----------
+    volume : numpy.ndarray
+        Shape (z, y, x), usually low-pass filtered.
+    threshold : float
+        Density at which a voxel belongs to the mask.
+    extend : float
+        Voxels; see :func:`extend_binary`.
+    soft_edge : float
+        Width of the edge in voxels; see :func:`soft_edge`.
+    invert : bool
+        Return one minus the mask.
+    threads : int
+        0 for every core.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32, shape (z, y, x), values in [0, 1].
+    """
+    binary = extend_binary(volume >= threshold, extend, threads)
+    mask = add_soft_edge(binary, soft_edge, threads)
+    return np.float32(1) - mask if invert else mask
+
+
+def extend_binary(binary: NDArray[np.bool_], extend: float, threads: int = 0) -> NDArray[np.bool_]:
+    """Extend a binary mask by every voxel closer to it than ``extend`` voxels.
+
+    A negative number removes the voxels closer than that to a voxel outside. The distance is
+    Euclidean and need not be whole; the comparison is strict. What lies beyond the box counts as
+    neither inside nor outside.
+
+    Parameters
+    ----------
+    binary : numpy.ndarray
+        Boolean, shape (z, y, x).
+    extend : float
+        Distance in voxels.
+    threads : int
+        0 for every core.
+
+    Returns
+    -------
+    numpy.ndarray
+        Boolean, shape (z, y, x).
+    """
+    if extend == 0:
+        return binary.copy()
+    start, distance = _near(binary if extend > 0 else ~binary, abs(extend), threads)
+    region = tuple(slice(a, a + n) for a, n in zip(start, distance.shape, strict=True))
+    result = binary.copy()
+    result[region] = distance < extend * extend if extend > 0 else distance >= extend * extend
+    return result
+
+
+def add_soft_edge(binary: NDArray[np.bool_], width: float, threads: int = 0) -> NDArray[np.float32]:
+    """Surround a binary mask with a raised-cosine edge.
+
+    A voxel at distance d from the mask, d < width, becomes 1/2 + cos(pi d / width) / 2.
+
+    Parameters
+    ----------
+    binary : numpy.ndarray
+        Boolean, shape (z, y, x).
+    width : float
+        Voxels.
+    threads : int
+        0 for every core.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32, shape (z, y, x).
+    """
+    if width <= 0:
+        return binary.astype(np.float32)
+    start, distance = _near(binary, width, threads)
+    result = np.zeros(binary.shape, dtype=np.float32)
+    if distance.size == 0:
+        return result
+    region = tuple(slice(a, a + n) for a, n in zip(start, distance.shape, strict=True))
+    inner = result[region]
+    # Squared distances are whole numbers, so the edge is a short table.
+    radius = np.sqrt(np.arange(int(np.ceil(width * width)) + 1, dtype=np.float64))
+    edge = np.where(radius < width, 0.5 + 0.5 * np.cos(np.pi * radius / width), 0.0).astype(np.float32)
+
+    def work(slab: slice) -> None:
+        inner[slab] = edge[np.minimum(distance[slab], len(edge) - 1)]
+
+    over_slabs(work, len(inner), threads)
+    return result
+
+
+def soft_sphere(shape: tuple[int, ...], radius: float, edge: float = 5.0) -> NDArray[np.float32]:
+    """Make a sphere (a disc, if the shape is that of an image) about the centre voxel ``floor(N / 2)``.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (z, y, x) or (y, x).
+    radius : float
+        Voxels; the mask is 1 up to it.
+    edge : float
+        Width in voxels of the raised-cosine edge beyond the radius.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32, of the shape given.
+    """
+    distance = np.sqrt(_squared_distance_from_centre(shape))
+    if edge <= 0:
+        return (distance <= radius).astype(np.float32)
+    phase = np.clip((distance - radius) / edge, 0.0, 1.0)
+    return (0.5 + 0.5 * np.cos(np.pi * phase)).astype(np.float32)
+
+
+def circular_mask_2d(size: int, radius: float, edge: float = 5.0) -> NDArray[np.float32]:
+    """Make a soft disc, float32 of shape (size, size); see :func:`soft_sphere`."""
+    return soft_sphere((size, size), radius, edge)
+
+
+def background_mean(volume: NDArray[Any], mask: NDArray[np.float32]) -> float:
+    """Return the mean outside a mask, each voxel weighted with one minus the mask; 0 if there is none."""
+    outside = 1.0 - mask.astype(np.float64)
+    total = float(outside.sum())
+    return float(np.vdot(outside, volume)) / total if total > 0 else 0.0
+
+
+def mask_to_background(volume: NDArray[Any], mask: NDArray[np.float32]) -> NDArray[Any]:
+    """Replace what is outside a soft mask by the mean of the background.
+
+    Filling with the mean instead of zero leaves no step at the edge, so a spectrum shows no trace of it.
+
+    Parameters
+    ----------
+    volume : numpy.ndarray
+        Shape (z, y, x) or (y, x).
+    mask : numpy.ndarray
+        Same shape, values in [0, 1].
+
+    Returns
+    -------
+    numpy.ndarray
+        ``mask * volume + (1 - mask) * background``, precision of ``volume``.
+    """
+    mean = volume.dtype.type(background_mean(volume, mask))
+    return (volume - mean) * mask + mean
+
+
+def touches_box(binary: NDArray[np.bool_]) -> bool:
+    """Tell whether a true voxel lies on a face of the box."""
+    return any(bool(np.take(binary, side, axis).any()) for axis in range(binary.ndim) for side in (0, -1))
+
+
+def _squared_distance_from_centre(shape: tuple[int, ...]) -> NDArray[np.float64]:
+    axes = [(np.arange(n, dtype=np.float64) - n // 2) ** 2 for n in shape]
+    result = axes[-1]
+    for squares in axes[-2::-1]:
+        result = squares.reshape(-1, *[1] * result.ndim) + result
+    return result
+
+
+def _near(binary: NDArray[np.bool_], limit: float, threads: int) -> tuple[tuple[int, ...], NDArray[np.int32]]:
+    """Squared distances in the part of the box that is within ``limit`` of a true voxel.
+
+    Returns the first index of that part on each axis, and the distances in it.
+    """
+    reach = int(np.ceil(limit))
+    start, stop = [], []
+    for axis in range(binary.ndim):
+        others = tuple(a for a in range(binary.ndim) if a != axis)
+        occupied = np.flatnonzero(binary.any(axis=others))
+        if len(occupied) == 0:
+            return (0,) * binary.ndim, np.empty((0,) * binary.ndim, dtype=np.int32)
+        start.append(max(int(occupied[0]) - reach, 0))
+        stop.append(min(int(occupied[-1]) + reach + 1, binary.shape[axis]))
+    part = np.ascontiguousarray(binary[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))])
+    return tuple(start), squared_distance(part, limit, threads)
