@@ -12,7 +12,8 @@ import dataclasses
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from types import NoneType, UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 ResultT = TypeVar("ResultT")
 
@@ -34,9 +35,11 @@ class Field:
     minimum, maximum, step : float or None
         Range and step of a number. The step also fixes the decimals that a form shows.
     choices : tuple of str
-        The only values allowed, where there are few.
+        The only values allowed, where there are few, as they are typed; the value itself has the
+        type of the field's annotation ("7.5" for 7.5).
     kind : str
         What a path holds: "map", "mask", "half_map", "particles", "star", "folder" or "" for none.
+        Every path but ``output`` must exist when the job starts.
     flag : str
         Name on the command line without dashes, where it differs from the field's name.
     relion : str
@@ -84,6 +87,31 @@ def option(default: Any = _REQUIRED, **description: Any) -> Any:
 def describe(options_type: type) -> dict[str, tuple[dataclasses.Field[Any], Field]]:
     """Return name -> (dataclass field, description) of every option, in order of definition."""
     return {f.name: (f, f.metadata[_KEY]) for f in dataclasses.fields(options_type)}
+
+
+def value_types(options_type: type) -> dict[str, tuple[type, bool]]:
+    """Return name -> (type of the value, whether it may be None) of every option.
+
+    Examples
+    --------
+    A field annotated ``Path | None`` gives ``(Path, True)``, one annotated ``float`` gives
+    ``(float, False)``.
+    """
+    types: dict[str, tuple[type, bool]] = {}
+    hints = get_type_hints(options_type)
+    for name in describe(options_type):
+        hint = hints[name]
+        if get_origin(hint) in (Union, UnionType):
+            members = [member for member in get_args(hint) if member is not NoneType]
+            types[name] = (members[0], len(members) < len(get_args(hint)))
+        else:
+            types[name] = (hint, False)
+    return types
+
+
+def flag_of(name: str, description: Field) -> str:
+    """Return the option's name on the command line, e.g. "--mask-diameter"."""
+    return "--" + (description.flag or name.replace("_", "-"))
 
 
 @dataclass(frozen=True)
@@ -147,10 +175,14 @@ class Job:
     summary: str
 
 
+class JobAborted(Exception):
+    """The job stopped because somebody asked for it (RELION_JOB_ABORT_NOW in its folder)."""
+
+
 def finish(run: Run[ResultT]) -> ResultT:
     """Drain a running job and return its result, ignoring the events."""
     while True:
         try:
             next(run)
         except StopIteration as stop:
-            return stop.value  # type: ignore[no-any-return]
+            return stop.value

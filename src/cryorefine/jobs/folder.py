@@ -1,0 +1,266 @@
+"""The folder of a job: what stands in it besides the job's results, and how it ends.
+
+A job's ``run`` is decorated with :func:`in_job_folder`. Its folder then holds, as RELION's jobs do,
+``job.star`` (the options), ``note.txt`` (when and with which command), ``run.out`` and ``run.err``,
+and at the end an empty file ``RELION_JOB_EXIT_SUCCESS``, ``_FAILURE`` or ``_ABORTED``; and
+``progress.jsonl``, by which others follow it. A file ``RELION_JOB_ABORT_NOW`` put there stops it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+import shlex
+import socket
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, TypeVar
+
+from cryorefine.errors import UserError
+from cryorefine.jobs import lock
+from cryorefine.jobs.base import Event, Job, JobAborted, Progress, ResultT, Run
+from cryorefine.jobs.check import checked
+from cryorefine.jobs.command import command
+from cryorefine.jobs.events import PROGRESS_FILE, follow, to_line, to_text
+from cryorefine.jobs.relion_job import write_job
+
+__all__ = ["follow", "in_job_folder", "request_abort", "status", "suggest_folder"]
+
+ABORT_FILE = "RELION_JOB_ABORT_NOW"
+EXIT_FILES = {
+    "succeeded": "RELION_JOB_EXIT_SUCCESS",
+    "failed": "RELION_JOB_EXIT_FAILURE",
+    "aborted": "RELION_JOB_EXIT_ABORTED",
+}
+_RECORDS = {"job.star", "continue_job.star", "note.txt", "run.out", "run.err", PROGRESS_FILE, lock.LOCK_FILE}
+_PROGRESS_PAUSE = 0.3
+
+OptionsT = TypeVar("OptionsT")
+
+
+def in_job_folder(
+    job: Job,
+) -> Callable[[Callable[[OptionsT], Run[ResultT]]], Callable[[OptionsT], Run[ResultT]]]:
+    """Make a job's ``run(options)`` work in the folder ``options.output``.
+
+    The decorated generator checks the options, makes the folder, keeps its records, forwards the
+    events and writes how the job ended. Options whose ``continue_from`` is given go on in that
+    folder unless ``output`` names another; ``run`` sees options whose ``output`` is always set.
+
+    Raises
+    ------
+    UserError
+        From the generator's first step: bad options, a folder that holds a finished job or is in use,
+        no permission. A mistake found before the job has made anything leaves no new folder behind.
+    JobAborted
+        When ``RELION_JOB_ABORT_NOW`` appears in the folder.
+    """
+
+    def decorate(run: Callable[[OptionsT], Run[ResultT]]) -> Callable[[OptionsT], Run[ResultT]]:
+        @functools.wraps(run)
+        def inside(options: OptionsT) -> Run[ResultT]:
+            options = _with_output(job, checked(options))
+            with _JobFolder(job, options) as folder:
+                running = run(options)
+                try:
+                    while True:
+                        folder.stop_if_asked()
+                        try:
+                            event = next(running)
+                        except StopIteration as stop:
+                            result: ResultT = stop.value
+                            return result
+                        folder.record(event)
+                        yield event
+                finally:
+                    running.close()
+
+        return inside
+
+    return decorate
+
+
+def status(folder: Path) -> str:
+    """Return "running", "succeeded", "failed", "aborted", "interrupted" or "empty" for a job folder.
+
+    An interrupted job was killed: it began, nobody works on it and it has not said how it ended.
+    """
+    if lock.holder(folder) is not None:
+        return "running"
+    for outcome, name in EXIT_FILES.items():
+        if (folder / name).exists():
+            return outcome
+    return "interrupted" if (folder / "job.star").exists() else "empty"
+
+
+def request_abort(folder: Path) -> None:
+    """Ask the job that runs in a folder to stop; it does so at its next event."""
+    (folder / ABORT_FILE).touch()
+
+
+def suggest_folder(job: Job, project: Path) -> Path:
+    """Return the next free job folder of a project, numbered across all kinds of job as in RELION."""
+    numbers = [0]
+    for folder in project.glob("*/job[0-9]*"):
+        if match := re.fullmatch(r"job(\d+)", folder.name):
+            numbers.append(int(match[1]))
+    return project / job.folder / f"job{max(numbers) + 1:03d}"
+
+
+def _with_output(job: Job, options: OptionsT) -> OptionsT:
+    output = getattr(options, "output", None) or getattr(options, "continue_from", None)
+    if output is None:
+        raise UserError(
+            f"{job.title} needs a folder for its results; give one like --output {job.folder}/job001."
+        )
+    settled: OptionsT = dataclasses.replace(options, output=output)  # type: ignore[type-var]
+    return settled
+
+
+class _JobFolder:
+    """The records of one run in one folder, from its first to its last moment."""
+
+    def __init__(self, job: Job, options: Any) -> None:
+        self.job = job
+        self.options = options
+        self.path: Path = options.output
+        source = getattr(options, "continue_from", None)
+        self.goes_on = source is not None and source.resolve() == self.path.resolve()
+        self.made: list[Path] = []
+        self.held: set[str] = set()
+        self.files: dict[str, IO[str]] = {}
+        self.stage = ""
+        self.stage_began = self.last_progress = 0.0
+
+    def __enter__(self) -> _JobFolder:
+        try:
+            self._make()
+            self._refuse_finished()
+            self.lock = lock.take(self.path)
+        except OSError as error:
+            self._unmake()
+            raise self._unusable(error) from error
+        try:
+            self._begin()
+        except BaseException as error:
+            cause = self._unusable(error) if isinstance(error, OSError) else error
+            self.__exit__(type(cause), cause, error.__traceback__)
+            raise cause from error
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        withdraw = isinstance(error, UserError) and self._nothing_made()
+        try:
+            if withdraw:
+                return
+            if isinstance(error, UserError):
+                self._write("run.err", str(error))
+                outcome = "failed"
+            elif error is None:
+                outcome = "succeeded"
+            elif isinstance(error, Exception) and not isinstance(error, JobAborted):
+                self._write("run.err", "".join(traceback.format_exception(error)))
+                outcome = "failed"
+            else:  # asked to stop, interrupted from the keyboard, or dropped by whoever drew the events
+                self._write("run.out", "Stopped by request")
+                outcome = "aborted"
+            (self.path / ABORT_FILE).unlink(missing_ok=True)
+            (self.path / EXIT_FILES[outcome]).touch()
+        except OSError:
+            # The disk is full or gone: the error that is on its way says more than this one.
+            if error is None:
+                raise
+        finally:
+            for file in self.files.values():
+                file.close()
+            self.lock.unlink(missing_ok=True)
+            if withdraw:
+                self._withdraw()
+
+    def stop_if_asked(self) -> None:
+        """Raise JobAborted if somebody has put the file there that asks for it."""
+        if (self.path / ABORT_FILE).exists():
+            raise JobAborted(f"{self.path} was stopped by request")
+
+    def record(self, event: Event) -> None:
+        """Append an event to progress.jsonl and, if it says something to people, to run.out."""
+        now = time.monotonic()
+        if isinstance(event, Progress):
+            fresh, whole = event.stage != self.stage, event.total > 0 and event.done >= event.total
+            if fresh:
+                self.stage, self.stage_began = event.stage, now
+            elif not whole and now - self.last_progress < _PROGRESS_PAUSE:
+                return  # hundreds of steps a second help nobody who reads along
+            self.last_progress = now
+            text = f"{event.stage}: {now - self.stage_began:.1f} s" if whole else ""
+        else:
+            text = to_text(event)
+        try:
+            self._write(PROGRESS_FILE, to_line(event))
+            if text:
+                self._write("run.out", f"{time.strftime('%H:%M:%S')} {text}")
+        except OSError as error:
+            raise UserError(f"{self.path} cannot be written to any more ({error.strerror}).") from error
+
+    def _unusable(self, error: OSError) -> UserError:
+        return UserError(
+            f"{self.path} cannot be used for results ({error.strerror}); give another folder with --output."
+        )
+
+    def _make(self) -> None:
+        missing = self.path
+        while not missing.exists():
+            self.made.append(missing)
+            missing = missing.parent
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.held = {entry.name for entry in self.path.iterdir()}
+
+    def _unmake(self) -> None:
+        for folder in self.made:
+            try:
+                folder.rmdir()
+            except OSError:
+                return
+
+    def _refuse_finished(self) -> None:
+        if not self.goes_on and EXIT_FILES["succeeded"] in self.held:
+            raise UserError(
+                f"{self.path} already holds a finished job; give another folder with --output, e.g. "
+                f"{suggest_folder(self.job, self.path.parent.parent)}."
+            )
+
+    def _begin(self) -> None:
+        from cryorefine.io.star import write_star
+
+        for name in (ABORT_FILE, *EXIT_FILES.values()):
+            (self.path / name).unlink(missing_ok=True)
+        name = "continue_job.star" if self.goes_on else "job.star"
+        write_star(self.path / name, write_job(self.job, self.options))
+        when = time.strftime("%Y-%m-%d %H:%M:%S")
+        words = shlex.join(command(self.job, self.options))
+        self._write("note.txt", f"{when} on {socket.gethostname()}, in {Path.cwd()}:\n{words}\n")
+        if not self.goes_on:
+            (self.path / PROGRESS_FILE).write_text("")
+        self._write("run.out", f"{when} {words}")
+        (self.path / "run.err").touch()
+
+    def _write(self, name: str, text: str) -> None:
+        if name not in self.files:
+            # A line at a time, so that whoever follows the job never waits for a buffer to fill.
+            self.files[name] = (self.path / name).open("a", buffering=1, encoding="utf-8")
+        self.files[name].write(text.rstrip("\n") + "\n")
+
+    def _nothing_made(self) -> bool:
+        now = {entry.name for entry in self.path.iterdir()} if self.path.exists() else set()
+        return not (now - self.held - _RECORDS) and not (self.held & _RECORDS)
+
+    def _withdraw(self) -> None:
+        for name in _RECORDS - self.held:
+            (self.path / name).unlink(missing_ok=True)
+        self._unmake()
