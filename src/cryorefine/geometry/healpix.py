@@ -1,0 +1,148 @@
+"""HEALPix grids of viewing directions (NEST order) and of in-plane angles.
+
+Gorski et al. (2005), ApJ 622:759. Order o has 12 * 4**o directions; the nominal step is
+360 / (6 * 2**o) degrees, and the in-plane angle psi is sampled with the same step.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import healpix
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cryorefine.geometry.euler import view_directions
+from cryorefine.geometry.symmetry import point_group
+
+# Two directions whose mates come closer than this part of the pixel spacing are one direction.
+_DUPLICATE = 0.5
+
+
+def angular_step(order: int) -> float:
+    """Return the nominal angular step of an order in degrees (order 2: 15, order 3: 7.5)."""
+    return 360.0 / (6 * 2**order)
+
+
+def pixel_spacing(order: int) -> float:
+    """Return the side in degrees of a square as large as one pixel (order 2: 14.66)."""
+    return float(np.rad2deg(np.sqrt(4 * np.pi / (12 * 4**order))))
+
+
+@lru_cache(maxsize=16)
+def directions(order: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the directions of all pixels of an order, in NEST order.
+
+    Returns
+    -------
+    rot, tilt : ndarray of float64, shape (12 * 4**order,)
+        Degrees, rot in (-180, 180], tilt in (0, 180); read-only, computed once for each order.
+    """
+    theta, phi = healpix.pix2ang(2**order, np.arange(12 * 4**order), nest=True)
+    rot = np.rad2deg(phi)
+    rot[rot > 180] -= 360
+    tilt = np.rad2deg(theta)
+    rot.setflags(write=False)
+    tilt.setflags(write=False)
+    return rot, tilt
+
+
+def psi_angles(order: int) -> NDArray[np.float64]:
+    """Return the coarse in-plane angles of an order in degrees: 0, step, 2 step, ... < 360."""
+    return np.arange(6 * 2**order) * angular_step(order)
+
+
+def children(pixels: ArrayLike) -> NDArray[np.int64]:
+    """Return the four pixels of the next order that share each pixel's area.
+
+    Parameters
+    ----------
+    pixels : array_like of int, shape (n,)
+        NEST pixel numbers.
+
+    Returns
+    -------
+    ndarray of int64, shape (n, 4)
+        NEST pixel numbers of the order above.
+    """
+    return 4 * np.asarray(pixels, dtype=np.int64)[..., None] + np.arange(4)
+
+
+def oversampled_psi(psi: ArrayLike, step: float) -> NDArray[np.float64]:
+    """Return the centres of the two halves of each in-plane cell, psi -+ step/4 (degrees).
+
+    Parameters
+    ----------
+    psi : array_like, shape (n,)
+        Centres of the cells in degrees.
+    step : float
+        Width of a cell in degrees.
+
+    Returns
+    -------
+    ndarray of float64, shape (n, 2)
+    """
+    return np.asarray(psi, dtype=np.float64)[..., None] + step * np.array([-0.25, 0.25])
+
+
+@lru_cache(maxsize=32)
+def asymmetric_unit(order: int, group: str = "C1") -> NDArray[np.int64]:
+    """Return the pixels that stand for all directions of a symmetric particle.
+
+    A direction d and its mates ``S.T @ d`` look at the particle alike. The unit is the set of
+    directions that are closer to one generic point than any of their mates; on its border a
+    pixel is dropped when a mate of a pixel already kept lies within half a pixel of it.
+
+    Parameters
+    ----------
+    order : int
+        HEALPix order.
+    group : str
+        Name of the point group.
+
+    Returns
+    -------
+    ndarray of int64, shape (n,)
+        NEST pixel numbers in rising order, about 12 * 4**order / len(group) of them; read-only.
+    """
+    symmetry = point_group(group)
+    if len(symmetry) == 1:
+        pixels = np.arange(12 * 4**order)
+        pixels.setflags(write=False)
+        return pixels
+    from scipy.spatial import cKDTree
+
+    vectors = view_directions(*directions(order))
+    centre = _centre_of_unit(symmetry.name)
+    spacing = np.deg2rad(pixel_spacing(order))
+    own = vectors @ centre
+    mates = vectors @ (symmetry.operators[1:] @ centre).T
+    # 1e-9: a pixel exactly on the border belongs to the unit, as does its mate
+    pixels = np.flatnonzero(own >= mates.max(axis=1) - 1e-9)
+
+    kept_vectors = vectors[pixels]
+    tree = cKDTree(kept_vectors)
+    twins: dict[int, set[int]] = {}
+    for operator in symmetry.operators[1:]:
+        found = tree.query_ball_point(kept_vectors @ operator, _DUPLICATE * spacing)
+        for i, near in enumerate(found):
+            for j in near:
+                if i != j:
+                    twins.setdefault(i, set()).add(j)
+                    twins.setdefault(j, set()).add(i)
+    dropped: set[int] = set()
+    for i in sorted(twins):
+        if i not in dropped:
+            dropped |= twins[i]
+    pixels = np.delete(pixels, sorted(dropped))
+    pixels.setflags(write=False)
+    return pixels
+
+
+def _centre_of_unit(name: str) -> NDArray[np.float64]:
+    """Return the point whose surroundings are the asymmetric unit, off every symmetry axis."""
+    if name.startswith("C"):
+        return np.array([1.0, 0.0, 0.0])  # rot within -+180/n
+    if name.startswith("D"):
+        return np.array([0.0, 1.0, 1.0]) / np.sqrt(2)  # about rot 90, between two-folds
+    return np.array([0.2, 0.1, 0.9])
