@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cryorefine.jobs.base import Job, describe
+from cryorefine.errors import UserError
+from cryorefine.jobs.base import Job, describe, value_types
+from cryorefine.jobs.registry import JOBS, load
 
 _HELIX = {
     "do_apply_helical_symmetry": "Yes",
@@ -138,10 +140,140 @@ def write_job(job: Job, options: Any) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
+class JobFile:
+    """A job that a file describes.
+
+    Attributes
+    ----------
+    name : str
+        The job's command name, for :func:`cryorefine.jobs.registry.load`.
+    options : dataclass instance
+        Its options; ``output`` is the folder of the file unless another was asked for.
+    notices : tuple of str
+        What the file asks for that is left out and changes the result, one sentence each.
+    """
+
+    name: str
+    options: Any
+    notices: tuple[str, ...]
+
+
+def read_job(path: Path, *, output: Path | None = None) -> JobFile:
+    """Read a job.star of RELION 3.1, 4 or 5, or of our own.
+
+    Files in it are looked for from the current folder, then from the folders above the job file,
+    because RELION names them relative to the project.
+
+    Raises
+    ------
+    UserError
+        If it is no job file, of a job or with an option that is not supported here, or if a value
+        cannot be read.
+    """
+    from cryorefine.io.star import read_star
+
+    blocks = read_star(path)
+    if "job" not in blocks or "joboptions_values" not in blocks:
+        raise UserError(f"{path} is not a job file; give a job.star that RELION or cryorefine has written.")
+    general = dict(blocks["job"])
+    label = _label(general, path)
+    name = next((name for name in JOBS if load(name).JOB.relion_label == label), None)
+    if not label or name is None:
+        supported = ", ".join(KEYS)
+        raise UserError(
+            f"{path} is a job of type {label or 'unknown'}; the types that can be run are {supported}."
+        )
+    texts = _table(blocks["joboptions_values"])
+    _refuse_unsupported(texts, path)
+    continues = str(general.get("rlnJobIsContinue", 0)) in ("1", "true")
+    if not continues or not texts.get("fn_cont"):
+        texts.pop("fn_cont", None)
+    if not texts.get("fn_mask"):
+        # RELION passes the choice on only together with a mask.
+        texts["do_solvent_fsc"] = "No"
+
+    kind = load(name).Options
+    own = _table(blocks[OWN_TABLE]) if OWN_TABLE in blocks else {}
+    types = value_types(kind)
+    values: dict[str, Any] = {"output": output or path.parent}
+    for field, (_, description) in describe(kind).items():
+        key = description.relion or _READ_ONLY.get(field, "")
+        source, used = (texts, key) if key in texts else (own, field)
+        if used not in source or field == "output":
+            continue
+        try:
+            if used in _FORMS and source is texts:
+                values[field] = _FORMS[used].from_relion(texts)
+            else:
+                values[field] = _value(source[used], *types[field])
+        except (ValueError, IndexError):
+            raise UserError(f"{path}: {used} is '{source[used]}', which cannot be read; mend it.") from None
+        if isinstance(values[field], Path):
+            values[field] = _resolve(values[field], path)
+    notices = []
+    if texts.get("other_args"):
+        notices.append(f"The additional arguments of {path} are left out: {texts['other_args']}")
+    return JobFile(name, kind(**values), tuple(notices))
+
+
+def _label(general: Mapping[str, Any], path: Path) -> str:
+    """Return RELION's label of the job; RELION 3.1 wrote numbers."""
+    if "rlnJobTypeLabel" in general:
+        return str(general["rlnJobTypeLabel"])
+    return _NUMBERS.get(str(general.get("rlnJobType", "")), "")
+
+
+_NUMBERS = {"10": "relion.refine3d", "12": "relion.maskcreate", "15": "relion.postprocess"}
+_READ_ONLY = {"reference_ctf_corrected": "ctf_corrected_ref"}
+"""Keys that RELION 3.1 had and RELION 5 would complain about."""
+
+
+def _table(loop: Any) -> dict[str, str]:
+    pairs = zip(loop["rlnJobOptionVariable"], loop["rlnJobOptionValue"], strict=True)
+    return {str(key): "" if str(value) in ("nan", "<NA>") else str(value) for key, value in pairs}
+
+
+def _refuse_unsupported(texts: Mapping[str, str], path: Path) -> None:
+    for key, what in (("do_helix", "helical processing"), ("do_blush", "Blush regularisation")):
+        if texts.get(key) == "Yes":
+            raise UserError(f"{path} asks for {what} ({key} Yes), which is not supported; set it to No.")
+
+
+def _value(text: str, kind: type, optional: bool) -> Any:
+    """Return the value that RELION writes as this text."""
+    if kind is bool:
+        if text.lower() not in ("yes", "no", "true", "false", "1", "0"):
+            raise ValueError(text)
+        return text.lower() in ("yes", "true", "1")
+    if kind in (int, float):
+        if not text and optional:
+            return None
+        number = float(text)
+        if optional and number <= 0:
+            return None  # "-1" is how RELION says: take it from the header, or leave it out
+        if kind is int and not number.is_integer():
+            raise ValueError(text)
+        return kind(number)
+    if kind is Path:
+        return Path(text) if text else None
+    return text
+
+
+def _resolve(path: Path, job_file: Path) -> Path:
+    if path.exists():
+        return path
+    for folder in job_file.resolve().parents:
+        if (folder / path).exists():
+            return folder / path
+    return path
+
+
+@dataclass(frozen=True)
 class _Form:
     """How one key of RELION writes our value, where plain text will not do."""
 
     to_relion: Callable[[Any], Mapping[str, str]]
+    from_relion: Callable[[Mapping[str, str]], Any]
 
 
 def _to_relion(key: str, value: Any, defaults: Mapping[str, str]) -> Mapping[str, str]:
@@ -160,7 +292,10 @@ def _text(value: Any) -> str:
 
 
 def _degrees(key: str) -> _Form:
-    return _Form(lambda value: {key: f"{value:g} degrees"})
+    return _Form(
+        to_relion=lambda value: {key: f"{value:g} degrees"},
+        from_relion=lambda texts: float(texts[key].split()[0]),
+    )
 
 
 def _optimiser_of(folder: Path | None) -> str:
@@ -174,13 +309,22 @@ def _optimiser_of(folder: Path | None) -> str:
 _FORMS: dict[str, _Form] = {
     "sampling": _degrees("sampling"),
     "auto_local_sampling": _degrees("auto_local_sampling"),
-    "do_pad1": _Form(lambda padding: {"do_pad1": _text(padding == 1)}),
-    "fn_cont": _Form(lambda folder: {"fn_cont": _optimiser_of(folder)}),
+    "do_pad1": _Form(
+        to_relion=lambda padding: {"do_pad1": _text(padding == 1)},
+        from_relion=lambda texts: 1 if texts["do_pad1"] == "Yes" else 2,
+    ),
+    "fn_cont": _Form(
+        to_relion=lambda folder: {"fn_cont": _optimiser_of(folder)},
+        from_relion=lambda texts: (
+            Path(texts["fn_cont"]).parent if texts["fn_cont"].endswith(".star") else Path(texts["fn_cont"])
+        ),
+    ),
     "adhoc_bfac": _Form(
-        lambda bfactor: (
+        to_relion=lambda bfactor: (
             {"do_adhoc_bfac": "No"}
             if bfactor is None
             else {"do_adhoc_bfac": "Yes", "adhoc_bfac": _text(bfactor)}
-        )
+        ),
+        from_relion=lambda texts: float(texts["adhoc_bfac"]) if texts.get("do_adhoc_bfac") == "Yes" else None,
     ),
 }

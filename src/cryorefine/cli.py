@@ -1,0 +1,163 @@
+"""The jobs from a terminal: ``cryorefine JOB --option value``.
+
+Every flag is made from the job's ``Options``; nothing is described here a second time. What the
+job says goes to standard output, bars to standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+from cryorefine import __version__
+from cryorefine.compute.blas import prefer_wide_kernels
+from cryorefine.errors import UserError, UserWarningMessage
+from cryorefine.jobs.base import JobAborted, Run
+from cryorefine.jobs.command import add_options, options_from
+from cryorefine.jobs.registry import JOBS, load
+
+_UNITS = {"resolution": "A", "b_factor": "A^2", "pixel_size": "A/px"}
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code.
+
+    Parameters
+    ----------
+    words : sequence of str, optional
+        The words after the program's name; those of this process by default.
+
+    Returns
+    -------
+    int
+        0 when all went well, 2 after a mistake in the input, 130 when the job was stopped.
+    """
+    prefer_wide_kernels()
+    words = list(sys.argv[1:] if words is None else words)
+    warnings.showwarning = _show_warning
+    try:
+        arguments = _parser(words).parse_args(words)
+        _run(arguments)
+        sys.stdout.flush()
+    except UserError as error:
+        print(f"cryorefine: {error}", file=sys.stderr)
+        return 2
+    except (KeyboardInterrupt, JobAborted) as error:
+        print(f"cryorefine: {error or 'stopped from the keyboard'}", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has gone (`| head`); keep Python from saying so again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says in one sentence what is wrong with the words, instead of listing fifty options first."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="cryorefine",
+        description="High-resolution cryo-EM refinement: from particles and a rough map to a sharpened map.",
+        epilog="cryorefine JOB --help shows every option of a job.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"cryorefine {__version__}")
+    commands = parser.add_subparsers(metavar="JOB", dest="job", required=True)
+    for name in JOBS if not words or words[0] not in JOBS else words[:1]:
+        module = load(name)
+        job = commands.add_parser(
+            name, help=module.JOB.summary, description=f"{module.JOB.summary}.", allow_abbrev=False
+        )
+        if name in words[:1]:
+            add_options(job, module.Options)
+    run = commands.add_parser(
+        "run",
+        help="Run a job file written by RELION 3.1, 4 or 5, or by cryorefine",
+        description="Run the job that a job.star describes.",
+        allow_abbrev=False,
+    )
+    run.add_argument("job_file", type=Path, metavar="job.star", help="the job file")
+    run.add_argument(
+        "--output",
+        type=Path,
+        metavar="FOLDER",
+        help="where the results go [default: the folder of the job file]",
+    )
+    return parser
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    if arguments.job == "run":
+        from cryorefine.jobs.relion_job import read_job
+
+        file = read_job(arguments.job_file, output=arguments.output)
+        for notice in file.notices:
+            print(f"Warning: {notice}")
+        module, options = load(file.name), file.options
+    else:
+        module = load(arguments.job)
+        options = options_from(arguments, module.Options)
+    running = module.run(options)
+    for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, _stop)
+    try:
+        result = _draw(running)
+    finally:
+        # Wherever the interruption struck, the job gets to say in its folder that it was stopped.
+        running.close()
+    for line in _lines(result):
+        print(line)
+
+
+def _draw(running: Run[Any]) -> Any:
+    from cryorefine.terminal import Terminal
+
+    with Terminal() as terminal:
+        while True:
+            try:
+                terminal.show(next(running))
+            except StopIteration as stop:
+                return stop.value
+
+
+def _lines(result: Any) -> list[str]:
+    """Return files and figures of a result as aligned lines; curves are in the files."""
+    rows = []
+    for field in dataclasses.fields(result):
+        value = getattr(result, field.name)
+        many = value if isinstance(value, tuple) else (value,)
+        for one in many:
+            if isinstance(one, (Path, str, int, float)):
+                text = f"{one:.4g}" if isinstance(one, float) else str(one)
+                rows.append((field.name.replace("_", " "), f"{text} {_UNITS.get(field.name, '')}".rstrip()))
+    width = max((len(name) for name, _ in rows), default=0)
+    return [f"{name:<{width}}  {text}" for name, text in rows]
+
+
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+    if issubclass(category, UserWarningMessage):
+        print(f"Warning: {message}")
+    else:
+        print(f"{category.__name__}: {message}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

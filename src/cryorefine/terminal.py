@@ -1,0 +1,73 @@
+"""Events of a running job in a terminal: bars where there is one, plain lines where there is not."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Any
+
+from cryorefine.jobs.base import Event, Progress
+from cryorefine.jobs.events import to_text
+
+
+class Terminal:
+    """Draws one bar for each stage of a job on standard error and prints the rest as lines.
+
+    Bars need a terminal; without one, a stage is one line when it ends.
+    """
+
+    def __init__(self) -> None:
+        self.bars = sys.stderr.isatty()
+        self.stage = ""
+        self.began = 0.0
+        self.bar: Any = None
+
+    def __enter__(self) -> Terminal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None and self.bar is None:
+            self.stage = ""  # the stage did not come to its end: do not say that it did
+        self._end_stage()
+
+    def show(self, event: Event) -> None:
+        """Show one event."""
+        if isinstance(event, Progress):
+            self._show_progress(event)
+        elif text := to_text(event):
+            self._print(text)
+
+    def _show_progress(self, event: Progress) -> None:
+        if event.stage != self.stage or (self.bar is not None and event.done < self.bar.n):
+            self._end_stage()
+            self.stage, self.began = event.stage, time.monotonic()
+            if self.bars:
+                from tqdm import tqdm
+
+                self.bar = tqdm(
+                    total=event.total or None, desc=event.stage, file=sys.stderr, dynamic_ncols=True
+                )
+        if self.bar is not None:
+            if event.message:
+                self.bar.set_postfix_str(event.message, refresh=False)
+            self.bar.update(event.done - self.bar.n)
+        if event.total and event.done >= event.total:
+            self._end_stage()
+
+    def _end_stage(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+        elif self.stage and not self.bars:
+            self._print(f"{self.stage}: {time.monotonic() - self.began:.1f} s")
+        self.bar = None
+        self.stage = ""
+
+    def _print(self, text: str) -> None:
+        if self.bar is not None:
+            self.bar.clear()
+        print(text, flush=True)
+        if self.bar is not None:
+            self.bar.refresh()
