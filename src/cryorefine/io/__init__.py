@@ -1,0 +1,1 @@
+"""Files: STAR tables, MRC maps and stacks, particle sets, MTF curves."""

@@ -1,0 +1,272 @@
+"""Maps and image stacks in MRC files (MRC2014), read and written whole."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cryorefine import __version__
+from cryorefine.errors import UserError, UserWarningMessage
+from cryorefine.io.files import write_whole
+
+_HEADER_BYTES = 1024
+_MODES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
+
+
+@dataclass(frozen=True)
+class Map:
+    """A map on its grid.
+
+    Attributes
+    ----------
+    data : numpy.ndarray
+        float32, shape (z, y, x).
+    pixel_size : float
+        A per voxel.
+    path : pathlib.Path or None
+        Where it was read from.
+    """
+
+    data: NDArray[np.float32]
+    pixel_size: float
+    path: Path | None = None
+
+
+@dataclass(frozen=True)
+class MrcLayout:
+    """Where and how the voxels of an MRC file lie.
+
+    Attributes
+    ----------
+    path : pathlib.Path
+        The file.
+    shape : tuple of int
+        (sections, rows, columns) in the order of the file.
+    dtype : numpy.dtype
+        With its byte order.
+    offset : int
+        Bytes before the first voxel.
+    pixel_size : float
+        A per voxel along x; 0 when the header does not say.
+    voxel_size : tuple of float
+        A per voxel along x, y, z.
+    axes : tuple of int
+        Which of x (1), y (2), z (3) run along columns, rows, sections.
+    """
+
+    path: Path
+    shape: tuple[int, int, int]
+    dtype: np.dtype[Any]
+    offset: int
+    pixel_size: float
+    voxel_size: tuple[float, float, float]
+    axes: tuple[int, int, int]
+
+    def memory_map(self) -> NDArray[Any]:
+        """Map the voxels into memory, read-only, in the file's own type and order of axes."""
+        return np.memmap(self.path, dtype=self.dtype, mode="r", offset=self.offset, shape=self.shape)
+
+
+def read_layout(path: str | os.PathLike[str]) -> MrcLayout:
+    """Read the header of an MRC file and check that the file holds what it promises.
+
+    Modes 0, 1, 2, 6 and 12, either byte order, an extended header, and headers that lack the map or
+    machine stamp are accepted.
+
+    Parameters
+    ----------
+    path : path-like
+        The file.
+
+    Returns
+    -------
+    MrcLayout
+        Shape, type and place of the voxels, and their size in A.
+
+    Raises
+    ------
+    UserError
+        When the file is missing, truncated, of another format, or of a mode without real voxels.
+    """
+    file = Path(path)
+    try:
+        with open(file, "rb") as handle:
+            header = handle.read(_HEADER_BYTES)
+            size = os.fstat(handle.fileno()).st_size
+    except FileNotFoundError:
+        raise UserError(f"{file} does not exist; check the name and the folder.") from None
+    except IsADirectoryError:
+        raise UserError(f"{file} is a folder; choose an MRC file.") from None
+    except PermissionError:
+        raise UserError(f"{file} may not be read; change its permissions.") from None
+    if len(header) < _HEADER_BYTES:
+        raise UserError(
+            f"{file} is not an MRC file or is truncated: it holds only {size} bytes; get a whole copy."
+        )
+    # The byte order is the one that makes sense of sizes, mode and axes: machine stamps are often wrong.
+    for order in "<>":
+        words = np.frombuffer(header, dtype=order + "i4")
+        columns, rows, sections, mode = (int(word) for word in words[:4])
+        extended = int(words[23])
+        axes = (int(words[16]), int(words[17]), int(words[18]))
+        plausible = min(columns, rows, sections) > 0 and 0 <= mode <= 127 and extended >= 0
+        if plausible and (sorted(axes) == [1, 2, 3] or axes == (0, 0, 0)):
+            break
+    else:
+        raise UserError(f"{file} is not an MRC file: its header makes no sense; choose an MRC map or stack.")
+    if mode not in _MODES:
+        raise UserError(
+            f"{file} has MRC mode {mode}, which is none of the real ones (0, 1, 2, 6 and 12); "
+            "convert it to mode 2."
+        )
+    dtype = np.dtype(order + _MODES[mode])
+    offset = _HEADER_BYTES + extended
+    expected = offset + columns * rows * sections * dtype.itemsize
+    if size < expected:
+        raise UserError(f"{file} is truncated: it holds {size} bytes of {expected}; get a whole copy.")
+    reals = np.frombuffer(header, dtype=order + "f4")
+    voxel_size = _voxel_size(reals[10:13], words[7:10])
+    return MrcLayout(
+        path=file,
+        shape=(sections, rows, columns),
+        dtype=dtype,
+        offset=offset,
+        pixel_size=voxel_size[0],
+        voxel_size=voxel_size,
+        axes=(1, 2, 3) if axes == (0, 0, 0) else axes,
+    )
+
+
+def _voxel_size(cell: NDArray[Any], sampling: NDArray[Any]) -> tuple[float, float, float]:
+    """Return cell / sampling along x, y, z in A, 0 where the header has no usable numbers."""
+    sizes = []
+    for length, samples in zip(cell.tolist(), sampling.tolist(), strict=True):
+        size = length / samples if samples > 0 else 0.0
+        # Headers hold float32: 1.06 * 64 / 64 must come back as 1.06, not as 1.05999994.
+        sizes.append(float(f"{size:.6g}") if np.isfinite(size) and size > 0 else 0.0)
+    return sizes[0], sizes[1], sizes[2]
+
+
+def read_map(path: str | os.PathLike[str], *, pixel_size: float | None = None) -> Map:
+    """Read a map whole.
+
+    Parameters
+    ----------
+    path : path-like
+        MRC file.
+    pixel_size : float, optional
+        A per voxel, used instead of the header's.
+
+    Returns
+    -------
+    Map
+        float32 data, always with three axes (z, y, x), and the pixel size in A.
+
+    Raises
+    ------
+    UserError
+        When the file is missing, foreign or truncated, holds NaN or infinite values, or has no pixel
+        size and none is given.
+    """
+    layout = read_layout(path)
+    stored = layout.memory_map()
+    # Put the axes in the order z, y, x (older programs store sections along another axis).
+    data = np.array(
+        stored.transpose([2 - (layout.axes.index(axis)) for axis in (3, 2, 1)]), dtype=np.float32, order="C"
+    )
+    if not np.isfinite(data).all():
+        raise UserError(f"{path} holds NaN or infinite values; make the map again.")
+    if pixel_size is None:
+        pixel_size = layout.pixel_size
+        if pixel_size <= 0:
+            raise UserError(f"{path} has no pixel size in its header; give the pixel size in A.")
+        sizes = layout.voxel_size
+        if data.shape[0] > 1 and max(sizes) > 1.001 * min(sizes) > 0:
+            warnings.warn(
+                f"{path} has voxels of {sizes[0]} x {sizes[1]} x {sizes[2]} A; the first number is taken "
+                "for all axes.",
+                UserWarningMessage,
+                stacklevel=2,
+            )
+    return Map(data=data, pixel_size=float(pixel_size), path=layout.path)
+
+
+def write_map(path: str | os.PathLike[str], data: ArrayLike, pixel_size: float) -> None:
+    """Write a volume (z, y, x) or one image (y, x) as 32-bit floats.
+
+    Parameters
+    ----------
+    path : path-like
+        The file; it appears under this name when it is whole.
+    data : array_like
+        Two or three axes.
+    pixel_size : float
+        A per voxel.
+
+    Raises
+    ------
+    UserError
+        When the place cannot be written.
+    """
+    array = np.asarray(data)
+    if array.ndim not in (2, 3):
+        raise ValueError(f"a map has two or three axes, not the shape {array.shape}")
+    _write(path, array.astype(np.float32, copy=False), pixel_size, is_volume=array.ndim == 3)
+
+
+def write_stack(
+    path: str | os.PathLike[str], data: ArrayLike, pixel_size: float, half_precision: bool = False
+) -> None:
+    """Write a stack of images (n, y, x).
+
+    Parameters
+    ----------
+    path : path-like
+        The file, by convention ``.mrcs``; it appears under this name when it is whole.
+    data : array_like
+        Images, shape (n, y, x).
+    pixel_size : float
+        A per pixel.
+    half_precision : bool
+        Store 16-bit floats (MRC mode 12), which RELION reads from version 4 on.
+
+    Raises
+    ------
+    UserError
+        When the place cannot be written or a value does not fit into 16 bits.
+    """
+    array = np.asarray(data)
+    if array.ndim != 3:
+        raise ValueError(f"a stack has the shape (n, y, x), not {array.shape}")
+    if half_precision and np.abs(array).max(initial=0) > np.finfo(np.float16).max:
+        raise UserError(
+            f"{path} cannot be written in half precision: a value exceeds 65504; use 32-bit floats."
+        )
+    _write(
+        path,
+        array.astype(np.float16 if half_precision else np.float32, copy=False),
+        pixel_size,
+        is_volume=False,
+    )
+
+
+def _write(path: str | os.PathLike[str], array: NDArray[Any], pixel_size: float, is_volume: bool) -> None:
+    import mrcfile
+
+    with write_whole(path) as temporary, mrcfile.new(temporary) as mrc:
+        mrc.set_data(array)
+        if is_volume:
+            mrc.set_volume()
+        elif array.ndim == 3:
+            mrc.set_image_stack()
+        mrc.voxel_size = pixel_size
+        # No time stamp: the same map gives the same bytes.
+        mrc.header.label = b""
+        mrc.header.label[0] = f"cryorefine {__version__}".encode()
+        mrc.header.nlabl = 1

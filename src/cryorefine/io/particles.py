@@ -1,0 +1,348 @@
+"""Particle sets: optics groups and particles, in the form of RELION 3.1 and later.
+
+RELION 3.0 kept the microscope's settings and pixel offsets with every particle, in one table; such
+files are converted on reading (the convention is that of RELION's own conversion).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cryorefine.errors import UserError
+from cryorefine.io.images import ImageReader, parse_reference
+from cryorefine.io.star import Block, read_star, write_star
+
+# What RELION 3.0 stored with each particle and what decides its optics group.
+_OPTICS_3_0 = (
+    "rlnAmplitudeContrast",
+    "rlnBeamTiltX",
+    "rlnBeamTiltY",
+    "rlnSphericalAberration",
+    "rlnVoltage",
+    "rlnDetectorPixelSize",
+    "rlnMagnification",
+)
+# Lengths that RELION 3.0 gave in pixels, and their names in A.
+_PIXELS_TO_ANGSTROM = {
+    "rlnOriginX": "rlnOriginXAngst",
+    "rlnOriginY": "rlnOriginYAngst",
+    "rlnOriginZ": "rlnOriginZAngst",
+    "rlnOriginXPrior": "rlnOriginXPriorAngst",
+    "rlnOriginYPrior": "rlnOriginYPriorAngst",
+    "rlnOriginZPrior": "rlnOriginZPriorAngst",
+    "rlnHelicalTrackLength": "rlnHelicalTrackLengthAngst",
+}
+
+
+@dataclass(frozen=True)
+class ParticleFile:
+    """A set of particles as it stands in a STAR file.
+
+    Attributes
+    ----------
+    optics : pandas.DataFrame
+        One row an optics group; rlnOpticsGroup is 1..n in order.
+    particles : pandas.DataFrame
+        One row a particle; rlnOpticsGroup refers to the optics table.
+    general : dict or None
+        The data_general block of tomography sets.
+    path : pathlib.Path or None
+        Where it was read from.
+    """
+
+    optics: pd.DataFrame
+    particles: pd.DataFrame
+    general: dict[str, Any] | None = None
+    path: Path | None = None
+
+
+def read_particles(path: str | os.PathLike[str], required: Sequence[str] = ()) -> ParticleFile:
+    """Read the particles of a STAR file of RELION 3.0, 3.1, 4 or 5.
+
+    Parameters
+    ----------
+    path : path-like
+        The STAR file.
+    required : sequence of str
+        Labels the caller cannot do without, in the particle table or the optics table.
+
+    Returns
+    -------
+    ParticleFile
+        With optics groups numbered 1..n and offsets in A, whatever the file's version.
+
+    Raises
+    ------
+    UserError
+        When the file holds no particles, a column is missing, or a particle's optics group is.
+    """
+    file = Path(path)
+    blocks = read_star(file)
+    optics = blocks.get("optics")
+    table = _particle_table(blocks)
+    if table is None:
+        raise UserError(f"{file} holds no table of particles; choose a particle STAR file.")
+    if isinstance(optics, pd.DataFrame):
+        optics, particles = _number_groups(file, optics, table)
+        particles = _offsets_in_angstrom(file, optics, particles)
+    else:
+        optics, particles = _convert_3_0(file, table)
+    if len(particles) == 0:
+        raise UserError(f"{file} holds no particles: its table is empty; choose another file.")
+    general = blocks.get("general")
+    result = ParticleFile(optics, particles, general if isinstance(general, dict) else None, file)
+    require(result, required)
+    return result
+
+
+def write_particles(path: str | os.PathLike[str], file: ParticleFile, comments: Sequence[str] = ()) -> None:
+    """Write a particle set with its optics groups, as RELION 3.1 and later do.
+
+    Parameters
+    ----------
+    path : path-like
+        The STAR file; it appears under this name when it is whole.
+    file : ParticleFile
+        The set.
+    comments : sequence of str
+        Lines for the top of the file.
+    """
+    blocks: dict[str, Block] = {} if file.general is None else {"general": file.general}
+    write_star(path, {**blocks, "optics": file.optics, "particles": file.particles}, comments)
+
+
+def require(file: ParticleFile, labels: Sequence[str]) -> None:
+    """Check that labels are present in the particle or the optics table.
+
+    Raises
+    ------
+    UserError
+        Naming the file and the first missing column.
+    """
+    for label in labels:
+        if label not in file.particles and label not in file.optics:
+            raise UserError(
+                f"{_name(file)} lacks the column {label}; add it or choose the output of a later job."
+            )
+
+
+def column(file: ParticleFile, label: str, default: float | None = None) -> NDArray[np.float64]:
+    """Return one number for each particle: its own, else its optics group's, else the default.
+
+    Parameters
+    ----------
+    file : ParticleFile
+        The set.
+    label : str
+        RELION label without underscore.
+    default : float, optional
+        Value where the file has none.
+
+    Returns
+    -------
+    numpy.ndarray
+        float64, shape (particles,).
+
+    Raises
+    ------
+    UserError
+        When the label is missing and has no default, or its values are no numbers.
+    """
+    try:
+        if label in file.particles:
+            return file.particles[label].to_numpy(dtype=np.float64)
+        if label in file.optics:
+            return file.optics[label].to_numpy(dtype=np.float64)[group_index(file)]
+    except ValueError:
+        raise UserError(f"{_name(file)} has values of {label} that are no numbers; correct them.") from None
+    if default is None:
+        require(file, [label])
+    return np.full(len(file.particles), default, dtype=np.float64)
+
+
+def group_index(file: ParticleFile) -> NDArray[np.int64]:
+    """Return the row of the optics table for each particle, shape (particles,)."""
+    return file.particles["rlnOpticsGroup"].to_numpy(dtype=np.int64) - 1
+
+
+def parse_vector(text: str) -> NDArray[np.float64]:
+    """Return the numbers of RELION's vector notation ``[a,b,c]`` (rlnOddZernike, rlnTomoProjX, ...).
+
+    Raises
+    ------
+    UserError
+        When the text is no such vector.
+    """
+    stripped = text.strip()
+    try:
+        if stripped[:1] != "[" or stripped[-1:] != "]":
+            raise ValueError
+        inner = stripped[1:-1].strip()
+        return np.array([float(word) for word in inner.split(",")] if inner else [], dtype=np.float64)
+    except ValueError:
+        raise UserError(f"{text!r} is no vector; write numbers as [a,b,c].") from None
+
+
+def project_root(path: str | os.PathLike[str], reference: str) -> Path:
+    """Find the folder that the image names of a STAR file are relative to.
+
+    That is the current directory when the image exists there (the rule of RELION), else the folder of
+    the STAR file or the nearest of its parents where the image exists.
+
+    Parameters
+    ----------
+    path : path-like
+        The STAR file.
+    reference : str
+        An image reference of it.
+
+    Returns
+    -------
+    pathlib.Path
+        Absolute path of the project directory.
+
+    Raises
+    ------
+    UserError
+        When the image is in none of these places.
+    """
+    _, image = parse_reference(reference)
+    here = Path.cwd()
+    folder = Path(path).absolute().parent
+    for root in (here, folder, *folder.parents):
+        if (root / image).is_file():
+            return root
+    raise UserError(
+        f"{path} refers to {image}, which is neither in the current directory nor beside the STAR file nor "
+        "above it; run from the project directory."
+    )
+
+
+def _name(file: ParticleFile) -> str:
+    return str(file.path) if file.path is not None else "The particle set"
+
+
+def _particle_table(blocks: dict[str, Block]) -> pd.DataFrame | None:
+    """Return data_particles, else the first table of images: RELION 3.0 and others name it in many ways."""
+    named = blocks.get("particles")
+    if isinstance(named, pd.DataFrame):
+        return named
+    for name, block in blocks.items():
+        if isinstance(block, pd.DataFrame) and name != "optics" and "rlnImageName" in block:
+            return block
+    return None
+
+
+def _number_groups(
+    file: Path, optics: pd.DataFrame, particles: pd.DataFrame
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Give the optics groups the numbers 1..n in the order of their table."""
+    for name, table in (("optics", optics), ("particles", particles)):
+        if "rlnOpticsGroup" not in table:
+            raise UserError(f"{file} lacks the column rlnOpticsGroup in data_{name}; add it.")
+    numbers = optics["rlnOpticsGroup"]
+    if numbers.duplicated().any():
+        raise UserError(
+            f"{file} defines optics group {numbers[numbers.duplicated()].iloc[0]} twice; renumber the groups."
+        )
+    order = {number: i for i, number in enumerate(numbers, start=1)}
+    mapped = particles["rlnOpticsGroup"].map(order)
+    if mapped.isna().any():
+        row = int(np.flatnonzero(mapped.isna())[0])
+        group = particles["rlnOpticsGroup"].iloc[row]
+        raise UserError(
+            f"{file} has no optics group {group}, which particle {row + 1} refers to; "
+            "add the group to data_optics or remove the particle."
+        )
+    return (
+        optics.assign(rlnOpticsGroup=np.arange(1, len(optics) + 1)),
+        particles.assign(rlnOpticsGroup=mapped.astype(np.int64)),
+    )
+
+
+def _offsets_in_angstrom(file: Path, optics: pd.DataFrame, particles: pd.DataFrame) -> pd.DataFrame:
+    """Convert lengths in pixels to A under their new names, in place of the old columns."""
+    old = [label for label in _PIXELS_TO_ANGSTROM if label in particles]
+    if not old:
+        return particles
+    if "rlnImagePixelSize" not in optics:
+        raise UserError(
+            f"{file} gives {old[0]} in pixels but no rlnImagePixelSize; add the pixel size to data_optics."
+        )
+    rows = particles["rlnOpticsGroup"].to_numpy(dtype=np.int64) - 1
+    pixel_size = optics["rlnImagePixelSize"].to_numpy(dtype=np.float64)[rows]
+    result = particles.copy()
+    for label in old:
+        new = _PIXELS_TO_ANGSTROM[label]
+        if new not in particles:
+            result[label] = particles[label].to_numpy(dtype=np.float64) * pixel_size
+            result = result.rename(columns={label: new})
+        else:
+            result = result.drop(columns=label)
+    return result
+
+
+def _convert_3_0(file: Path, table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Split the single table of RELION 3.0 into optics groups and particles."""
+    settings = [label for label in _OPTICS_3_0 if label in table]
+    pixel_sizes = [label for label in ("rlnImagePixelSize", "rlnPixelSize") if label in table]
+    if not {"rlnDetectorPixelSize", "rlnMagnification"} <= set(table.columns) and not pixel_sizes:
+        missing = "rlnDetectorPixelSize" if "rlnDetectorPixelSize" not in table else "rlnMagnification"
+        raise UserError(
+            f"{file} has neither data_optics nor the column {missing}; add one of them to give "
+            "the pixel size."
+        )
+    keys = settings + pixel_sizes
+    distinct = table[keys].drop_duplicates().reset_index(drop=True)
+    group = table[keys].merge(distinct.assign(_group=np.arange(1, len(distinct) + 1)), how="left", on=keys)[
+        "_group"
+    ]
+    if pixel_sizes:
+        pixel = distinct[pixel_sizes[0]].to_numpy(dtype=np.float64)
+    else:
+        # The detector's pixel is given in micrometres.
+        pixel = 1e4 * (distinct["rlnDetectorPixelSize"] / distinct["rlnMagnification"]).to_numpy(
+            dtype=np.float64
+        )
+    optics = pd.DataFrame(
+        {
+            "rlnOpticsGroupName": [f"opticsGroup{i}" for i in range(1, len(distinct) + 1)],
+            "rlnOpticsGroup": np.arange(1, len(distinct) + 1),
+        }
+    )
+    for label in settings:
+        if label not in ("rlnDetectorPixelSize", "rlnMagnification"):
+            optics[label] = distinct[label]
+    optics["rlnImagePixelSize"] = pixel
+    particles = table.drop(columns=[*keys, *(["rlnOpticsGroup"] if "rlnOpticsGroup" in table else [])])
+    particles["rlnOpticsGroup"] = group.to_numpy(dtype=np.int64)
+    firsts = [
+        str(table["rlnImageName"].iloc[int(np.argmax(group.to_numpy() == i))])
+        for i in optics["rlnOpticsGroup"]
+    ]
+    sizes = _image_sizes(file, firsts)
+    if sizes is not None:
+        optics["rlnImageSize"], optics["rlnImageDimensionality"] = sizes
+    return optics, _offsets_in_angstrom(file, optics, particles)
+
+
+def _image_sizes(file: Path, references: Sequence[str]) -> tuple[list[int], list[int]] | None:
+    """Return size in px and number of axes of images, or None when the images are not here.
+
+    A table can be looked at without its images; a job that needs them says so when it reads them.
+    """
+    try:
+        reader = ImageReader(project_root(file, references[0]))
+        sizes = [reader.shape(reference)[1] for reference in references]
+    except UserError:
+        return None
+    # A file referred to without a number is a volume.
+    return sizes, [2 if "@" in reference else 3 for reference in references]
