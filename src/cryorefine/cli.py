@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import difflib
 import os
 import signal
 import sys
@@ -20,7 +21,7 @@ from typing import Any, NoReturn
 from cryorefine import __version__
 from cryorefine.compute.blas import prefer_wide_kernels
 from cryorefine.errors import UserError, UserWarningMessage
-from cryorefine.jobs.base import JobAborted, Run
+from cryorefine.jobs.base import JobAborted, Run, describe, flag_of
 from cryorefine.jobs.command import add_options, options_from
 from cryorefine.jobs.registry import JOBS, load
 
@@ -44,7 +45,9 @@ def main(words: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if words is None else words)
     warnings.showwarning = _show_warning
     try:
-        arguments = _parser(words).parse_args(words)
+        arguments, unknown = _parser(words).parse_known_args(words)
+        if unknown:
+            raise UserError(_unknown(arguments.job, unknown[0]))
         _run(arguments)
         sys.stdout.flush()
     except UserError as error:
@@ -79,7 +82,11 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     for name in JOBS if not words or words[0] not in JOBS else words[:1]:
         module = load(name)
         job = commands.add_parser(
-            name, help=module.JOB.summary, description=f"{module.JOB.summary}.", allow_abbrev=False
+            name,
+            help=module.JOB.summary,
+            description=f"{module.JOB.summary}.",
+            usage=f"cryorefine {name} --option value ...",
+            allow_abbrev=False,
         )
         if name in words[:1]:
             add_options(job, module.Options)
@@ -97,6 +104,16 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
         help="where the results go [default: the folder of the job file]",
     )
     return parser
+
+
+def _unknown(job: str, word: str) -> str:
+    """Return what to say about a word that is no option of a job."""
+    flags = ["--output"]
+    if job in JOBS:
+        flags = [flag_of(name, field) for name, (_, field) in describe(load(job).Options).items()]
+    near = difflib.get_close_matches(word.partition("=")[0], flags, n=1)
+    remedy = f"did you mean {near[0]}" if near else f"see cryorefine {job} --help"
+    return f"{job} has no option {word}; {remedy}{'?' if near else '.'}"
 
 
 def _run(arguments: argparse.Namespace) -> None:

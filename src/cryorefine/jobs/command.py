@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -61,9 +62,8 @@ def options_from(namespace: argparse.Namespace, options_type: type[OptionsT]) ->
     return options_type(**{name: value for name, value in vars(namespace).items() if name in names})
 
 
-def _default_of(field: Any) -> dict[str, Any]:
-    import dataclasses
-
+def _default_of(field: dataclasses.Field[Any]) -> dict[str, Any]:
+    """Return {"default": value}, or {} for an option that must be given."""
     return {} if field.default is dataclasses.MISSING else {"default": field.default}
 
 
@@ -96,11 +96,11 @@ def _help(description: Field, default: dict[str, Any]) -> str:
     if description.choices:
         facts.append("one of " + " ".join(description.choices))
     elif description.minimum is not None and description.maximum is not None:
-        facts.append(f"{description.minimum:g} to {description.maximum:g}")
+        facts.append(f"{_number(description.minimum)} to {_number(description.maximum)}")
     elif description.minimum is not None:
-        facts.append(f"{description.minimum:g} or more")
+        facts.append(f"{_number(description.minimum)} or more")
     elif description.maximum is not None:
-        facts.append(f"{description.maximum:g} or less")
+        facts.append(f"{_number(description.maximum)} or less")
     if not default:
         facts.append("required")
     else:
@@ -108,8 +108,12 @@ def _help(description: Field, default: dict[str, Any]) -> str:
         if isinstance(value, bool):
             facts.append(f"default {'yes' if value else 'no'}")
         elif value not in (None, ""):
-            facts.append(f"default {value:g}" if isinstance(value, float) else f"default {value}")
+            facts.append(f"default {_number(value) if isinstance(value, float) else value}")
         else:
             facts.append("default none")
     text = f"{description.label}: {description.help} [{'; '.join(facts)}]"
     return text.replace("%", "%%")
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if float(value).is_integer() else repr(value)
