@@ -15,8 +15,11 @@ from numpy.typing import ArrayLike, NDArray
 from cryorefine.geometry.euler import view_directions
 from cryorefine.geometry.symmetry import point_group
 
-# Two directions whose mates come closer than this part of the pixel spacing are one direction.
+# On the border of an asymmetric unit, in pixel spacings: pixels closer than the first to a mate of
+# another are the same pixel twice; directions farther than the second from every mate are a hole.
+# The whole grid's own largest distance, at the corner of a pixel, is 0.7 to 0.8.
 _DUPLICATE = 0.5
+_HOLE = 0.8
 
 
 def angular_step(order: int) -> float:
@@ -90,8 +93,11 @@ def asymmetric_unit(order: int, group: str = "C1") -> NDArray[np.int64]:
     """Return the pixels that stand for all directions of a symmetric particle.
 
     A direction d and its mates ``S.T @ d`` look at the particle alike. The unit is the set of
-    directions that are closer to one generic point than any of their mates; on its border a
-    pixel is dropped when a mate of a pixel already kept lies within half a pixel of it.
+    directions that are closer to one generic point than any of their mates. The grid does not
+    share the symmetry, so the unit's border needs mending: a pixel is dropped when a mate of a
+    pixel already kept lies within half a pixel, and where pixels outside the unit are farther
+    than 0.8 pixels from every mate of a kept one, the farthest of them are added. Without the
+    second step all views along the axis of C5, C6, C7... would be missing.
 
     Parameters
     ----------
@@ -110,22 +116,28 @@ def asymmetric_unit(order: int, group: str = "C1") -> NDArray[np.int64]:
         pixels = np.arange(12 * 4**order)
         pixels.setflags(write=False)
         return pixels
-    from scipy.spatial import cKDTree
-
     vectors = view_directions(*directions(order))
-    centre = _centre_of_unit(symmetry.name)
     spacing = np.deg2rad(pixel_spacing(order))
-    own = vectors @ centre
+    centre = _centre_of_unit(symmetry.name)
     mates = vectors @ (symmetry.operators[1:] @ centre).T
     # 1e-9: a pixel exactly on the border belongs to the unit, as does its mate
-    pixels = np.flatnonzero(own >= mates.max(axis=1) - 1e-9)
+    pixels = np.flatnonzero(vectors @ centre >= mates.max(axis=1) - 1e-9)
+    pixels = pixels[_without_twins(vectors[pixels], symmetry.operators, _DUPLICATE * spacing)]
+    pixels = np.union1d(pixels, _holes(vectors, pixels, symmetry.operators, _HOLE * spacing))
+    pixels.setflags(write=False)
+    return pixels
 
-    kept_vectors = vectors[pixels]
-    tree = cKDTree(kept_vectors)
+
+def _without_twins(
+    vectors: NDArray[np.float64], operators: NDArray[np.float64], distance: float
+) -> NDArray[np.int64]:
+    """Return the rows that are not within a distance of a mate of an earlier row."""
+    from scipy.spatial import cKDTree
+
+    tree = cKDTree(vectors)
     twins: dict[int, set[int]] = {}
-    for operator in symmetry.operators[1:]:
-        found = tree.query_ball_point(kept_vectors @ operator, _DUPLICATE * spacing)
-        for i, near in enumerate(found):
+    for operator in operators[1:]:
+        for i, near in enumerate(tree.query_ball_point(vectors @ operator, distance)):
             for j in near:
                 if i != j:
                     twins.setdefault(i, set()).add(j)
@@ -134,9 +146,32 @@ def asymmetric_unit(order: int, group: str = "C1") -> NDArray[np.int64]:
     for i in sorted(twins):
         if i not in dropped:
             dropped |= twins[i]
-    pixels = np.delete(pixels, sorted(dropped))
-    pixels.setflags(write=False)
-    return pixels
+    return np.setdiff1d(np.arange(len(vectors)), sorted(dropped))
+
+
+def _holes(
+    vectors: NDArray[np.float64],
+    pixels: NDArray[np.int64],
+    operators: NDArray[np.float64],
+    distance: float,
+) -> NDArray[np.int64]:
+    """Return pixels to add, so that no pixel is farther than a distance from every mate of a kept one."""
+    from scipy.spatial import cKDTree
+
+    tree = cKDTree((vectors[pixels] @ operators).reshape(-1, 3))
+    gap = np.asarray(tree.query(vectors)[0])
+    open_pixels = np.flatnonzero(gap > distance)
+    gap = gap[open_pixels]
+    added = []
+    while len(open_pixels):
+        # rounded, so that mates tie and every machine picks the same one
+        farthest = open_pixels[np.argmax(np.round(gap, 9))]
+        added.append(farthest)
+        for operator in operators:
+            gap = np.minimum(gap, np.linalg.norm(vectors[open_pixels] - vectors[farthest] @ operator, axis=1))
+        still = gap > distance
+        open_pixels, gap = open_pixels[still], gap[still]
+    return np.array(added, dtype=np.int64)
 
 
 def _centre_of_unit(name: str) -> NDArray[np.float64]:
