@@ -7,7 +7,6 @@ job says goes to standard output, bars to standard error.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import difflib
 import os
 import signal
@@ -21,11 +20,10 @@ from typing import Any, NoReturn
 from cryorefine import __version__
 from cryorefine.compute.blas import prefer_wide_kernels
 from cryorefine.errors import UserError, UserWarningMessage
-from cryorefine.jobs.base import JobAborted, Run, describe, flag_of
+from cryorefine.jobs.base import JobAborted, describe, flag_of
 from cryorefine.jobs.command import add_options, options_from
 from cryorefine.jobs.registry import JOBS, load
-
-_UNITS = {"resolution": "A", "b_factor": "A^2", "pixel_size": "A/px"}
+from cryorefine.terminal import summary, watch
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -131,38 +129,8 @@ def _run(arguments: argparse.Namespace) -> None:
     for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
         if signal.getsignal(number) == signal.SIG_DFL:
             signal.signal(number, _stop)
-    try:
-        result = _draw(running)
-    finally:
-        # Wherever the interruption struck, the job gets to say in its folder that it was stopped.
-        running.close()
-    for line in _lines(result):
+    for line in summary(watch(running)):
         print(line)
-
-
-def _draw(running: Run[Any]) -> Any:
-    from cryorefine.terminal import Terminal
-
-    with Terminal() as terminal:
-        while True:
-            try:
-                terminal.show(next(running))
-            except StopIteration as stop:
-                return stop.value
-
-
-def _lines(result: Any) -> list[str]:
-    """Return files and figures of a result as aligned lines; curves are in the files."""
-    rows = []
-    for field in dataclasses.fields(result):
-        value = getattr(result, field.name)
-        many = value if isinstance(value, tuple) else (value,)
-        for one in many:
-            if isinstance(one, (Path, str, int, float)):
-                text = f"{one:.4g}" if isinstance(one, float) else str(one)
-                rows.append((field.name.replace("_", " "), f"{text} {_UNITS.get(field.name, '')}".rstrip()))
-    width = max((len(name) for name, _ in rows), default=0)
-    return [f"{name:<{width}}  {text}" for name, text in rows]
 
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:

@@ -2,13 +2,49 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import time
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from cryorefine.jobs.base import Event, Progress
+from cryorefine.jobs.base import Event, Progress, ResultT, Run
 from cryorefine.jobs.events import to_text
+
+_UNITS = {"resolution": "A", "b_factor": "A^2", "pixel_size": "A/px"}
+
+
+def watch(run: Run[ResultT]) -> ResultT:
+    """Run a job to its end, draw its progress in the terminal and return its result.
+
+    Parameters
+    ----------
+    run : generator
+        What a job's ``run(options)`` returned.
+    """
+    with Terminal() as terminal:
+        try:
+            while True:
+                terminal.show(next(run))
+        except StopIteration as stop:
+            return stop.value
+        finally:
+            # Wherever an interruption struck, the job gets to say in its folder that it was stopped.
+            run.close()
+
+
+def summary(result: Any) -> list[str]:
+    """Return the files and figures of a job's result as aligned lines; curves are in the files."""
+    rows = []
+    for field in dataclasses.fields(result):
+        value = getattr(result, field.name)
+        for one in value if isinstance(value, tuple) else (value,):
+            if isinstance(one, (Path, str, int, float)):
+                text = f"{one:.4g}" if isinstance(one, float) else str(one)
+                rows.append((field.name.replace("_", " "), f"{text} {_UNITS.get(field.name, '')}".rstrip()))
+    width = max((len(name) for name, _ in rows), default=0)
+    return [f"{name:<{width}}  {text}" for name, text in rows]
 
 
 class Terminal:
