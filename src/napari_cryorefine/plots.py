@@ -1,0 +1,113 @@
+"""Curves over spatial frequency, with resolutions in angstroms on the axis."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyqtgraph as pg
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
+
+from cryorefine.jobs.base import Curve
+
+FSC_THRESHOLD = 0.143
+# Okabe and Ito's colours, apart for colour-blind eyes; these four show on dark and on light.
+COLORS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9")
+
+
+class ResolutionAxis(pg.AxisItem):
+    """An axis of spatial frequency whose ticks are written as resolutions in A.
+
+    Parameters
+    ----------
+    squared : bool
+        Whether the axis is the square of the frequency, as in a Guinier plot.
+    """
+
+    def __init__(self, *, squared: bool = False) -> None:
+        super().__init__("bottom")
+        self.squared = squared
+        self.setLabel("Resolution (Å)")
+        self.enableAutoSIPrefix(False)
+
+    def tickStrings(self, values: Sequence[float], scale: float, spacing: float) -> list[str]:
+        """Write each frequency as the resolution in A that it stands for."""
+        return [resolution_text(value, squared=self.squared) for value in values]
+
+
+def resolution_text(frequency: float, *, squared: bool = False) -> str:
+    """Return "20", "6.7" or "2.94" for a spatial frequency in 1/A (or its square), "∞" for 0."""
+    if frequency <= 0:
+        return "∞" if frequency == 0 else ""
+    resolution = frequency**-0.5 if squared else 1 / frequency
+    digits = 0 if resolution >= 20 else 1 if resolution >= 5 else 2
+    return f"{resolution:.{digits}f}"
+
+
+class CurvePlot(QWidget):
+    """A family of curves: FSC against resolution, or a Guinier plot against resolution squared."""
+
+    def __init__(self, name: str, theme: str = "dark") -> None:
+        super().__init__()
+        self.guinier = "guinier" in name.lower()
+        self.is_fsc = "fsc" in name.lower()
+        self._items: dict[str, pg.PlotDataItem] = {}
+        self.plot = pg.PlotWidget(axisItems={"bottom": ResolutionAxis(squared=self.guinier)})
+        self.plot.setMinimumHeight(160)
+        self.plot.getPlotItem().setMenuEnabled(False)
+        self.plot.showGrid(x=True, y=True, alpha=0.15)
+        self.plot.getAxis("left").enableAutoSIPrefix(False)
+        self.legend = self.plot.addLegend(offset=(-8, 8), labelTextSize="9pt")
+        self.caption = QLabel()
+        self.caption.setWordWrap(True)
+        if self.is_fsc:
+            self.plot.setLabel("left", "Fourier shell correlation")
+            self.plot.setYRange(-0.05, 1.03, padding=0)
+            self.threshold = pg.InfiniteLine(FSC_THRESHOLD, angle=0, label="0.143")
+            self.threshold.label.setPosition(0.03)
+            self.plot.addItem(self.threshold)
+        elif self.guinier:
+            self.plot.setLabel("left", "ln amplitude")
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(4, 4, 4, 4)
+        layout.addWidget(self.plot, 1)
+        layout.addWidget(self.caption)
+        self.paint(theme)
+
+    @property
+    def curves(self) -> Mapping[str, tuple[Any, Any]]:
+        """What is drawn now: label -> (x, y); x is 1/A, or 1/A^2 in a Guinier plot."""
+        return {label: item.getData() for label, item in self._items.items()}
+
+    def show_curve(self, curve: Curve) -> None:
+        """Draw a family of curves in place of the last one."""
+        frequency = np.asarray(curve.frequency, dtype=float)
+        x = frequency**2 if self.guinier else frequency
+        for label in set(self._items) - set(curve.values):
+            self.plot.removeItem(self._items.pop(label))
+        for label, values in curve.values.items():
+            y = np.array(values, dtype=float)
+            good = np.isfinite(y) & np.isfinite(x)
+            if label not in self._items:
+                color = COLORS[len(self._items) % len(COLORS)]
+                self._items[label] = self.plot.plot(name=label, pen=pg.mkPen(color, width=2))
+            self._items[label].setData(x[good], y[good])
+        if len(x):
+            self.plot.setXRange(0, float(x[-1]), padding=0.01)
+
+    def paint(self, theme: str) -> None:
+        """Take the colours of one of napari's themes, dark or light."""
+        from napari.utils.theme import get_theme
+
+        colors = get_theme(theme)
+        background, text = colors.background.as_hex(), colors.text.as_hex()
+        self.plot.setBackground(background)
+        for name in ("bottom", "left"):
+            self.plot.getAxis(name).setPen(text)
+            self.plot.getAxis(name).setTextPen(text)
+        self.legend.setLabelTextColor(text)
+        if self.is_fsc:
+            self.threshold.setPen(pg.mkPen(text, style=Qt.PenStyle.DashLine))
+            self.threshold.label.setColor(text)

@@ -1,0 +1,71 @@
+"""Opening MRC files and particle STAR files, by File > Open and by drag and drop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from napari_cryorefine._compat import watch_current_viewer
+from napari_cryorefine.layers import LayerData, map_layer, particles_layer, stack_layer
+
+STACKS = {".mrcs": "image", ".st": "tilt"}
+"""Files that hold images rather than a volume, and what their first axis counts."""
+
+Reader = Callable[[str | Sequence[str]], list[LayerData]]
+
+
+def get_mrc_reader(path: str | Sequence[str]) -> Reader:
+    """Return what reads maps, micrographs and image stacks (npe2's reader command)."""
+    return lambda chosen: [layer for file in _files(chosen) for layer in read_mrc(file)]
+
+
+def get_particle_reader(path: str | Sequence[str]) -> Reader:
+    """Return what reads particle STAR files (npe2's reader command)."""
+    return lambda chosen: [layer for file in _files(chosen) for layer in read_particle_star(file)]
+
+
+def read_mrc(path: Path) -> list[LayerData]:
+    """Read an MRC file as an image layer in angstroms.
+
+    A header without a pixel size is taken as 1 A per pixel, with a warning: layers with and without
+    units could not be shown together.
+
+    Raises
+    ------
+    UserError
+        If the file is missing, truncated or of another format.
+    """
+    from napari.utils.notifications import show_warning
+
+    from cryorefine.io.mrc import Map, read_layout, read_map
+
+    pixel_size = read_layout(path).pixel_size
+    if pixel_size <= 0:
+        show_warning(f"{path.name} has no pixel size in its header; 1 Å is assumed.")
+        pixel_size = 1.0
+    source = read_map(path, pixel_size=pixel_size)
+    watch_current_viewer()
+    if path.suffix.lower() in STACKS:
+        return [stack_layer(source, axis=STACKS[path.suffix.lower()])]
+    if len(source.data) == 1:
+        source = Map(source.data[0], source.pixel_size, source.path)
+    return [map_layer(source)]
+
+
+def read_particle_star(path: Path) -> list[LayerData]:
+    """Read a particle STAR file as points on micrographs or in tomograms.
+
+    Raises
+    ------
+    UserError
+        If the file holds no particles, or says nothing about where they lie.
+    """
+    from cryorefine.io.particles import read_particles
+
+    layer = particles_layer(read_particles(path))
+    watch_current_viewer()
+    return [layer]
+
+
+def _files(path: str | Sequence[str]) -> list[Path]:
+    return [Path(path)] if isinstance(path, str) else [Path(file) for file in path]

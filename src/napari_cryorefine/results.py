@@ -1,0 +1,127 @@
+"""What jobs make, as layers and plots: while they run, when they end, and from their folders later."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cryorefine.errors import UserError
+from cryorefine.jobs.base import Curve, Event, Product
+from napari_cryorefine.curves import postprocess_curves, refinement_curves
+from napari_cryorefine.layers import add_half_maps, add_map, add_mask
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+
+
+def show_event(viewer: ViewerModel, event: Event, folder: Path | None) -> None:
+    """Show what an event carries: a product as a layer, a curve in its dock, others not at all.
+
+    Products of one folder and kind take each other's place, so that a refinement shows its newest
+    maps; the half maps of an iteration are shown when both of them are there.
+    """
+    if isinstance(event, Curve):
+        show_curve(viewer, event)
+    elif isinstance(event, Product) and event.path.exists():
+        role = job_name(folder or event.path.parent)
+        if event.kind == "mask":
+            add_mask(viewer, event.path, role=role)
+        elif event.kind == "half_map":
+            _show_half_map(viewer, event.path, role)
+        elif event.kind == "map":
+            add_map(viewer, event.path, role=f"{role} {event.name or event.path.stem}")
+
+
+def show_curve(viewer: ViewerModel, curve: Curve) -> None:
+    """Draw curves in the dock of their name, which is made if it is not there; needs a window."""
+    window = getattr(viewer, "window", None)
+    if window is None:
+        return
+    from napari_cryorefine.plots import CurvePlot
+
+    plot: Any = window.dock_widgets.get(curve.name)
+    if plot is None:
+        plot = CurvePlot(curve.name, viewer.theme)
+        viewer.events.theme.connect(lambda: plot.paint(viewer.theme))
+        window.add_dock_widget(plot, name=curve.name, area="bottom")
+    plot.show_curve(curve)
+
+
+def open_results(viewer: ViewerModel, folder: Path | str) -> list[Any]:
+    """Show the maps, masks and curves of a finished job.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer or ViewerModel
+        Where to show them. Without a window there are layers and no plots.
+    folder : path
+        Folder of a Refine3D, MaskCreate or PostProcess job, of this program or of RELION.
+
+    Returns
+    -------
+    list of Layer
+        The layers that were added.
+
+    Raises
+    ------
+    UserError
+        If the folder is missing or holds no results of these jobs.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder; give the folder of a job, e.g. Refine3D/job001.")
+    before = list(viewer.layers)
+    role = job_name(folder)
+    shown = _open_refinement(viewer, folder, role)
+    if (folder / "mask.mrc").is_file():
+        add_mask(viewer, folder / "mask.mrc", role=role)
+        shown = True
+    shown |= _open_postprocess(viewer, folder, role)
+    if not shown:
+        raise UserError(
+            f"{folder} holds no results of Refine3D, MaskCreate or PostProcess; give the folder of a "
+            "job that has finished."
+        )
+    return [layer for layer in viewer.layers if layer not in before]
+
+
+def job_name(folder: Path) -> str:
+    """Return the last two parts of a job folder's path, e.g. "Refine3D/job001"."""
+    return "/".join(folder.resolve().parts[-2:])
+
+
+def _open_refinement(viewer: ViewerModel, folder: Path, role: str) -> bool:
+    halves = [folder / f"run_half{half}_class001_unfil.mrc" for half in (1, 2)]
+    joined = folder / "run_class001.mrc"
+    if all(half.is_file() for half in halves):
+        for layer in add_half_maps(viewer, *halves, role=role):
+            layer.visible = not joined.is_file()
+    if joined.is_file():
+        add_map(viewer, joined, role=f"{role} map")
+    model = folder / "run_model.star"
+    if model.is_file():
+        for curve in refinement_curves(model):
+            show_curve(viewer, curve)
+    return joined.is_file() or all(half.is_file() for half in halves)
+
+
+def _open_postprocess(viewer: ViewerModel, folder: Path, role: str) -> bool:
+    masked, whole = folder / "postprocess_masked.mrc", folder / "postprocess.mrc"
+    if masked.is_file():
+        layer = add_map(viewer, masked, role=f"{role} masked")
+        layer.visible = not whole.is_file()
+    if whole.is_file():
+        add_map(viewer, whole, role=f"{role} sharpened")
+    table = folder / "postprocess.star"
+    if table.is_file():
+        for curve in postprocess_curves(table):
+            show_curve(viewer, curve)
+    return whole.is_file()
+
+
+def _show_half_map(viewer: ViewerModel, path: Path, role: str) -> None:
+    """Show both half maps once the second of them is there."""
+    number = 1 if "half1" in path.name else 2
+    partner = path.with_name(path.name.replace(f"half{number}", f"half{3 - number}"))
+    if number == 2 and partner.is_file():
+        add_half_maps(viewer, partner, path, role=role)

@@ -1,0 +1,41 @@
+"""File > Open Sample > beta-galactosidase: real particles and the map that they are refined from."""
+
+from __future__ import annotations
+
+from napari_cryorefine._compat import watch_current_viewer
+from napari_cryorefine.layers import LayerData, map_layer, stack_layer
+
+LOWPASS = 50.0
+
+
+def beta_galactosidase() -> list[LayerData]:
+    """Return the particle images as a stack beside the low-pass filtered reference map.
+
+    The paths of the particle STAR file and of the reference are in the layers' metadata as
+    ``particles`` and ``path``.
+    """
+    from cryorefine.io.images import ImageReader
+    from cryorefine.io.mrc import Map, read_map
+    from cryorefine.io.particles import project_root, read_particles
+    from cryorefine.maps.filters import lowpass
+    from cryorefine.sample import sample_folder
+
+    folder = sample_folder()
+    star = folder / "particles.star"
+    names = read_particles(star).particles["rlnImageName"].tolist()
+    reader = ImageReader(project_root(star, names[0]))
+    reference = read_map(folder / "reference_5a1a.mrc")
+    blurred = Map(
+        lowpass(reference.data, LOWPASS, reference.pixel_size), reference.pixel_size, reference.path
+    )
+    images = Map(reader.read(names), reference.pixel_size, star)
+
+    map_data, map_keywords, kind = map_layer(blurred, name=f"reference, low-passed to {LOWPASS:.0f} Å")
+    stack_data, stack_keywords, _ = stack_layer(images, name="beta-galactosidase particles", axis="particle")
+    # Beside the map, in the plane of its middle section, so that both are seen in 2D and in 3D.
+    depth, _, width = (size * reference.pixel_size for size in map_data.shape)
+    stack_keywords["translate"] = (0.0, depth / 2, 0.0, width)
+    for keywords in (map_keywords, stack_keywords):
+        keywords["metadata"]["particles"] = str(star)
+    watch_current_viewer()
+    return [(map_data, map_keywords, kind), (stack_data, stack_keywords, "image")]
