@@ -222,3 +222,11 @@ def new_box(volume: NDArray[Any], size: int, fill: float = 0.0) -> NDArray[Any]:
         target.append(slice(low - start, high - start))
     result[tuple(target)] = volume[tuple(source)]
     return result
+
+
+def mirror_x(volume: NDArray[Any]) -> NDArray[Any]:
+    """Mirror along x about the centre voxel ``floor(N / 2)``, which inverts the hand of a map.
+
+    In an even box index 0 stays and index i goes to N - i, so symmetry axes through the centre stay.
+    """
+    return np.roll(volume[..., ::-1], 1 - volume.shape[-1] % 2, axis=-1)

@@ -30,7 +30,12 @@ def fsc_of_spectra(first: NDArray[Any], second: NDArray[Any], threads: int = 0) 
         Shape (size // 2 + 1,); 0 in shells without power. Shell 0, when it is not positive (the
         means of the maps differ in sign or vanish), is 1.
     """
-    product, power_first, power_second = cross_sums(first, second, threads)
+    return fsc_of_sums(cross_sums(first, second, threads))
+
+
+def fsc_of_sums(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the FSC from the sums of :func:`.shells.cross_sums`, shape (3, shells)."""
+    product, power_first, power_second = sums
     norm = np.sqrt(power_first * power_second)
     fsc = np.divide(product, norm, out=np.zeros_like(product), where=norm > 0)
     if fsc[0] <= 0:

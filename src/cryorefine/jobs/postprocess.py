@@ -1,0 +1,380 @@
+"""PostProcess: masked resolution, sharpening and weighting of a pair of half maps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cryorefine.errors import UserError
+from cryorefine.jobs.base import Curve, Figures, Job, Notice, Product, Progress, Run, option
+from cryorefine.jobs.folder import in_job_folder
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from cryorefine.io.mrc import Map
+    from cryorefine.jobs.postprocess_report import Report
+
+JOB = Job(
+    name="postprocess",
+    title="Post-processing",
+    folder="PostProcess",
+    relion_label="relion.postprocess",
+    summary="Sharpen a refined map and measure its resolution behind a mask",
+)
+
+_LOWPASS = 5.0
+_STAGE = "Post-processing"
+_STEPS = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What one post-processing is asked to do."""
+
+    half_map: Path = option(
+        label="One of the 2 unfiltered half-maps",
+        help="Either unfiltered half map of a refinement; the other one is found by exchanging half1 and "
+        "half2 in the name of the file.",
+        kind="half_map",
+        relion="fn_in",
+    )
+    mask: Path | None = option(
+        None,
+        label="Solvent mask",
+        help="A soft mask, 1 where the particle is and 0 where the solvent is, in the box of the half maps.",
+        kind="mask",
+        relion="fn_mask",
+    )
+    output: Path = option(
+        label="Output folder",
+        help="The folder of this job, e.g. PostProcess/job003; postprocess.mrc and others are written there.",
+        kind="folder",
+    )
+    pixel_size: float | None = option(
+        None,
+        label="Calibrated pixel size (A)",
+        help="The pixel size, if calibration has shown that it differs from that in the file.",
+        unit="A/px",
+        step=0.001,
+        relion="angpix",
+    )
+    mtf: Path | None = option(
+        None,
+        label="MTF of the detector (STAR file)",
+        help="Modulation transfer function of the detector; the map is divided by it.",
+        group="Sharpen",
+        kind="star",
+        relion="fn_mtf",
+    )
+    mtf_pixel_size: float = option(
+        1.0,
+        label="Original detector pixel size",
+        help="Pixel size of the detector for which the MTF holds, that is before any binning. "
+        "0 or less means that of the map.",
+        unit="A/px",
+        group="Sharpen",
+        step=0.001,
+        relion="mtf_angpix",
+    )
+    auto_bfactor: bool = option(
+        True,
+        label="Estimate B-factor automatically?",
+        help="Fit the B-factor to the fall-off of the amplitudes. A B-factor of your own takes its place.",
+        group="Sharpen",
+        relion="do_auto_bfac",
+    )
+    autob_lowest_resolution: float = option(
+        10.0,
+        label="Lowest resolution for auto-B fit (A)",
+        help="The fit begins here; coarser than about 10 A the amplitudes follow the shape of the "
+        "particle instead of the B-factor.",
+        unit="A",
+        group="Sharpen",
+        minimum=0.001,
+        step=1.0,
+        relion="autob_lowres",
+    )
+    bfactor: float | None = option(
+        None,
+        label="User-provided B-factor",
+        help="Sharpen with this B-factor, e.g. -80, instead of an estimated one.",
+        unit="A^2",
+        group="Sharpen",
+        step=10.0,
+        relion="adhoc_bfac",
+    )
+    skip_fsc_weighting: bool = option(
+        False,
+        label="Skip FSC-weighting?",
+        help="Leave out the weights that bring down shells of low correlation, e.g. where some parts of "
+        "the map are better than the FSC says. The low-pass filter below is applied instead.",
+        group="Sharpen",
+        relion="do_skip_fsc_weighting",
+    )
+    lowpass: float = option(
+        _LOWPASS,
+        label="Ad-hoc low-pass filter (A)",
+        help="Resolution to which the map is filtered when FSC-weighting is skipped; 0 or less: not at all.",
+        unit="A",
+        group="Sharpen",
+        step=1.0,
+        relion="low_pass",
+    )
+    random_seed: int = option(
+        1,
+        label="Random seed",
+        help="The same seed gives the same random phases.",
+        group="Compute",
+        minimum=0,
+        maximum=2**31 - 1,
+        step=1,
+    )
+    threads: int = option(
+        0,
+        label="Number of threads",
+        help="How many processor cores to use; 0 means all of them.",
+        group="Compute",
+        minimum=0,
+        maximum=1024,
+        step=1,
+    )
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a finished post-processing leaves.
+
+    Attributes
+    ----------
+    output : Path
+        The job's folder.
+    map : Path
+        postprocess.mrc, sharpened and weighted.
+    masked_map : Path or None
+        postprocess_masked.mrc, the same behind the mask.
+    star : Path
+        postprocess.star with the curves and figures.
+    resolution : float
+        Final resolution in A (FSC = 0.143); infinite when no shell but the first reaches it.
+    b_factor : float
+        B-factor applied, in A^2; 0 for none.
+    """
+
+    output: Path
+    map: Path
+    masked_map: Path | None
+    star: Path
+    resolution: float
+    b_factor: float
+
+
+@in_job_folder(JOB)
+def run(options: Options) -> Run[Result]:
+    """Post-process the half maps; yields events and returns the result."""
+    import numpy as np
+
+    from cryorefine.jobs import postprocess_report
+    from cryorefine.jobs.volumes import read_cubic, read_mask
+    from cryorefine.maps import fsc, solvent
+    from cryorefine.maps.fourier import forward
+
+    yield Progress(_STAGE, 0, _STEPS, "reading the maps")
+    paths = half_map_paths(options.half_map)
+    first = read_cubic(paths[0], options.pixel_size)
+    second = read_cubic(paths[1], first.pixel_size)
+    if first.data.shape != second.data.shape:
+        raise UserError(
+            f"{paths[0]} has a box of {first.data.shape[0]} px but {paths[1]} one of "
+            f"{second.data.shape[0]} px; give two half maps of one refinement."
+        )
+    mask = read_mask(options.mask, first) if options.mask is not None else None
+    mtf = _read_mtf(options.mtf) if options.mtf is not None else None
+    size, pixel_size = first.data.shape[0], first.pixel_size
+    if options.pixel_size is None or options.pixel_size <= 0:
+        yield Notice(f"The pixel size of {paths[0]} is {pixel_size:g} A/px, as its header says.")
+
+    yield Progress(_STAGE, 1, _STEPS, "correlating the half maps")
+    spectra = forward(first.data, options.threads), forward(second.data, options.threads)
+    unmasked = fsc.fsc_of_spectra(spectra[0], spectra[1], options.threads)
+    curves = None
+    if mask is not None:
+        yield Progress(_STAGE, 2, _STEPS, "correlating behind the mask")
+        start = fsc.first_shell_below(unmasked, solvent.RANDOMISE_BELOW)
+        if start is None:
+            raise UserError(
+                f"The FSC between {paths[0]} and {paths[1]} never drops below {solvent.RANDOMISE_BELOW:g}; "
+                "give unfiltered half maps that were refined independently, at a finer pixel size."
+            )
+        curves = solvent.solvent_corrected_fsc(
+            (first.data, second.data),
+            spectra,
+            mask,
+            unmasked,
+            start,
+            np.random.default_rng(options.random_seed),
+            options.threads,
+        )
+    report = postprocess_report.Report(paths, options.mask, size, pixel_size, unmasked, curves, mask)
+    yield _curve("FSC", report, report.fsc_curves())
+    yield from _warn_of_fsc(report)
+
+    yield Progress(_STAGE, 3, _STEPS, "sharpening")
+    average = spectra[0]
+    average += spectra[1]
+    average *= 0.5
+    yield from _sharpen(options, average, mtf, report)
+
+    yield Progress(_STAGE, 4, _STEPS, "writing the maps")
+    map_path, masked_path = _write_maps(options, average, first, mask)
+    yield Product("map", map_path, "postprocess")
+    if masked_path is not None:
+        yield Product("map", masked_path, "postprocess masked")
+    yield Progress(_STAGE, 5, _STEPS, "writing curves and plots")
+    star = postprocess_report.write(report, options.output, map_path, masked_path)
+    yield Figures({"resolution (A)": report.resolution, "B-factor (A^2)": report.b_factor})
+    yield Progress(_STAGE, _STEPS, _STEPS)
+    return Result(options.output, map_path, masked_path, star, report.resolution, report.b_factor)
+
+
+def half_map_paths(half_map: Path) -> tuple[Path, Path]:
+    """Return both half maps, the first one first, from the path of either.
+
+    Raises
+    ------
+    UserError
+        When the name tells no half, or the partner is not there.
+    """
+    name = half_map.name
+    here, there = ("half1", "half2") if "half1" in name else ("half2", "half1")
+    if here not in name:
+        raise UserError(
+            f"{half_map} has neither half1 nor half2 in its name, so its partner cannot be found; "
+            "name the two half maps so that they differ in that alone."
+        )
+    partner = half_map.with_name(name.replace(here, there))
+    if not partner.exists():
+        raise UserError(f"{half_map} has no partner: {partner} does not exist; put both in one folder.")
+    return (half_map, partner) if here == "half1" else (partner, half_map)
+
+
+def _read_mtf(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    from cryorefine.io.mtf import read_mtf
+
+    frequency, value = read_mtf(path)
+    if value.min() <= 0:
+        raise UserError(
+            f"The MTF {path} falls to {value.min():g}; the map is divided by it, so give one above 0."
+        )
+    return frequency, value
+
+
+def _warn_of_fsc(report: Report) -> Iterator[Notice]:
+    """Say what is wrong with the curves, if anything."""
+    if report.resolution_shell == 0:
+        yield Notice(
+            "The half maps do not agree at any resolution (FSC below 0.143 from the first shell on); "
+            "check that they belong to the same refinement.",
+            warning=True,
+        )
+    elif report.resolution_shell == report.size // 2:
+        yield Notice(
+            f"The FSC never drops below 0.143, so the resolution is limited by the pixel size of "
+            f"{report.pixel_size:g} A/px; refine with less binned particles.",
+            warning=True,
+        )
+    if report.fell_back:
+        yield Notice(
+            f"The resolution without the mask is better than with {report.mask_path}, so the unmasked FSC "
+            "is used; the mask probably cuts into the particle, so make a wider or softer one.",
+            warning=True,
+        )
+    elif report.curves is not None and report.curves.randomised[report.resolution_shell] > 0.1:
+        yield Notice(
+            f"Behind {report.mask_path} maps with random phases correlate by "
+            f"{report.curves.randomised[report.resolution_shell]:.2f} at {report.resolution:.2f} A; "
+            "the mask is too sharp or too tight, so make a wider or softer one.",
+            warning=True,
+        )
+
+
+def _sharpen(
+    options: Options,
+    spectrum: NDArray[Any],
+    mtf: tuple[NDArray[np.float64], NDArray[np.float64]] | None,
+    report: Report,
+) -> Run[None]:
+    """Work out the gain of all filters, note the Guinier plot after each, and apply it in place."""
+    from cryorefine.maps import filters, sharpen
+    from cryorefine.maps.shells import apply_gain, radius_table
+
+    size, pixel_size = report.size, report.pixel_size
+    amplitudes = sharpen.Amplitudes(spectrum, options.threads)
+    gain = radius_table(size) * 0 + 1
+    report.add_guinier("rlnLogAmplitudesOriginal", amplitudes.guinier())
+    if mtf is not None:
+        detector = options.mtf_pixel_size if options.mtf_pixel_size > 0 else pixel_size
+        gain = gain * sharpen.mtf_gain(mtf[0], mtf[1], detector, size, pixel_size)
+        report.add_guinier("rlnLogAmplitudesMTFCorrected", amplitudes.guinier(gain))
+    if not options.skip_fsc_weighting:
+        gain = gain * sharpen.shell_gain(sharpen.fsc_weights(report.final_fsc), size)
+        report.add_guinier("rlnLogAmplitudesWeighted", amplitudes.guinier(gain))
+
+    if options.bfactor is not None:
+        report.b_factor = options.bfactor
+    elif options.auto_bfactor:
+        report.fit = sharpen.fit_guinier(
+            report.frequency**2, report.last_guinier(), options.autob_lowest_resolution
+        )
+        if report.fit is None:
+            raise UserError(
+                f"No B-factor can be fitted to {report.halves[0]}: fewer than two shells lie between "
+                f"{options.autob_lowest_resolution:g} A and the resolution of {report.resolution:.2f} A; "
+                "give a larger --autob-lowest-resolution, or a --bfactor of your own."
+            )
+        report.b_factor = report.fit.b_factor
+    if report.b_factor > 0:
+        yield Notice(
+            f"The B-factor of {report.b_factor:.1f} A^2 is positive, so it dampens the map instead of "
+            "sharpening it; give a negative --bfactor.",
+            warning=True,
+        )
+    if report.b_factor == 0:
+        yield Notice("The map is not sharpened, because the B-factor is 0.", warning=True)
+    else:
+        gain = gain * filters.bfactor_gain(radius_table(size), size, pixel_size, report.b_factor)
+        report.add_guinier("rlnLogAmplitudesSharpened", amplitudes.guinier(gain))
+    if options.skip_fsc_weighting and options.lowpass > 0:
+        gain = gain * filters.lowpass_gain(radius_table(size), size, pixel_size, options.lowpass)
+    elif options.lowpass not in (0, _LOWPASS):
+        yield Notice(
+            f"The --lowpass of {options.lowpass:g} A is not applied, because FSC-weighting filters the map; "
+            "use it with --skip-fsc-weighting.",
+            warning=True,
+        )
+    apply_gain(spectrum, gain, options.threads)
+    yield _curve("Guinier", report, report.guinier_curves())
+
+
+def _curve(name: str, report: Report, curves: dict[str, NDArray[np.float64]]) -> Curve:
+    return Curve(name, report.frequency.tolist(), {label: y.tolist() for label, y in curves.items()})
+
+
+def _write_maps(
+    options: Options, spectrum: NDArray[Any], like: Map, mask: NDArray[np.float32] | None
+) -> tuple[Path, Path | None]:
+    from cryorefine.io.mrc import write_map
+    from cryorefine.maps.fourier import inverse
+
+    volume = inverse(spectrum, like.data.shape[0], options.threads, overwrite=True)
+    path = options.output / "postprocess.mrc"
+    write_map(path, volume, like.pixel_size)
+    if mask is None:
+        return path, None
+    masked_path = options.output / "postprocess_masked.mrc"
+    volume *= mask
+    write_map(masked_path, volume, like.pixel_size)
+    return path, masked_path
