@@ -148,9 +148,17 @@ def _voxel_size(cell: NDArray[Any], sampling: NDArray[Any]) -> tuple[float, floa
     sizes = []
     for length, samples in zip(cell.tolist(), sampling.tolist(), strict=True):
         size = length / samples if samples > 0 else 0.0
-        # Headers hold float32: 1.06 * 64 / 64 must come back as 1.06, not as 1.05999994.
-        sizes.append(float(f"{size:.6g}") if np.isfinite(size) and size > 0 else 0.0)
+        sizes.append(_shortest(size, samples, length) if np.isfinite(size) and size > 0 else 0.0)
     return sizes[0], sizes[1], sizes[2]
+
+
+def _shortest(size: float, samples: int, length: float) -> float:
+    """Return the shortest decimal that gives the stored length: 3.54 rather than 3.53999996."""
+    for digits in range(1, 9):
+        candidate = float(f"{size:.{digits}g}")
+        if np.float32(candidate * samples) == np.float32(length):
+            return candidate
+    return size
 
 
 def read_map(path: str | os.PathLike[str], *, pixel_size: float | None = None) -> Map:
@@ -260,7 +268,10 @@ def _write(path: str | os.PathLike[str], array: NDArray[Any], pixel_size: float,
     import mrcfile
 
     with write_whole(path) as temporary, mrcfile.new(temporary) as mrc:
-        mrc.set_data(array)
+        with np.errstate(over="ignore"):
+            mrc.set_data(array)
+        # Half-precision sums overflow, so the statistics are taken in double precision.
+        mrc.header.dmean, mrc.header.rms = array.mean(dtype=np.float64), array.std(dtype=np.float64)
         if is_volume:
             mrc.set_volume()
         elif array.ndim == 3:

@@ -34,6 +34,7 @@ _TEXT_LABEL = re.compile(
     re.VERBOSE,
 )
 _WORD = re.compile(r"""(?P<quote>["'])(?P<quoted>.*?)(?P=quote)(?=\s|$)|(?P<comment>\#.*)|(?P<bare>\S+)""")
+_LEADING_ZERO = re.compile(r"(?:^| )[+-]?0\d")
 
 
 class _Quoted(str):
@@ -250,7 +251,7 @@ def _read_rows(
                 f"{file} has text behind a table from line {number + 1} on ({_shorten(line)}), "
                 "which is ignored.",
                 UserWarningMessage,
-                stacklevel=2,
+                stacklevel=5,
             )
             while number < len(lines) and _block_name(lines[number]) is None:
                 number += 1
@@ -285,18 +286,13 @@ def _numbers(words: Sequence[str]) -> np.ndarray[Any, Any] | Sequence[str]:
         integral = False
     else:
         integral = True
+    if _Quoted in set(map(type, words)):
+        return words
     # Python also takes "1_000" for a number; "007" is a name, not the number 7.
-    if any(_is_text(word, integral) for word in set(words)):
+    text = " ".join(words)
+    if "_" in text or (integral and _LEADING_ZERO.search(text)):
         return words
     return values
-
-
-def _is_text(word: str, integral: bool) -> bool:
-    if integral and len(word) > 1:
-        digits = word.lstrip("+-")
-        if len(digits) > 1 and digits[0] == "0":
-            return True
-    return "_" in word or isinstance(word, _Quoted)
 
 
 def _value(label: str, word: str) -> int | float | str:

@@ -1,0 +1,229 @@
+"""STAR tables come back as they were written, and RELION reads them."""
+
+import subprocess
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cryorefine.errors import UserError, UserWarningMessage
+from cryorefine.io.star import read_star, write_star
+
+
+def read_text(tmp_path, text):
+    path = tmp_path / "in.star"
+    path.write_text(text)
+    return read_star(path)
+
+
+def round_trip(tmp_path, blocks):
+    write_star(tmp_path / "out.star", blocks)
+    return read_star(tmp_path / "out.star")
+
+
+def assert_same(first, second):
+    assert list(first) == list(second)
+    for name, block in first.items():
+        if isinstance(block, dict):
+            assert block == second[name]
+            assert [type(value) for value in block.values()] == [
+                type(value) for value in second[name].values()
+            ]
+        else:
+            pd.testing.assert_frame_equal(block, second[name], check_exact=True)
+
+
+def test_every_number_reads_back_exactly(tmp_path, rng):
+    numbers = np.concatenate(
+        [rng.normal(size=500) * 10.0 ** rng.integers(-30, 30, 500), [0, 1e-7, -1 / 3, 1e22, 5e-324]]
+    )
+    table = pd.DataFrame({"rlnAngleRot": numbers, "rlnDefocusU": np.round(rng.normal(size=505) * 1e4, 6)})
+    back = round_trip(tmp_path, {"particles": table})["particles"]
+    pd.testing.assert_frame_equal(table, back, check_exact=True)
+
+
+def test_types_survive(tmp_path):
+    table = pd.DataFrame(
+        {"rlnVoltage": [300.0, 200.0], "rlnOpticsGroup": [1, 2], "rlnMicrographName": ["001", "12"]}
+    )
+    back = round_trip(tmp_path, {"": table})[""]
+    assert back["rlnVoltage"].dtype == np.float64
+    assert back["rlnOpticsGroup"].dtype == np.int64
+    assert back["rlnMicrographName"].tolist() == ["001", "12"]
+
+
+WORDS = [
+    "",
+    " ",
+    "two words",
+    "tab\there",
+    "None",
+    "it's",
+    'a"b',
+    "'",
+    '"',
+    '"x" y',
+    "'x' y",
+    "größe",
+    "[1,2]",
+]
+LIKE_SYNTAX = ["#5", "a#5.mrc", "_rlnX", "data_x", "loop_"]
+LIKE_NUMBERS = ["7", "007", "1_000", "nan", "1e5"]
+
+
+@pytest.mark.parametrize("text", [*WORDS, *LIKE_SYNTAX, *LIKE_NUMBERS])
+@pytest.mark.parametrize("label", ["rlnMicrographName", "userColumn"])
+def test_text_stays_text_first_in_a_row_and_in_a_list(tmp_path, text, label):
+    table = pd.DataFrame({label: [text, text], "rlnOpticsGroup": [1, 2]})
+    alone = pd.DataFrame({label: [text]})
+    back = round_trip(tmp_path, {"a": table, "b": {label: text}, "c": alone})
+    assert back["a"][label].tolist() == [text, text]
+    assert back["b"][label] == text
+    assert back["c"][label].tolist() == [text]
+
+
+def test_value_that_star_cannot_hold_is_named(tmp_path):
+    with pytest.raises(UserError, match="rlnMicrographName"):
+        write_star(tmp_path / "a.star", {"": {"rlnMicrographName": "two\nlines"}})
+    with pytest.raises(UserError, match="quotes"):
+        write_star(tmp_path / "a.star", {"": {"rlnMicrographName": "both' kinds\" of"}})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_vectors_and_booleans_are_written_as_relion_does(tmp_path):
+    back = round_trip(tmp_path, {"": {"rlnOddZernike": np.array([1e-7, 2, -0.5]), "rlnDoBlush": True}})[""]
+    assert back == {"rlnOddZernike": "[1e-07,2,-0.5]", "rlnDoBlush": 1}
+
+
+def test_tables_stay_tables_with_one_row_and_with_none(tmp_path):
+    back = round_trip(
+        tmp_path,
+        {"one": pd.DataFrame({"a": [1]}), "none": pd.DataFrame({"a": np.zeros(0)}), "list": {"a": 1}},
+    )
+    assert isinstance(back["one"], pd.DataFrame)
+    assert back["none"].shape == (0, 1)
+    assert back["list"] == {"a": 1}
+
+
+def test_numbers_turned_words_late_in_a_column_keep_their_digits(tmp_path, monkeypatch):
+    monkeypatch.setattr("cryorefine.io.star._CHUNK_ROWS", 2)
+    rows = "\n".join(["1.50 1", "2.50 2", "3.50 3", "four 4", "5.50 5.5"])
+    table = read_text(tmp_path, f"data_\nloop_\n_userColumn\n_other\n{rows}\n")[""]
+    assert table["userColumn"].tolist() == ["1.50", "2.50", "3.50", "four", "5.50"]
+    assert table["other"].tolist() == [1.0, 2.0, 3.0, 4.0, 5.5]
+
+
+def test_comments_carriage_returns_and_mixed_spacing_are_read(tmp_path):
+    text = "# top\ndata_x # a block\n\nloop_ \n_a #1 \n_b #2\n# before\n 1\t2 # behind\n# between\n3   4\n"
+    assert read_text(tmp_path, text.replace("\n", "\r\n"))["x"].to_dict("list") == {"a": [1, 3], "b": [2, 4]}
+
+
+def test_row_that_begins_like_a_block_is_a_row(tmp_path):
+    table = read_text(tmp_path, "data_\nloop_\n_rlnMicrographName\n_b\ndata_1/a.mrc 1\ndata_2/a.mrc 2\n")[""]
+    assert table["rlnMicrographName"].tolist() == ["data_1/a.mrc", "data_2/a.mrc"]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "no line starts with data_"),
+        ("Dear all,\nplease find the data attached.\n", "no line starts with data_"),
+        ("data_\nloop_\n_a\n_b\n1 2\n3\n", "line 6: 1 values where the table has 2"),
+        ("data_\nloop_\n_a\n_b\n1 2\n3 4 5\n", "line 6: 3 values where the table has 2"),
+        ("data_\nloop_\n_a\n_a\n1 2\n", "_a twice"),
+        ("data_\nloop_\n1 2\n", "without labels"),
+        ("data_\n_a 1\n_a 2\n", "_a twice"),
+        ("data_\n_a 1 2\n", "line 2"),
+        ("data_\n_a 1\nloop_\n_b\n1\n", "line 3"),
+        ("data_x\n_a 1\ndata_x\n_a 2\n", "two blocks named data_x"),
+        ("data_\nloop_\n_a\n_b\n1 2\n\nloop_\n_c\n1\n", "line 7"),
+    ],
+)
+def test_broken_files_end_in_a_sentence_with_file_and_place(tmp_path, text, sentence):
+    with pytest.raises(UserError, match=sentence) as error:
+        read_text(tmp_path, text)
+    assert "in.star" in str(error.value)
+
+
+def test_missing_binary_and_folder_are_told_apart(tmp_path):
+    (tmp_path / "a.mrc").write_bytes(bytes(2048))
+    for name, sentence in [("none.star", "does not exist"), ("a.mrc", "binary"), (".", "is a folder")]:
+        with pytest.raises(UserError, match=sentence):
+            read_star(tmp_path / name)
+
+
+def test_mail_footer_behind_a_table_is_left_out_with_a_warning(tmp_path):
+    with pytest.warns(UserWarningMessage, match="line 7"):
+        blocks = read_text(
+            tmp_path, "data_mtf\nloop_\n_a\n_b\n0 1\n\nTo leave the list, click here\nx\ndata_next\n_c 1\n"
+        )
+    assert blocks["mtf"].shape == (1, 2)
+    assert blocks["next"] == {"c": 1}
+
+
+def test_star_files_of_many_programs_lose_nothing(shared, tmp_path):
+    malformed = []
+    files = sorted((shared / "data").rglob("*.star"))
+    assert files
+    for file in files:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarningMessage)
+                blocks = read_star(file)
+        except UserError:
+            malformed.append(file.name)
+            continue
+        assert_same(blocks, round_trip(tmp_path, blocks))
+    assert malformed == ["sample.star", "no_input.star"]
+
+
+def test_starfile_package_reads_the_same_numbers(betagal, tmp_path):
+    starfile = pytest.importorskip("starfile")
+    blocks = read_star(betagal / "relion5_refine3d" / "run_data.star")
+    write_star(tmp_path / "a.star", blocks)
+    theirs = starfile.read(tmp_path / "a.star")
+    for name, table in blocks.items():
+        for label in table.select_dtypes("number"):
+            np.testing.assert_array_equal(
+                theirs[name][label].to_numpy(), table[label].to_numpy(), err_msg=label
+            )
+
+
+def test_relion_reads_what_we_write(relion, tmp_path):
+    optics = pd.DataFrame(
+        {
+            "rlnOpticsGroupName": ["a"],
+            "rlnOpticsGroup": [1],
+            "rlnMtfFileName": [""],
+            "rlnVoltage": [300.0],
+            "rlnSphericalAberration": [2.7],
+            "rlnImagePixelSize": [1.06],
+            "rlnImageSize": [64],
+            "rlnImageDimensionality": [2],
+            "rlnOddZernike": ["[1e-07,2,0.5]"],
+        }
+    )
+    names = ["001", "two words.mrc", "it's", "None", "b.mrc"]
+    particles = pd.DataFrame(
+        {
+            "rlnMicrographName": names,
+            "rlnImageName": [f"{i}@a.mrcs" for i in range(1, 6)],
+            "rlnOpticsGroup": 1,
+            "rlnRandomSubset": [1, 2, 1, 2, 9],
+            "rlnAngleRot": [12.3456789012345, 1e-7, -1.5, 0.0, 3.0],
+            "mine": list("abcde"),
+        }
+    )
+    write_star(tmp_path / "in.star", {"optics": optics, "particles": particles}, comments=["made by a test"])
+    command = [relion("star_handler"), "--i", "in.star", "--o", "out.star", "--select", "rlnRandomSubset"]
+    done = subprocess.run(
+        [*command, "--maxval", "3"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert "4 item(s)" in done.stdout
+    back = read_star(tmp_path / "out.star")
+    assert_same({"optics": optics}, {"optics": back["optics"]})
+    kept = back["particles"]
+    assert kept["rlnMicrographName"].tolist() == names[:4]
+    assert kept["mine"].tolist() == list("abcd")
+    np.testing.assert_allclose(kept["rlnAngleRot"], particles["rlnAngleRot"][:4], rtol=1e-6)
