@@ -9,6 +9,7 @@ and at the end an empty file ``RELION_JOB_EXIT_SUCCESS``, ``_FAILURE`` or ``_ABO
 from __future__ import annotations
 
 import dataclasses
+import errno
 import functools
 import re
 import shlex
@@ -38,6 +39,7 @@ EXIT_FILES = {
 }
 _RECORDS = {"job.star", "continue_job.star", "note.txt", "run.out", "run.err", PROGRESS_FILE, lock.LOCK_FILE}
 _PROGRESS_PAUSE = 0.3
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
 OptionsT = TypeVar("OptionsT")
 
@@ -76,6 +78,10 @@ def in_job_folder(
                             return result
                         folder.record(event)
                         yield event
+                except OSError as error:
+                    if error.errno not in _NO_ROOM:
+                        raise
+                    raise folder.full(error) from error
                 finally:
                     running.close()
 
@@ -206,7 +212,13 @@ class _JobFolder:
             if text:
                 self._write("run.out", f"{time.strftime('%H:%M:%S')} {text}")
         except OSError as error:
-            raise UserError(f"{self.path} cannot be written to any more ({error.strerror}).") from error
+            raise self.full(error) from error
+
+    def full(self, error: OSError) -> UserError:
+        """Return what to say when the folder takes no more."""
+        return UserError(
+            f"{self.path} cannot be written to any more ({error.strerror}); make room there and run the job again."
+        )
 
     def _unusable(self, error: OSError) -> UserError:
         return UserError(
