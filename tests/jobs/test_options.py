@@ -30,7 +30,8 @@ COMMANDS = {
     "postprocess": "--half-map run_half1_class001_unfil.mrc --mask mask.mrc --output PostProcess/job003 "
     "--pixel-size 1.244 --mtf F.star --mtf-pixel-size 0.885 --auto-bfactor --autob-lowest-resolution 10 "
     "--bfactor -80 --skip-fsc-weighting --lowpass 5 --random-seed 1",
-    "image-handler": "--input MAP.mrc --output OUT.mrc --pixel-size 3.54 --rescale-pixel-size 1.244 --new-box 256",
+    "image-handler": "--input MAP.mrc --output OUT.mrc --pixel-size 3.54 "
+    "--rescale-pixel-size 1.244 --new-box 256",
 }
 """The command lines that scripts rely on."""
 
@@ -105,16 +106,17 @@ def test_every_key_of_relion_is_one_of_that_job(name: str) -> None:
 def test_the_command_lines_that_scripts_rely_on_are_understood(name: str) -> None:
     words = shlex.split(COMMANDS[name])
     options = parse(name, words)
+    names = {flag_of(name, about)[2:]: name for name, (_, about) in describe(type(options)).items()}
 
-    for option_name, (_, about) in describe(type(options)).items():
-        flag = flag_of(option_name, about)
-        value = getattr(options, option_name)
-        if flag in words and not isinstance(value, bool):
-            assert str(value) in (words[words.index(flag) + 1], words[words.index(flag) + 1] + ".0")
-        elif isinstance(value, bool):
-            expected = "--no-" + flag[2:] not in words if flag not in words else True
-            if flag in words or not expected:
-                assert value is expected, flag
+    for place, word in enumerate(words):
+        if word.startswith("--no-"):
+            assert getattr(options, names[word.removeprefix("--no-")]) is False, word
+        elif word.startswith("--"):
+            value = getattr(options, names[word[2:]])
+            if isinstance(value, bool):
+                assert value, word
+            else:
+                assert value == type(value)(words[place + 1]), word
 
 
 @pytest.mark.parametrize("name", JOBS)

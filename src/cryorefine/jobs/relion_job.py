@@ -323,7 +323,8 @@ _FORMS: dict[str, _Form] = {
         to_relion=lambda bfactor: (
             {"do_adhoc_bfac": "No"}
             if bfactor is None
-            else {"do_adhoc_bfac": "Yes", "adhoc_bfac": _text(bfactor)}
+            # RELION takes one of the two, never both.
+            else {"do_auto_bfac": "No", "do_adhoc_bfac": "Yes", "adhoc_bfac": _text(bfactor)}
         ),
         from_relion=lambda texts: float(texts["adhoc_bfac"]) if texts.get("do_adhoc_bfac") == "Yes" else None,
     ),
