@@ -40,7 +40,7 @@ def main(words: Sequence[str] | None = None) -> int:
         0 when all went well, 2 after a mistake in the input, 130 when the job was stopped.
     """
     prefer_wide_kernels()
-    words = list(sys.argv[1:] if words is None else words)
+    words = list(sys.argv[1:] if words is None else words) or ["--help"]
     warnings.showwarning = _show_warning
     try:
         arguments, unknown = _parser(words).parse_known_args(words)
@@ -73,10 +73,11 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
         prog="cryorefine",
         description="High-resolution cryo-EM refinement: from particles and a rough map to a sharpened map.",
         epilog="cryorefine JOB --help shows every option of a job.",
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=24),
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"cryorefine {__version__}")
-    commands = parser.add_subparsers(metavar="JOB", dest="job", required=True)
+    commands = parser.add_subparsers(title="jobs", metavar="JOB", dest="job", required=True)
     for name in JOBS if not words or words[0] not in JOBS else words[:1]:
         module = load(name)
         job = commands.add_parser(
