@@ -73,11 +73,11 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
         prog="cryorefine",
         description="High-resolution cryo-EM refinement: from particles and a rough map to a sharpened map.",
         epilog="cryorefine JOB --help shows every option of a job.",
-        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=24),
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"cryorefine {__version__}")
-    commands = parser.add_subparsers(title="jobs", metavar="JOB", dest="job", required=True)
+    # The long metavar also makes room for the names of the jobs beside their descriptions.
+    commands = parser.add_subparsers(title="jobs", metavar="JOB --option value", dest="job", required=True)
     for name in JOBS if not words or words[0] not in JOBS else words[:1]:
         module = load(name)
         job = commands.add_parser(
