@@ -63,6 +63,7 @@ WORDS = [
     'a"b',
     "'",
     '"',
+    '"x"',
     '"x" y',
     "'x' y",
     "größe",
@@ -104,6 +105,15 @@ def test_tables_stay_tables_with_one_row_and_with_none(tmp_path):
     assert isinstance(back["one"], pd.DataFrame)
     assert back["none"].shape == (0, 1)
     assert back["list"] == {"a": 1}
+
+
+def test_names_made_of_digits_are_no_numbers(tmp_path):
+    text = "data_\nloop_\n_a\n_b\n_c\n_d\n007 1_000 0 0.5\n012 2_000 10 05.5\n"
+    table = read_text(tmp_path, text)[""]
+    assert table["a"].tolist() == ["007", "012"]
+    assert table["b"].tolist() == ["1_000", "2_000"]
+    assert table["c"].tolist() == [0, 10]
+    assert table["d"].tolist() == [0.5, 5.5]
 
 
 def test_numbers_turned_words_late_in_a_column_keep_their_digits(tmp_path, monkeypatch):
