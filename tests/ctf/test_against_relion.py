@@ -141,7 +141,7 @@ def reconstruct(tmp_path, relion, blobs):
         results = []
         for optics in candidates:
             write_star(tmp_path / "in.star", "images.mrcs", a, optics)
-            command = [program, "--i", "in.star", "--o", "out.mrc", "--ctf", "--skip_gridding", "--pad", "1"]
+            command = [program, "--i", "in.star", "--o", "out.mrc", "--ctf", "--skip_gridding"]
             subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
             volume = mrcfile.read(tmp_path / "out.mrc").astype(float)
             results.append(similarity(np.fft.fftn(volume)[inside], truth))

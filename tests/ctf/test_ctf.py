@@ -116,6 +116,11 @@ def test_no_value_is_so_small_that_it_cannot_be_divided_by():
     np.testing.assert_array_equal(np.abs(ctf(damped, X[1:], Y[1:])), np.float32(1e-8))
 
 
+def test_the_smallest_values_keep_their_sign():
+    weak = CtfParameters(300.0, 2.7, 0.1, 15000.0, 14500.0, 30.0, scale=1e-12)
+    np.testing.assert_array_equal(ctf(weak, X, Y), np.float32(1e-8) * np.sign(ctf(TITAN, X, Y)))
+
+
 def test_even_aberrations_add_to_gamma_for_all_or_for_each(many, frequencies):
     even = np.linspace(-1, 1, frequencies.shape[1])
     rows = np.arange(len(many))[:, None] * even

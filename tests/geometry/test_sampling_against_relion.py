@@ -37,8 +37,8 @@ def test_refined_poses_lie_on_the_perturbed_fine_grid(tmp_path, relion, rng, gro
     (tmp_path / "out").mkdir()
     options = (
         f"--i in.star --ref map.mrc --o out/run --iter 1 --healpix_order {order} --offset_range 3 "
-        f"--offset_step 2 --oversampling 1 --sym {group} --K 1 --particle_diameter 70 --ini_high 15 --firstiter_cc --pad 1 "
-        "--random_seed 3"
+        f"--offset_step 2 --oversampling 1 --sym {group} --K 1 --particle_diameter 70 --ini_high 15 "
+        "--firstiter_cc --pad 1 --random_seed 3"
     )
     subprocess.run([program, *options.split()], cwd=tmp_path, check=True, capture_output=True)
     tables = starfile.read(tmp_path / "out" / "run_it001_sampling.star")

@@ -123,8 +123,8 @@ def _near_psi(
     offset = np.arange(-reach, reach + 1)
     psi_index = nearest[:, None] + offset
     difference = psi_index * step - best_psi[:, None]
-    keep = (np.abs(difference) <= _CUTOFF * sigma * (1 + 1e-12)) | (offset == 0) & (reach == 0)
-    keep[:, reach] |= ~keep.any(axis=1)
+    keep = np.abs(difference) <= _CUTOFF * sigma * (1 + 1e-12)
+    keep[:, reach] = True  # the nearest, however narrow sigma is
     log_weight = -0.5 * (swing[:, None] ** 2 + difference**2) / sigma**2
     rows, columns = np.nonzero(keep)
     index = pixel[rows] * n_psi + psi_index[rows, columns] % n_psi
