@@ -9,17 +9,17 @@ import numpy as np
 
 from cryorefine.jobs.base import Curve
 
-FSC_LABELS = {
-    "rlnFourierShellCorrelationCorrected": "Corrected",
-    "rlnFourierShellCorrelationUnmaskedMaps": "Unmasked",
-    "rlnFourierShellCorrelationMaskedMaps": "Masked",
-    "rlnCorrectedFourierShellCorrelationPhaseRandomizedMaskedMaps": "Phase-randomised masked",
+FSC_LABELS = {  # as PostProcess names them while it runs
+    "rlnFourierShellCorrelationCorrected": "corrected",
+    "rlnFourierShellCorrelationUnmaskedMaps": "unmasked",
+    "rlnFourierShellCorrelationMaskedMaps": "masked",
+    "rlnCorrectedFourierShellCorrelationPhaseRandomizedMaskedMaps": "phase-randomised",
 }
 GUINIER_LABELS = {
-    "rlnLogAmplitudesOriginal": "Original",
+    "rlnLogAmplitudesOriginal": "original",
     "rlnLogAmplitudesMTFCorrected": "MTF-corrected",
     "rlnLogAmplitudesWeighted": "FSC-weighted",
-    "rlnLogAmplitudesSharpened": "Sharpened",
+    "rlnLogAmplitudesSharpened": "sharpened",
 }
 EMPTY_SHELL = -90.0
 """RELION writes -99 as the logarithm of a shell that holds nothing."""
@@ -39,6 +39,10 @@ def postprocess_curves(path: Path) -> list[Curve]:
         family = _family(blocks["guinier"], GUINIER_LABELS)
         for values in family.values():
             values[values < EMPTY_SHELL] = np.nan
+        general = blocks.get("general", {})
+        if "rlnFittedSlopeGuinierPlot" in general:
+            slope, intercept = (general[f"rlnFitted{name}GuinierPlot"] for name in ("Slope", "Intercept"))
+            family["fit"] = float(intercept) + float(slope) * frequency**2
         curves.append(Curve("Guinier", frequency, family))
     return curves
 
@@ -50,7 +54,7 @@ def refinement_curves(path: Path) -> list[Curve]:
     table = read_star(path).get("model_class_1")
     if table is None or "rlnGoldStandardFsc" not in table:
         return []
-    return [Curve("FSC", _column(table, "rlnResolution"), {"Unmasked": _column(table, "rlnGoldStandardFsc")})]
+    return [Curve("FSC", _column(table, "rlnResolution"), {"unmasked": _column(table, "rlnGoldStandardFsc")})]
 
 
 def _column(table: Any, name: str) -> Any:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from napari.utils.notifications import show_error, show_info, show_warning
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
+    QFileDialog,
     QFrame,
     QGridLayout,
     QHBoxLayout,
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 OWN_PROCESS = ("refine3d",)
 """Jobs of minutes or hours, which must outlive napari."""
 _UNIT_IN_LABEL = re.compile(r" \((A|Å|px|pix)\)$")  # the form says it behind the box
-UNITS = {"A": "Å", "A/px": "Å/px", "degrees": "°"}
+UNITS = {"A": "Å", "A/px": "Å/px", "A^2": "Å²", "degrees": "°"}
 
 
 class JobForm(QWidget):
@@ -65,6 +66,7 @@ class JobForm(QWidget):
         self._module, self._viewer = module, viewer
         self._run: ThreadRun | FolderRun | None = None
         self._clock = Stopwatch()
+        self._suggested: Path | None = None
         self.setObjectName(self.job.name)
 
         layout = QVBoxLayout(self)
@@ -99,8 +101,11 @@ class JobForm(QWidget):
         UserError
             If something is missing or cannot be, named by its label on the form.
         """
+        values = self.values()
+        if values.get("continue_from") and values["output"] == self._suggested:
+            values["output"] = None  # goes on in its own folder unless the person has named another
         try:
-            return checked(self._module.Options(**self.values()))
+            return checked(self._module.Options(**values))
         except UserError as error:
             raise UserError(self._by_labels(str(error))) from None
 
@@ -124,9 +129,22 @@ class JobForm(QWidget):
             self._follow(ThreadRun(self._module.run, options, folder))
 
     def watch(self, folder: Path) -> None:
-        """Follow a job that runs already: started before, in a terminal or on another machine."""
-        self.fill({"output": folder})
-        self._follow(FolderRun(folder))
+        """Follow a job that runs already, in a terminal or on another machine; show one that has ended."""
+        state = status(folder)
+        if state == "running":
+            self._follow(FolderRun(folder))
+        elif state == "succeeded":
+            self._show_results(Outcome(folder))
+        else:
+            sentence = f"No job runs in {folder} ({state}); choose the folder of a running or finished job."
+            self._say(sentence)
+            show_error(sentence)
+
+    def ask_and_watch(self) -> None:
+        """Let the person choose the folder of the job to watch."""
+        title = f"Folder of a {self.job.title} job"
+        if folder := QFileDialog.getExistingDirectory(self, title, str(Path.cwd())):
+            self.watch(Path(folder))
 
     def cancel(self) -> None:
         """Ask the running job to stop."""
@@ -144,8 +162,7 @@ class JobForm(QWidget):
         self._run = run
         run.event.connect(self._on_event)
         run.ended.connect(self._on_ended)
-        self.run_button.setEnabled(False)
-        self.cancel_button.setEnabled(True)
+        self._busy(True)
         self.bar.setRange(0, 0)
         self.figures.setText("")
         self._say("Starting…")
@@ -169,8 +186,7 @@ class JobForm(QWidget):
 
     def _on_ended(self, outcome: Outcome) -> None:
         self._run = None
-        self.run_button.setEnabled(True)
-        self.cancel_button.setEnabled(False)
+        self._busy(False)
         self.bar.setRange(0, 1)
         self.bar.setValue(0)
         if outcome.cancelled:
@@ -206,10 +222,11 @@ class JobForm(QWidget):
         return folder
 
     def _suggest_output(self) -> None:
-        """Name the next free job folder, unless the person has named one that is still free."""
+        """Name the next free job folder, unless there stands one that is still free."""
         box = self.boxes.get("output")
         if self.job.folder and isinstance(box, PathBox) and (not box.get() or status(box.get()) != "empty"):
-            box.set(suggest_folder(self.job, Path()))
+            self._suggested = suggest_folder(self.job, Path())
+            box.set(self._suggested)
 
     def _by_labels(self, sentence: str) -> str:
         """Name options in a sentence as the form does rather than as the command line does."""
@@ -218,6 +235,11 @@ class JobForm(QWidget):
         for flag in sorted(flags, key=len, reverse=True):
             sentence = sentence.replace(flag, f"'{flags[flag].rstrip('?')}'")
         return sentence
+
+    def _busy(self, busy: bool) -> None:
+        self.run_button.setEnabled(not busy)
+        self.watch_button.setEnabled(not busy)
+        self.cancel_button.setEnabled(busy)
 
     def _say(self, text: str) -> None:
         self.status.setText(text)
@@ -278,13 +300,19 @@ class JobForm(QWidget):
         self.run_button.clicked.connect(self.run)
         self.cancel_button.clicked.connect(self.cancel)
         self.cancel_button.setEnabled(False)
+        self.watch_button = QPushButton("Watch…")
+        self.watch_button.setToolTip(
+            "Follow a job that was started before, in a terminal or on another machine"
+        )
+        self.watch_button.clicked.connect(self.ask_and_watch)
+        self.watch_button.setVisible(self.job.name in OWN_PROCESS)
         self.bar = QProgressBar()
         self.bar.setTextVisible(False)
         self.status, self.figures = QLabel(), QLabel()
         foot = QVBoxLayout()
         buttons = QHBoxLayout()
-        buttons.addWidget(self.run_button)
-        buttons.addWidget(self.cancel_button)
+        for button in (self.run_button, self.cancel_button, self.watch_button):
+            buttons.addWidget(button)
         foot.addLayout(buttons)
         foot.addWidget(self.bar)
         for label in (self.status, self.figures):

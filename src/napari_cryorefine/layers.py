@@ -7,6 +7,7 @@ several), angstroms as units, and in its metadata the ``path`` it came from.
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 LayerData = tuple[Any, dict[str, Any], str]
 
+STACKS = {".mrcs": "image", ".st": "tilt"}
+"""Files that hold images rather than a volume, and what their first axis counts."""
 AXES = ("z", "y", "x")
 UNITS = ("angstrom", "angstrom", "angstrom")
 MASK_COLOR = "#3ad6c5"
@@ -198,6 +201,7 @@ def add_map(
     layer = _own_layer(viewer, role)
     if layer is not None:
         _refresh(layer, data, keywords)
+        layer.name = keywords["name"]
         return layer
     keywords["metadata"]["role"] = role
     show_true_hand(viewer)
@@ -291,6 +295,13 @@ def add_mask(
     return body, outline
 
 
+def add_stack(viewer: ViewerModel, source: Map | Path | str, *, name: str = "", axis: str = "image") -> Image:
+    """Show a stack of images, one at a time; see :func:`add_map` and :func:`stack_layer`."""
+    data, keywords, _ = stack_layer(_load(source), name=name, axis=axis)
+    show_true_hand(viewer)
+    return viewer.add_image(data, **keywords)
+
+
 def add_particles(viewer: ViewerModel, source: ParticleFile | Path | str, *, name: str = "") -> Points:
     """Show where particles lie on their micrographs, coloured by defocus.
 
@@ -377,11 +388,14 @@ def _show_by_dimension(viewer: ViewerModel, body: Layer, outline: Layer) -> None
     """Show the outline over slices and the body in 3D, where outlines would be solid labels."""
 
     def on_ndisplay() -> None:
-        outline.visible = viewer.dims.ndisplay == 2
-        outline.contour = 1 if outline.visible else 0  # napari warns of outlines in 3D
-        body.visible = viewer.dims.ndisplay == 3
+        flat = viewer.dims.ndisplay == 2
+        shown = body.visible or outline.visible  # a mask that was hidden stays hidden
+        outline.visible, body.visible = shown and flat, shown and not flat
 
-    viewer.dims.events.ndisplay.connect(on_ndisplay, position="first")
+    # napari slices for 3D before it asks us, and warns of an outline that is being hidden.
+    warnings.filterwarnings("ignore", message="Contours are not displayed during 3D rendering")
+    outline.contour = 1
+    viewer.dims.events.ndisplay.connect(on_ndisplay)
     on_ndisplay()
 
 

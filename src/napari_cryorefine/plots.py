@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 import pyqtgraph as pg
-from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
+from qtpy.QtCore import QSize, Qt
+from qtpy.QtWidgets import QHBoxLayout, QVBoxLayout, QWidget
 
 from cryorefine.jobs.base import Curve
 
 FSC_THRESHOLD = 0.143
-# Okabe and Ito's colours, apart for colour-blind eyes; these four show on dark and on light.
-COLORS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9")
+COLORS = ("#3b9bff", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9")
+"""Near Okabe and Ito's, apart for colour-blind eyes; they show on dark and on light."""
 
 
 class ResolutionAxis(pg.AxisItem):
@@ -46,6 +46,30 @@ def resolution_text(frequency: float, *, squared: bool = False) -> str:
     return f"{resolution:.{digits}f}"
 
 
+class CurvePanel(QWidget):
+    """All families of curves that a viewer shows, side by side, each under its name."""
+
+    def __init__(self, theme: str = "dark") -> None:
+        super().__init__()
+        self.plots: dict[str, CurvePlot] = {}
+        self._theme = theme
+        self._row = QHBoxLayout(self)
+        self._row.setContentsMargins(0, 0, 0, 0)
+
+    def show_curve(self, curve: Curve) -> None:
+        """Draw a family of curves in place of the last one of its name."""
+        if curve.name not in self.plots:
+            self.plots[curve.name] = CurvePlot(curve.name, self._theme)
+            self._row.addWidget(self.plots[curve.name], 1)
+        self.plots[curve.name].show_curve(curve)
+
+    def paint(self, theme: str) -> None:
+        """Take the colours of one of napari's themes."""
+        self._theme = theme
+        for plot in self.plots.values():
+            plot.paint(theme)
+
+
 class CurvePlot(QWidget):
     """A family of curves: FSC against resolution, or a Guinier plot against resolution squared."""
 
@@ -60,20 +84,18 @@ class CurvePlot(QWidget):
         self.plot.showGrid(x=True, y=True, alpha=0.15)
         self.plot.getAxis("left").enableAutoSIPrefix(False)
         self.legend = self.plot.addLegend(offset=(-8, 8), labelTextSize="9pt")
-        self.caption = QLabel()
-        self.caption.setWordWrap(True)
         if self.is_fsc:
             self.plot.setLabel("left", "Fourier shell correlation")
-            self.plot.setYRange(-0.05, 1.03, padding=0)
+            self.plot.setYRange(-0.1, 1.1, padding=0)
+            self.legend.setOffset((8, -44))  # good curves leave the lower left free
             self.threshold = pg.InfiniteLine(FSC_THRESHOLD, angle=0, label="0.143")
-            self.threshold.label.setPosition(0.03)
+            self.threshold.label.setPosition(0.97)
             self.plot.addItem(self.threshold)
         elif self.guinier:
             self.plot.setLabel("left", "ln amplitude")
         layout = QVBoxLayout(self)
         layout.setContentsMargins(4, 4, 4, 4)
         layout.addWidget(self.plot, 1)
-        layout.addWidget(self.caption)
         self.paint(theme)
 
     @property
@@ -85,17 +107,25 @@ class CurvePlot(QWidget):
         """Draw a family of curves in place of the last one."""
         frequency = np.asarray(curve.frequency, dtype=float)
         x = frequency**2 if self.guinier else frequency
-        for label in set(self._items) - set(curve.values):
-            self.plot.removeItem(self._items.pop(label))
+        if list(self._items) != list(curve.values):
+            for item in self._items.values():
+                self.plot.removeItem(item)
+            self._items = {}
+            for number, label in enumerate(curve.values):
+                # The first curve is the one that counts: broader, and over the others.
+                pen = pg.mkPen(COLORS[number % len(COLORS)], width=2 if number else 3)
+                self._items[label] = self.plot.plot(name=label, pen=pen)
+                self._items[label].setZValue(-number)
         for label, values in curve.values.items():
             y = np.array(values, dtype=float)
             good = np.isfinite(y) & np.isfinite(x)
-            if label not in self._items:
-                color = COLORS[len(self._items) % len(COLORS)]
-                self._items[label] = self.plot.plot(name=label, pen=pg.mkPen(color, width=2))
             self._items[label].setData(x[good], y[good])
         if len(x):
             self.plot.setXRange(0, float(x[-1]), padding=0.01)
+
+    def sizeHint(self) -> QSize:
+        """Ask for little height: the map above is what most people look at."""
+        return QSize(420, 250)
 
     def paint(self, theme: str) -> None:
         """Take the colours of one of napari's themes, dark or light."""
@@ -108,6 +138,8 @@ class CurvePlot(QWidget):
             self.plot.getAxis(name).setPen(text)
             self.plot.getAxis(name).setTextPen(text)
         self.legend.setLabelTextColor(text)
+        for _, label in self.legend.items:
+            label.setText(label.text, color=text)
         if self.is_fsc:
             self.threshold.setPen(pg.mkPen(text, style=Qt.PenStyle.DashLine))
             self.threshold.label.setColor(text)

@@ -6,10 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from napari_cryorefine._compat import watch_current_viewer
-from napari_cryorefine.layers import LayerData, map_layer, particles_layer, stack_layer
-
-STACKS = {".mrcs": "image", ".st": "tilt"}
-"""Files that hold images rather than a volume, and what their first axis counts."""
+from napari_cryorefine.layers import STACKS, LayerData, map_layer, particles_layer, stack_layer
 
 Reader = Callable[[str | Sequence[str]], list[LayerData]]
 

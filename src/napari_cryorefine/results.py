@@ -2,49 +2,56 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cryorefine.errors import UserError
 from cryorefine.jobs.base import Curve, Event, Product
 from napari_cryorefine.curves import postprocess_curves, refinement_curves
-from napari_cryorefine.layers import add_half_maps, add_map, add_mask
+from napari_cryorefine.layers import STACKS, add_half_maps, add_map, add_mask, add_stack
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
+    from napari.layers import Image, Layer
+
+
+CURVES_DOCK = "FSC and Guinier plots"
 
 
 def show_event(viewer: ViewerModel, event: Event, folder: Path | None) -> None:
     """Show what an event carries: a product as a layer, a curve in its dock, others not at all.
 
-    Products of one folder and kind take each other's place, so that a refinement shows its newest
-    maps; the half maps of an iteration are shown when both of them are there.
+    A product takes the place of the last one of its kind and job, so that a refinement shows its
+    newest maps; the half maps of an iteration are shown when both of them are there.
     """
     if isinstance(event, Curve):
         show_curve(viewer, event)
     elif isinstance(event, Product) and event.path.exists():
-        role = job_name(folder or event.path.parent)
+        job = job_name(folder or event.path.parent)
         if event.kind == "mask":
-            add_mask(viewer, event.path, role=role)
+            add_mask(viewer, event.path, role=job)
         elif event.kind == "half_map":
-            _show_half_map(viewer, event.path, role)
+            _show_half_map(viewer, event.path, job)
+        elif event.kind == "map" and event.path.suffix in STACKS:
+            add_stack(viewer, event.path)
         elif event.kind == "map":
-            add_map(viewer, event.path, role=f"{role} {event.name or event.path.stem}")
+            _show_map(viewer, event.path, job)
 
 
 def show_curve(viewer: ViewerModel, curve: Curve) -> None:
-    """Draw curves in the dock of their name, which is made if it is not there; needs a window."""
+    """Draw curves in the dock below the canvas, which is made if it is not there; needs a window."""
     window = getattr(viewer, "window", None)
     if window is None:
         return
-    from napari_cryorefine.plots import CurvePlot
+    from napari_cryorefine.plots import CurvePanel
 
-    plot: Any = window.dock_widgets.get(curve.name)
-    if plot is None:
-        plot = CurvePlot(curve.name, viewer.theme)
-        viewer.events.theme.connect(lambda: plot.paint(viewer.theme))
-        window.add_dock_widget(plot, name=curve.name, area="bottom")
-    plot.show_curve(curve)
+    panel: Any = window.dock_widgets.get(CURVES_DOCK)
+    if panel is None:
+        panel = CurvePanel(viewer.theme)
+        viewer.events.theme.connect(lambda: panel.paint(viewer.theme))
+        window.add_dock_widget(panel, name=CURVES_DOCK, area="bottom")
+    panel.show_curve(curve)
 
 
 def open_results(viewer: ViewerModel, folder: Path | str) -> list[Any]:
@@ -71,12 +78,14 @@ def open_results(viewer: ViewerModel, folder: Path | str) -> list[Any]:
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; give the folder of a job, e.g. Refine3D/job001.")
     before = list(viewer.layers)
-    role = job_name(folder)
-    shown = _open_refinement(viewer, folder, role)
+    job = job_name(folder)
+    shown = _open_refinement(viewer, folder, job)
+    shown |= _open_postprocess(viewer, folder, job)
+    if shown:
+        _hide_others(viewer, before, job)
     if (folder / "mask.mrc").is_file():
-        add_mask(viewer, folder / "mask.mrc", role=role)
+        add_mask(viewer, folder / "mask.mrc", role=job)
         shown = True
-    shown |= _open_postprocess(viewer, folder, role)
     if not shown:
         raise UserError(
             f"{folder} holds no results of Refine3D, MaskCreate or PostProcess; give the folder of a "
@@ -90,14 +99,14 @@ def job_name(folder: Path) -> str:
     return "/".join(folder.resolve().parts[-2:])
 
 
-def _open_refinement(viewer: ViewerModel, folder: Path, role: str) -> bool:
+def _open_refinement(viewer: ViewerModel, folder: Path, job: str) -> bool:
     halves = [folder / f"run_half{half}_class001_unfil.mrc" for half in (1, 2)]
     joined = folder / "run_class001.mrc"
     if all(half.is_file() for half in halves):
-        for layer in add_half_maps(viewer, *halves, role=role):
+        for layer in add_half_maps(viewer, *halves, role=job):
             layer.visible = not joined.is_file()
     if joined.is_file():
-        add_map(viewer, joined, role=f"{role} map")
+        _show_map(viewer, joined, job)
     model = folder / "run_model.star"
     if model.is_file():
         for curve in refinement_curves(model):
@@ -105,13 +114,12 @@ def _open_refinement(viewer: ViewerModel, folder: Path, role: str) -> bool:
     return joined.is_file() or all(half.is_file() for half in halves)
 
 
-def _open_postprocess(viewer: ViewerModel, folder: Path, role: str) -> bool:
+def _open_postprocess(viewer: ViewerModel, folder: Path, job: str) -> bool:
     masked, whole = folder / "postprocess_masked.mrc", folder / "postprocess.mrc"
-    if masked.is_file():
-        layer = add_map(viewer, masked, role=f"{role} masked")
-        layer.visible = not whole.is_file()
     if whole.is_file():
-        add_map(viewer, whole, role=f"{role} sharpened")
+        _show_map(viewer, whole, job).visible = not masked.is_file()
+    if masked.is_file():
+        _show_map(viewer, masked, job)
     table = folder / "postprocess.star"
     if table.is_file():
         for curve in postprocess_curves(table):
@@ -119,9 +127,21 @@ def _open_postprocess(viewer: ViewerModel, folder: Path, role: str) -> bool:
     return whole.is_file()
 
 
-def _show_half_map(viewer: ViewerModel, path: Path, role: str) -> None:
+def _show_map(viewer: ViewerModel, path: Path, job: str) -> Image:
+    """Show a map in place of that of the last iteration, if it has one."""
+    return add_map(viewer, path, role=f"{job} {re.sub('_it[0-9]+', '', path.stem)}")
+
+
+def _show_half_map(viewer: ViewerModel, path: Path, job: str) -> None:
     """Show both half maps once the second of them is there."""
     number = 1 if "half1" in path.name else 2
     partner = path.with_name(path.name.replace(f"half{number}", f"half{3 - number}"))
     if number == 2 and partner.is_file():
-        add_half_maps(viewer, partner, path, role=role)
+        add_half_maps(viewer, partner, path, role=job)
+
+
+def _hide_others(viewer: ViewerModel, layers: list[Layer], job: str) -> None:
+    """Hide what earlier jobs showed, so that the new result is what is seen; the person's own stay."""
+    for layer in layers:
+        if layer.metadata.get("role") and not layer.metadata["role"].startswith(f"{job} "):
+            layer.visible = False
