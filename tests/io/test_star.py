@@ -117,7 +117,7 @@ def test_names_made_of_digits_are_no_numbers(tmp_path):
 
 
 def test_numbers_turned_words_late_in_a_column_keep_their_digits(tmp_path, monkeypatch):
-    monkeypatch.setattr("cryorefine.io.star._CHUNK_ROWS", 2)
+    monkeypatch.setattr("cryorefine.io._star_read._CHUNK_ROWS", 2)
     rows = "\n".join(["1.50 1", "2.50 2", "3.50 3", "four 4", "5.50 5.5"])
     table = read_text(tmp_path, f"data_\nloop_\n_userColumn\n_other\n{rows}\n")[""]
     assert table["userColumn"].tolist() == ["1.50", "2.50", "3.50", "four", "5.50"]

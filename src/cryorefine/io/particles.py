@@ -18,28 +18,8 @@ from numpy.typing import NDArray
 
 from cryorefine.errors import UserError
 from cryorefine.io.images import ImageReader, parse_reference
+from cryorefine.io.relion30 import offsets_in_angstrom, split_optics
 from cryorefine.io.star import Block, read_star, write_star
-
-# What RELION 3.0 stored with each particle and what decides its optics group.
-_OPTICS_3_0 = (
-    "rlnAmplitudeContrast",
-    "rlnBeamTiltX",
-    "rlnBeamTiltY",
-    "rlnSphericalAberration",
-    "rlnVoltage",
-    "rlnDetectorPixelSize",
-    "rlnMagnification",
-)
-# Lengths that RELION 3.0 gave in pixels, and their names in A.
-_PIXELS_TO_ANGSTROM = {
-    "rlnOriginX": "rlnOriginXAngst",
-    "rlnOriginY": "rlnOriginYAngst",
-    "rlnOriginZ": "rlnOriginZAngst",
-    "rlnOriginXPrior": "rlnOriginXPriorAngst",
-    "rlnOriginYPrior": "rlnOriginYPriorAngst",
-    "rlnOriginZPrior": "rlnOriginZPriorAngst",
-    "rlnHelicalTrackLength": "rlnHelicalTrackLengthAngst",
-}
 
 
 @dataclass(frozen=True)
@@ -92,9 +72,14 @@ def read_particles(path: str | os.PathLike[str], required: Sequence[str] = ()) -
         raise UserError(f"{file} holds no table of particles; choose a particle STAR file.")
     if isinstance(optics, pd.DataFrame):
         optics, particles = _number_groups(file, optics, table)
-        particles = _offsets_in_angstrom(file, optics, particles)
+        particles = offsets_in_angstrom(file, optics, particles)
     else:
-        optics, particles = _convert_3_0(file, table)
+        if "rlnImageName" not in table:
+            raise UserError(
+                f"{file} has no data_optics and no column rlnImageName; choose a particle STAR file."
+            )
+        optics, particles = split_optics(file, table)
+        optics = _with_image_sizes(file, optics, particles)
     if len(particles) == 0:
         raise UserError(f"{file} holds no particles: its table is empty; choose another file.")
     general = blocks.get("general")
@@ -268,81 +253,20 @@ def _number_groups(
     )
 
 
-def _offsets_in_angstrom(file: Path, optics: pd.DataFrame, particles: pd.DataFrame) -> pd.DataFrame:
-    """Convert lengths in pixels to A under their new names, in place of the old columns."""
-    old = [label for label in _PIXELS_TO_ANGSTROM if label in particles]
-    if not old:
-        return particles
-    if "rlnImagePixelSize" not in optics:
-        raise UserError(
-            f"{file} gives {old[0]} in pixels but no rlnImagePixelSize; add the pixel size to data_optics."
-        )
-    rows = particles["rlnOpticsGroup"].to_numpy(dtype=np.int64) - 1
-    pixel_size = optics["rlnImagePixelSize"].to_numpy(dtype=np.float64)[rows]
-    result = particles.copy()
-    for label in old:
-        new = _PIXELS_TO_ANGSTROM[label]
-        if new not in particles:
-            result[label] = particles[label].to_numpy(dtype=np.float64) * pixel_size
-            result = result.rename(columns={label: new})
-        else:
-            result = result.drop(columns=label)
-    return result
-
-
-def _convert_3_0(file: Path, table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Split the single table of RELION 3.0 into optics groups and particles."""
-    settings = [label for label in _OPTICS_3_0 if label in table]
-    pixel_sizes = [label for label in ("rlnImagePixelSize", "rlnPixelSize") if label in table]
-    if not {"rlnDetectorPixelSize", "rlnMagnification"} <= set(table.columns) and not pixel_sizes:
-        missing = "rlnDetectorPixelSize" if "rlnDetectorPixelSize" not in table else "rlnMagnification"
-        raise UserError(
-            f"{file} has neither data_optics nor the column {missing}; add one of them to give "
-            "the pixel size."
-        )
-    keys = settings + pixel_sizes
-    distinct = table[keys].drop_duplicates().reset_index(drop=True)
-    group = table[keys].merge(distinct.assign(_group=np.arange(1, len(distinct) + 1)), how="left", on=keys)[
-        "_group"
-    ]
-    if pixel_sizes:
-        pixel = distinct[pixel_sizes[0]].to_numpy(dtype=np.float64)
-    else:
-        # The detector's pixel is given in micrometres.
-        pixel = 1e4 * (distinct["rlnDetectorPixelSize"] / distinct["rlnMagnification"]).to_numpy(
-            dtype=np.float64
-        )
-    optics = pd.DataFrame(
-        {
-            "rlnOpticsGroupName": [f"opticsGroup{i}" for i in range(1, len(distinct) + 1)],
-            "rlnOpticsGroup": np.arange(1, len(distinct) + 1),
-        }
-    )
-    for label in settings:
-        if label not in ("rlnDetectorPixelSize", "rlnMagnification"):
-            optics[label] = distinct[label]
-    optics["rlnImagePixelSize"] = pixel
-    particles = table.drop(columns=[*keys, *(["rlnOpticsGroup"] if "rlnOpticsGroup" in table else [])])
-    particles["rlnOpticsGroup"] = group.to_numpy(dtype=np.int64)
-    firsts = [
-        str(table["rlnImageName"].iloc[int(np.argmax(group.to_numpy() == i))])
-        for i in optics["rlnOpticsGroup"]
-    ]
-    sizes = _image_sizes(file, firsts)
-    if sizes is not None:
-        optics["rlnImageSize"], optics["rlnImageDimensionality"] = sizes
-    return optics, _offsets_in_angstrom(file, optics, particles)
-
-
-def _image_sizes(file: Path, references: Sequence[str]) -> tuple[list[int], list[int]] | None:
-    """Return size in px and number of axes of images, or None when the images are not here.
+def _with_image_sizes(file: Path, optics: pd.DataFrame, particles: pd.DataFrame) -> pd.DataFrame:
+    """Add size in px and number of axes from the first image of each group, where the images are here.
 
     A table can be looked at without its images; a job that needs them says so when it reads them.
     """
+    firsts = (
+        particles.drop_duplicates("rlnOpticsGroup").sort_values("rlnOpticsGroup")["rlnImageName"].tolist()
+    )
     try:
-        reader = ImageReader(project_root(file, references[0]))
-        sizes = [reader.shape(reference)[1] for reference in references]
+        reader = ImageReader(project_root(file, firsts[0]))
+        sizes = [reader.shape(reference)[1] for reference in firsts]
     except UserError:
-        return None
+        return optics
     # A file referred to without a number is a volume.
-    return sizes, [2 if "@" in reference else 3 for reference in references]
+    return optics.assign(
+        rlnImageSize=sizes, rlnImageDimensionality=[2 if "@" in first else 3 for first in firsts]
+    )

@@ -1,0 +1,119 @@
+"""Writing of STAR files."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cryorefine.errors import UserError
+from cryorefine.io._star_words import is_text_label, numbers
+from cryorefine.io.files import write_whole
+
+
+def write_star(
+    path: str | os.PathLike[str],
+    blocks: Mapping[str, pd.DataFrame | Mapping[str, Any]],
+    comments: Sequence[str] = (),
+) -> None:
+    """Write blocks as RELION does, but without loss: every number reads back as it was.
+
+    Parameters
+    ----------
+    path : path-like
+        The file; it appears under this name when it is whole.
+    blocks : mapping of str to (pandas.DataFrame or mapping)
+        Block name without ``data_`` to a table or to single values. Sequences and arrays as values
+        are written as RELION's vectors, ``[a,b,c]``.
+    comments : sequence of str
+        Lines for the top of the file, without ``#``.
+
+    Raises
+    ------
+    UserError
+        When the place cannot be written or a text cannot be expressed in a STAR file.
+    """
+    file = Path(path)
+    parts = [f"# {line}\n" for line in comments]
+    for name, block in blocks.items():
+        # Each table carries the version of the labels used, as RELION 5 does.
+        parts.append(f"\n# version 50001\n\ndata_{name}\n\n")
+        if isinstance(block, pd.DataFrame):
+            parts.extend(_table_text(file, block))
+        else:
+            width = max((len(label) for label in block), default=0) + 1
+            for label, value in block.items():
+                parts.append(f"_{label:<{width}} {_word(file, str(label), value):>15}\n")
+        parts.append(" \n")
+    with write_whole(file) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as handle:
+        handle.writelines(parts)
+
+
+def _table_text(file: Path, table: pd.DataFrame) -> list[str]:
+    parts = ["loop_ \n"]
+    parts += [f"_{label} #{i} \n" for i, label in enumerate(table.columns, start=1)]
+    formats: list[str] = []
+    columns: list[Sequence[Any]] = []
+    for i, label in enumerate(table.columns):
+        column = table.iloc[:, i]
+        if pd.api.types.is_bool_dtype(column.dtype):
+            column = column.astype(np.int64)
+        if pd.api.types.is_integer_dtype(column.dtype):
+            formats.append("%12d")
+            columns.append(column.tolist())
+        elif pd.api.types.is_float_dtype(column.dtype):
+            values = column.to_numpy(dtype=np.float64, na_value=np.nan)
+            formats.append("%12.6f" if _six_decimals_suffice(values) else "%18r")
+            columns.append(values.tolist())
+        else:
+            formats.append("%10s")
+            columns.append([_word(file, str(label), value) for value in column.tolist()])
+    row = " ".join(formats) + " \n"
+    parts += [row % values for values in zip(*columns, strict=True)]
+    return parts
+
+
+def _six_decimals_suffice(values: np.ndarray[Any, Any]) -> bool:
+    """Whether RELION's usual format gives back every value exactly."""
+    finite = values[np.isfinite(values)]
+    return bool(np.all((np.round(finite, 6) == finite) & (np.abs(finite) < 1e9)))
+
+
+def _word(file: Path, label: str, value: Any) -> str:
+    """Return one value as a word of a STAR file."""
+    if isinstance(value, bool | np.bool_):
+        return str(int(value))
+    if isinstance(value, int | np.integer):
+        return str(value)
+    if isinstance(value, float | np.floating):
+        number = float(value)
+        return f"{number:.6f}" if _six_decimals_suffice(np.array([number])) else repr(number)
+    if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str):
+        return "[" + ",".join(f"{item:.12g}" for item in value) + "]"
+    if value is None or value is pd.NA:
+        return '""'
+    return _quote(file, label, str(value))
+
+
+def _quote(file: Path, label: str, text: str) -> str:
+    special = (
+        not text
+        or any(character.isspace() for character in text)
+        or text[0] in "\"'#_"
+        or text.lower().startswith(("data_", "loop_"))
+        or (not is_text_label(label) and isinstance(numbers((text,)), np.ndarray))
+    )
+    if not special:
+        return text
+    for quote in "\"'":
+        if not re.search(quote + r"(\s|$)", text) and "\n" not in text and "\r" not in text:
+            return quote + text + quote
+    raise UserError(
+        f"{file} cannot hold the value {text!r} of {label}: a STAR file has no way to write both kinds "
+        "of quotes or a line break in one value; change the value."
+    )
