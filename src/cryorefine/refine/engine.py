@@ -1,0 +1,362 @@
+"""Gold-standard auto-refinement: iterate expectation and maximisation until nothing improves."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryorefine.compute.executor import Executor
+from cryorefine.geometry.healpix import angular_step
+from cryorefine.geometry.sampling import SamplingGrid
+from cryorefine.geometry.symmetry import angular_distance, point_group
+from cryorefine.geometry.translations import (
+    oversample_translations,
+    translation_grid_2d,
+    translation_grid_3d,
+)
+from cryorefine.io.files import write_whole
+from cryorefine.io.images import ImageReader
+from cryorefine.refine import schedule as rules
+from cryorefine.refine.accuracy import estimate_accuracies
+from cryorefine.refine.expectation import ParticleResults
+from cryorefine.refine.maximisation import HalfSums, MaximisationOptions, MaximisationResult, maximise
+from cryorefine.refine.parameters import ExpectationParameters, ImageModel, Sampling
+from cryorefine.refine.particle_set import ParticleSet
+from cryorefine.refine.schedule import Schedule
+from cryorefine.refine.state import PoseTable, State
+from cryorefine.refine.work import reference_volume, run_chunk
+
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+I64 = NDArray[np.int64]
+
+CHUNK = 128
+PARTICLES_FOR_ACCURACY = 100
+FRACTION = 0.999
+
+
+@dataclass(frozen=True, eq=False)
+class Settings:
+    """What a refinement is told once.
+
+    Attributes
+    ----------
+    images : ImageModel
+        Preparation of the images and their CTF.
+    symmetry, relax_symmetry : str
+        Point group, and the one whose mates local searches also try (empty for none).
+    padding : float
+        Padding factor.
+    mask : ndarray or None
+        Solvent mask on the maps' grid, shape (box, box, box).
+    solvent_fsc : bool
+        Correct the FSC for the solvent.
+    first_by_correlation : bool
+        Find the first iteration's poses by cross-correlation: the reference's grey scale is unknown.
+    initial_lowpass : float
+        First filter of the reference in A; 0 for none.
+    finer_faster : bool
+        Sample finer without waiting for the poses to settle.
+    seed : int
+        Seed of everything random.
+    correct_norm : bool
+        Correct the intensities of single images.
+    device : str
+        Where dense scores are computed.
+    scratch : Path
+        Folder for the references that workers read.
+    """
+
+    images: ImageModel
+    symmetry: str
+    relax_symmetry: str
+    padding: float
+    mask: F32 | None
+    solvent_fsc: bool
+    first_by_correlation: bool
+    initial_lowpass: float
+    finer_faster: bool
+    seed: int
+    correct_norm: bool
+    device: str
+    scratch: Path
+
+
+@dataclass(frozen=True)
+class ChunkDone:
+    """So many chunks of the iteration's total are done."""
+
+    iteration: int
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, eq=False)
+class IterationDone:
+    """A whole iteration: its state, the maps that only it has, and how long it took in seconds."""
+
+    state: State
+    result: MaximisationResult
+    current_size: int
+    coarse_size: int
+    notices: tuple[str, ...]
+    seconds: float
+
+
+def begin_iteration(state: State, settings: Settings) -> Schedule:
+    """Decide whether this iteration is the last, and turn the sampling a little."""
+    schedule = state.schedule
+    if rules.has_converged(schedule, settings.finer_faster):
+        schedule = replace(schedule, converged=True)
+    rng = np.random.default_rng((settings.seed, state.iteration + 1, 0))
+    return replace(schedule, perturbation=rules.draw_perturbation(schedule.perturbation, rng))
+
+
+def make_sampling(schedule: Schedule, settings: Settings, pixel_size: float, dimensions: int) -> Sampling:
+    """Trial poses of an iteration."""
+    group = "C1" if schedule.is_local else settings.symmetry
+    grid = SamplingGrid(schedule.order, group, schedule.perturbation)
+    step, reach = schedule.offset_step, schedule.offset_range
+    make = translation_grid_3d if dimensions == 3 else translation_grid_2d
+    shifts = make(reach, step, schedule.perturbation)
+    fine = oversample_translations(shifts, step)
+    return Sampling(grid, schedule.local_sigma, settings.relax_symmetry, shifts, fine)
+
+
+def iterate(
+    state: State, particles: ParticleSet, reader: ImageReader, settings: Settings, executor: Executor
+) -> Generator[ChunkDone, None, IterationDone]:
+    """Do one iteration.
+
+    Parameters
+    ----------
+    state : State
+        After the iteration before.
+    particles : ParticleSet
+        All particles; their poses and offsets are taken from the state.
+    reader : ImageReader
+        Of their images.
+    settings : Settings
+        Of the whole refinement.
+    executor : Executor
+        Runs the chunks.
+
+    Returns
+    -------
+    IterationDone
+        Through ``StopIteration``; progress is yielded.
+    """
+    began = time.monotonic()
+    iteration = state.iteration + 1
+    first = iteration == 1 and settings.first_by_correlation
+    schedule = begin_iteration(state, settings)
+    box = state.halves[0].reference.shape[0]
+    pixel = state.pixel_size
+    diameter = settings.images.mask_diameter
+    size = rules.current_size(schedule, box, pixel)
+    current = _with_poses(particles, state.table)
+    references = _write_references(state, settings)
+
+    def parameters(half: int, plan: Schedule, sampling: Sampling) -> ExpectationParameters:
+        model = state.halves[half]
+        images = settings.images
+        if iteration > 1:
+            images = replace(images, reference_ctf_corrected=True)
+        directions = sampling.grid.n_directions
+        prior = model.direction_prior
+        if len(prior) != directions:
+            prior = np.full(directions, 1 / directions)
+        return ExpectationParameters(
+            reference=references[half],
+            pixel_size=pixel,
+            padding=settings.padding,
+            current_size=size,
+            coarse_size=rules.coarse_size(angular_step(plan.order), diameter, box, pixel, size),
+            images=images,
+            sampling=sampling,
+            sigma2_noise=model.sigma2_noise,
+            direction_prior=prior,
+            sigma_offset=model.sigma_offset,
+            scale=model.scale,
+            mean_norm=model.mean_norm if settings.correct_norm else 0.0,
+            cross_correlation=first,
+            fraction=FRACTION,
+            seed=settings.seed,
+        )
+
+    if not first:
+        schedule = _with_accuracies(
+            schedule, current, state, settings, parameters(0, schedule, _sampling(schedule, settings, pixel, current))
+        )
+        if iteration > 1:
+            schedule = rules.refine_sampling(
+                schedule, diameter=diameter, faster=settings.finer_faster, dimensions=current.dimensions
+            )
+    sampling = _sampling(schedule, settings, pixel, current)
+    plan = [parameters(h, schedule, sampling) for h in range(2)]
+    members = [np.flatnonzero(state.half == h + 1) for h in range(2)]
+    pieces = [_pieces(m, len(particles)) for m in members]
+    # Both halves are in flight together, so that no worker waits for the other half's end.
+    order = [(h, piece) for k in range(max(map(len, pieces))) for h in range(2) for piece in pieces[h][k : k + 1]]
+    sums = (HalfSums(size, settings.padding), HalfSums(size, settings.padding))
+    found: list[tuple[I64, ParticleResults]] = []
+    tasks = [(current.take(piece), reader, plan[h]) for h, piece in order]
+    yield ChunkDone(iteration, 0, len(tasks))
+    for k, ((h, piece), result) in enumerate(zip(order, executor.run(run_chunk, tasks), strict=True)):
+        sums[h].add(result.sums)
+        found.append((piece, result.particles))
+        yield ChunkDone(iteration, k + 1, len(tasks))
+    table = _collect(state.table, found)
+    options = MaximisationOptions(
+        size=size,
+        box=box,
+        pixel_size=pixel,
+        padding=settings.padding,
+        symmetry=settings.symmetry,
+        resolution=schedule.resolution,
+        last=schedule.converged,
+        first=first,
+        initial_lowpass=settings.initial_lowpass,
+        mask=settings.mask,
+        mask_diameter=diameter,
+        solvent_fsc=settings.solvent_fsc,
+        seed=settings.seed,
+        dimensions=current.dimensions,
+    )
+    result = maximise(
+        sums,
+        state.halves,
+        options,
+        group=_split(particles.group, members),
+        norms=_split(table.norm, members),
+        weights=_split(table.largest_weight, members),
+        likelihoods=_split(table.log_likelihood, members),
+    )
+    schedule, notices = _after(schedule, state, result, table, settings, size, box, first, iteration)
+    new = State(iteration, pixel, result.halves, table, state.half, result.fsc, schedule)
+    for path in references:
+        path.unlink(missing_ok=True)
+    return IterationDone(
+        new, result, size, plan[0].coarse_size, result.notices + notices, time.monotonic() - began
+    )
+
+
+def _sampling(schedule: Schedule, settings: Settings, pixel: float, current: ParticleSet) -> Sampling:
+    return make_sampling(schedule, settings, pixel, current.dimensions)
+
+
+def _with_poses(particles: ParticleSet, table: PoseTable) -> ParticleSet:
+    return replace(particles, poses=table.poses, offsets=table.offsets, norm=table.norm)
+
+
+def _write_references(state: State, settings: Settings) -> list[Path]:
+    """Put both references where every worker can read them."""
+    paths = []
+    for h, model in enumerate(state.halves):
+        path = settings.scratch / f"reference_half{h + 1}.npy"
+        with write_whole(path) as temporary, temporary.open("wb") as file:
+            np.save(file, model.reference)
+        paths.append(path)
+    return paths
+
+
+def _with_accuracies(
+    schedule: Schedule, current: ParticleSet, state: State, settings: Settings, parameters: ExpectationParameters
+) -> Schedule:
+    """Estimate from a random sample of half 1 how accurate its poses are."""
+    if state.iteration == 0:
+        return schedule
+    members = np.flatnonzero(state.half == 1)
+    rng = np.random.default_rng((settings.seed, state.iteration + 1, 1))
+    sample = np.sort(rng.permutation(members)[:PARTICLES_FOR_ACCURACY])
+    angle, shift = estimate_accuracies(current.take(sample), reference_volume(parameters), parameters)
+    return replace(schedule, accuracy_angle=angle, accuracy_shift=shift)
+
+
+def _pieces(members: I64, total: int) -> list[I64]:
+    """Cut a half set into equal chunks; how does not depend on who works on them."""
+    count = max(1, -(-len(members) // CHUNK))
+    return [piece for piece in np.array_split(members, count) if len(piece)]
+
+
+def _split(values: NDArray[np.generic], members: list[I64]) -> tuple[NDArray[np.generic], NDArray[np.generic]]:
+    return values[members[0]], values[members[1]]
+
+
+def _collect(old: PoseTable, found: list[tuple[I64, ParticleResults]]) -> PoseTable:
+    columns = {
+        name: getattr(old, name).copy()
+        for name in ("poses", "offsets", "norm", "log_likelihood", "largest_weight", "significant")
+    }
+    for piece, result in found:
+        for name, column in columns.items():
+            column[piece] = getattr(result, name)
+    return PoseTable(**columns)
+
+
+def _after(
+    schedule: Schedule,
+    before: State,
+    result: MaximisationResult,
+    table: PoseTable,
+    settings: Settings,
+    size: int,
+    box: int,
+    first: bool,
+    iteration: int,
+) -> tuple[Schedule, tuple[str, ...]]:
+    """Note resolution, changes and limits of the iteration that has just been done."""
+    fsc = result.fsc
+    notices: list[str] = []
+    half = _first_below(fsc, 0.5)
+    gold = _first_below(fsc, 0.143)
+    increment = max(schedule.increment, gold - half + 5)
+    at_limit = schedule.high_fsc_at_limit or bool(fsc[size // 2 - 1] > 0.2)
+    shell, rose = rules.resolution_shell(result.halves[0].ssnr)
+    if rose:
+        notices.append(
+            "The FSC dipped below 0.5 and rose again; look at the map: the particles may be misaligned or "
+            "the mask may be too tight."
+        )
+    if first and settings.initial_lowpass > 0:
+        shell = int(np.floor(box * before.pixel_size / settings.initial_lowpass + 0.5))
+    resolution = shell / (box * before.pixel_size)
+    schedule = rules.count_gain(schedule, resolution)
+    moved = table.offsets - before.table.offsets
+    dimensions = moved.shape[1]
+    offset = float(np.sqrt(np.mean(np.sum(moved**2, axis=1)) / dimensions))
+    angle = float(
+        np.mean(angular_distance(table.poses, before.table.poses, point_group(settings.symmetry)))
+    )
+    schedule = rules.count_changes(schedule, angle, offset)
+    schedule = replace(
+        schedule,
+        increment=increment,
+        high_fsc_at_limit=at_limit,
+        mean_largest_weight=result.halves[0].mean_largest_weight,
+    )
+    return schedule, tuple(notices)
+
+
+def _first_below(fsc: F64, threshold: float) -> int:
+    """First shell from 1 on below a threshold, the last shell if there is none."""
+    below = np.flatnonzero(fsc[1:] < threshold)
+    return int(below[0]) + 1 if len(below) else len(fsc) - 1
+
+
+def refine(
+    state: State, particles: ParticleSet, reader: ImageReader, settings: Settings, executor: Executor
+) -> Generator[ChunkDone | IterationDone, None, State]:
+    """Iterate until convergence, then once more with both halves joined."""
+    while True:
+        outcome = yield from iterate(state, particles, reader, settings, executor)
+        yield outcome
+        state = outcome.state
+        if state.schedule.converged:
+            return state

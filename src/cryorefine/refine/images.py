@@ -1,0 +1,182 @@
+"""Particle images made ready for comparison: normalised, centred, masked, transformed, with their CTF."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.fft
+from numpy.typing import NDArray
+
+from cryorefine.ctf.aberrations import even_phase, magnify, odd_phase
+from cryorefine.ctf.ctf import CtfParameters, ctf
+from cryorefine.maps.masks import circular_mask_2d
+from cryorefine.refine.half_plane import HalfPlane, half_plane
+from cryorefine.refine.parameters import ImageModel
+from cryorefine.refine.particle_set import OpticsGroup
+
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+C64 = NDArray[np.complex64]
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedImages:
+    """Images of one view on a Fourier half plane.
+
+    ``masked`` serves comparison and ``unmasked`` reconstruction, shape (n, pixels); ``power`` is the
+    masked images' whole power by shell of the reference, shape (n, shells).
+    """
+
+    plane: HalfPlane
+    masked: C64
+    unmasked: C64
+    power: F64
+
+
+def remap(optics: OpticsGroup, box: int, pixel_size: float) -> float:
+    """Shells of the reference per shell of an image: the ratio of the boxes in A."""
+    return (box * pixel_size) / (optics.box * optics.pixel_size)
+
+
+def image_size(optics: OpticsGroup, size: int, box: int, pixel_size: float) -> int:
+    """Fourier window of a group's images that reaches as far as ``size`` does in the reference."""
+    own = 2 * int(np.ceil(0.5 * size / remap(optics, box, pixel_size) - 1e-6))
+    return min(own, optics.box)
+
+
+def shift_whole_pixels(images: F32, shifts: NDArray[np.int64]) -> F32:
+    """Move each image's content by whole pixels (x, y); uncovered pixels become 0, shape (n, y, x)."""
+    box = images.shape[-1]
+    result = np.zeros_like(images)
+    for image, moved, (x, y) in zip(images, result, shifts, strict=True):
+        if abs(x) < box and abs(y) < box:
+            moved[max(y, 0) : box + min(y, 0), max(x, 0) : box + min(x, 0)] = image[
+                max(-y, 0) : box + min(-y, 0), max(-x, 0) : box + min(-x, 0)
+            ]
+    return result
+
+
+def coloured_noise(sigma2: F64, box: int, scale: float, seeds: NDArray[np.int64]) -> F32:
+    """Gaussian noise with a given spectrum, one image for each seed, shape (n, box, box)."""
+    ky, kx = np.meshgrid(np.fft.fftfreq(box, 1 / box), np.arange(box // 2 + 1), indexing="ij")
+    shell = np.floor(scale * np.hypot(kx, ky) + 0.5).astype(int)
+    spectrum = sigma2[np.minimum(shell, len(sigma2) - 1)]
+    # White noise of variance 1 has 1 / (2 box^2) in each part of a component of FFT / box^2.
+    gain = np.sqrt(2 * spectrum) * box
+    white = np.stack([np.random.default_rng(int(s)).standard_normal((box, box)) for s in seeds])
+    return scipy.fft.irfft2(scipy.fft.rfft2(white) * gain, s=(box, box)).astype(np.float32)
+
+
+def mask_images(images: F32, diameter: float, edge: float, fill: F32 | None) -> F32:
+    """Keep a soft disc of each image, and fill the rest with noise or its weighted mean.
+
+    Parameters
+    ----------
+    images : ndarray, shape (n, box, box)
+        Images.
+    diameter, edge : float
+        Diameter and soft edge of the disc in pixels.
+    fill : ndarray of the same shape, or None
+        What goes outside; None stands for the mean of the background.
+    """
+    mask = circular_mask_2d(images.shape[-1], diameter / 2, edge)
+    outside = 1 - mask
+    if fill is None:
+        total = float(outside.sum())
+        if total == 0:
+            return images
+        mean = np.tensordot(images, outside, axes=2) / total
+        return images * mask + mean[:, None, None].astype(np.float32) * outside
+    return images * mask + fill * outside
+
+
+def prepare_images(
+    images: F32,
+    *,
+    optics: OpticsGroup,
+    box: int,
+    pixel_size: float,
+    size: int,
+    model: ImageModel,
+    gain: F64,
+    shifts: NDArray[np.int64],
+    sigma2: F64,
+    seeds: NDArray[np.int64],
+) -> PreparedImages:
+    """Normalise, centre to whole pixels, mask and transform the images of one optics group.
+
+    Parameters
+    ----------
+    images : ndarray of float32, shape (n, box, box)
+        As read.
+    optics : OpticsGroup
+        Their optics group.
+    box, pixel_size, size : int, float, int
+        Edge and pixel size (A) of the reference, and the current size, in its pixels.
+    model : ImageModel
+        Mask and CTF choices.
+    gain : ndarray, shape (n,)
+        Factor on the intensities.
+    shifts : ndarray of int, shape (n, 2)
+        Whole-pixel shifts (x, y) to apply.
+    sigma2 : ndarray, shape (shells,)
+        Noise spectrum of the group, for a noise mask.
+    seeds : ndarray of int, shape (n,)
+        Seeds of that noise.
+    """
+    scale = remap(optics, box, pixel_size)
+    plane = half_plane(optics.box, image_size(optics, size, box, pixel_size), scale)
+    whole = half_plane(optics.box, optics.box, scale)
+    centred = shift_whole_pixels(images * gain.astype(np.float32)[:, None, None], shifts)
+    fill = None if model.zero_mask else coloured_noise(sigma2, optics.box, scale, seeds)
+    pixels = optics.pixel_size
+    masked = mask_images(centred, model.mask_diameter / pixels, model.mask_edge, fill)
+    spectra = [_transform(each) for each in (masked, centred)]
+    shells = len(sigma2)
+    inside = whole.shell < shells
+    full = np.abs(spectra[0][:, whole.source[inside]]) ** 2
+    power = np.stack([np.bincount(whole.shell[inside], row, minlength=shells) for row in full])
+    unmasked, comparable = spectra[1][:, plane.source], spectra[0][:, plane.source]
+    if any(optics.beam_tilt) or any(optics.odd_aberrations):
+        phase = odd_phase(
+            optics.odd_aberrations,
+            *optics.beam_tilt,
+            optics.voltage,
+            optics.spherical_aberration,
+            *frequencies(plane, optics),
+        )
+        correction = np.exp(-1j * phase).astype(np.complex64)
+        unmasked, comparable = unmasked * correction, comparable * correction
+    return PreparedImages(plane, comparable, unmasked, power)
+
+
+def _transform(images: F32) -> C64:
+    """FFT / box^2 about the centre of each image, shape (n, box * (box/2 + 1))."""
+    box = images.shape[-1]
+    spectrum = scipy.fft.rfft2(scipy.fft.ifftshift(images, axes=(1, 2)), overwrite_x=True)
+    spectrum *= np.float32(1 / box**2)
+    return spectrum.reshape(len(images), -1)
+
+
+def frequencies(plane: HalfPlane, optics: OpticsGroup) -> tuple[F64, F64]:
+    """Spatial frequencies (x, y) in 1/A of a plane's pixels, after the magnification matrix."""
+    edge = optics.box * optics.pixel_size
+    matrix = np.reshape(optics.magnification, (2, 2))
+    return magnify(matrix, plane.kx.astype(np.float64) / edge, plane.ky.astype(np.float64) / edge)
+
+
+def contrast_transfer(plane: HalfPlane, optics: OpticsGroup, parameters: CtfParameters, model: ImageModel) -> F32:
+    """CTF of each image on a plane's pixels, shape (n, pixels); ones without CTF correction."""
+    if not model.ctf_correction:
+        return np.ones((len(parameters), plane.pixels), np.float32)
+    x, y = frequencies(plane, optics)
+    even = even_phase(optics.even_aberrations, x, y) if any(optics.even_aberrations) else None
+    return ctf(
+        parameters,
+        x,
+        y,
+        intact_first_peak=model.intact_first_peak,
+        absolute=model.phase_flipped,
+        even=even,
+    )

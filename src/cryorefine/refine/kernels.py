@@ -1,0 +1,373 @@
+"""Compiled inner loops of the refinement: slices, sparse scores, weighted sums and insertion.
+
+All are single-threaded and release the interpreter's lock: a thread works on one chunk of particles.
+Complex arrays are split into real and imaginary planes where the compiler then vectorises over
+pixels. Each kernel has a plain NumPy counterpart in ``oracle.py`` that it is tested against.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+F32 = NDArray[np.float32]
+C64 = NDArray[np.complex64]
+I32 = NDArray[np.int32]
+
+_FAST: dict[str, Any] = {"nogil": True, "fastmath": True, "cache": True, "error_model": "numpy"}
+
+
+@njit(**_FAST)
+def slice_volume(
+    volume: C64, matrices: F32, kx: F32, ky: F32, padding: float, out_re: F32, out_im: F32
+) -> None:
+    """Central slices of a Fourier volume by trilinear interpolation.
+
+    Parameters
+    ----------
+    volume : complex64, shape (2L+1, 2L+1, L+2)
+        Fourier volume with x >= 0; the origin is at [L, L, 0].
+    matrices : float32, shape (orientations, 3, 3)
+        Orientation matrices A; a slice is sampled at padding * A^T (kx, ky, 0).
+    kx, ky : float32, shape (pixels,)
+        Fourier indices of the image.
+    padding : float
+        Volume samples per image sample.
+    out_re, out_im : float32, shape (orientations, pixels)
+        Slices.
+    """
+    limit = volume.shape[0] // 2
+    height = volume.shape[2]
+    flat = volume.reshape(-1)
+    stride_y = np.int64(height)
+    stride_z = np.int64(height) * volume.shape[1]
+    for o in range(matrices.shape[0]):
+        ax = np.float32(matrices[o, 0, 0] * padding)
+        ay = np.float32(matrices[o, 0, 1] * padding)
+        az = np.float32(matrices[o, 0, 2] * padding)
+        bx = np.float32(matrices[o, 1, 0] * padding)
+        by = np.float32(matrices[o, 1, 1] * padding)
+        bz = np.float32(matrices[o, 1, 2] * padding)
+        for p in range(kx.shape[0]):
+            x = kx[p] * ax + ky[p] * bx
+            y = kx[p] * ay + ky[p] * by
+            z = kx[p] * az + ky[p] * bz
+            mate = np.float32(1.0)
+            if x < 0:
+                x, y, z, mate = -x, -y, -z, np.float32(-1.0)
+            y += limit
+            z += limit
+            ix, iy, iz = int(x), int(y), int(z)
+            if ix >= height - 1 or iy < 0 or iz < 0 or iy >= 2 * limit or iz >= 2 * limit:
+                out_re[o, p] = 0
+                out_im[o, p] = 0
+                continue
+            fx, fy, fz = x - np.float32(ix), y - np.float32(iy), z - np.float32(iz)
+            i = np.uint64(iz * stride_z + iy * stride_y + ix)
+            j = i + np.uint64(stride_z)
+            k = i + np.uint64(stride_y)
+            m = j + np.uint64(stride_y)
+            one = np.uint64(1)
+            v00 = flat[i] + fx * (flat[i + one] - flat[i])
+            v01 = flat[k] + fx * (flat[k + one] - flat[k])
+            v10 = flat[j] + fx * (flat[j + one] - flat[j])
+            v11 = flat[m] + fx * (flat[m + one] - flat[m])
+            v0 = v00 + fy * (v01 - v00)
+            v1 = v10 + fy * (v11 - v10)
+            v = v0 + fz * (v1 - v0)
+            out_re[o, p] = v.real
+            out_im[o, p] = mate * v.imag
+
+
+@njit(**_FAST)
+def insert_slices(
+    numerator: C64, weight: F32, matrices: F32, kx: F32, ky: F32, padding: float, re: F32, im: F32, w: F32
+) -> None:
+    """Add slices to a Fourier volume and its weights: the transpose of :func:`slice_volume`.
+
+    Parameters
+    ----------
+    numerator, weight : complex64 and float32, shape (2L+1, 2L+1, L+2)
+        Accumulators, changed in place.
+    matrices : float32, shape (orientations, 3, 3)
+        Orientation matrices A.
+    kx, ky : float32, shape (pixels,)
+        Fourier indices.
+    padding : float
+        Volume samples per image sample.
+    re, im, w : float32, shape (orientations, pixels)
+        Weighted images and their weights.
+    """
+    limit = numerator.shape[0] // 2
+    height = numerator.shape[2]
+    data = numerator.reshape(-1)
+    total = weight.reshape(-1)
+    stride_y = np.int64(height)
+    stride_z = np.int64(height) * numerator.shape[1]
+    for o in range(matrices.shape[0]):
+        ax = np.float32(matrices[o, 0, 0] * padding)
+        ay = np.float32(matrices[o, 0, 1] * padding)
+        az = np.float32(matrices[o, 0, 2] * padding)
+        bx = np.float32(matrices[o, 1, 0] * padding)
+        by = np.float32(matrices[o, 1, 1] * padding)
+        bz = np.float32(matrices[o, 1, 2] * padding)
+        for p in range(kx.shape[0]):
+            wp = w[o, p]
+            if wp == 0:
+                continue
+            x = kx[p] * ax + ky[p] * bx
+            y = kx[p] * ay + ky[p] * by
+            z = kx[p] * az + ky[p] * bz
+            value = np.complex64(complex(re[o, p], im[o, p]))
+            if x < 0:
+                x, y, z = -x, -y, -z
+                value = np.complex64(complex(re[o, p], -im[o, p]))
+            y += limit
+            z += limit
+            ix, iy, iz = int(x), int(y), int(z)
+            if ix >= height - 1 or iy < 0 or iz < 0 or iy >= 2 * limit or iz >= 2 * limit:
+                continue
+            fx, fy, fz = x - np.float32(ix), y - np.float32(iy), z - np.float32(iz)
+            gx, gy, gz = np.float32(1) - fx, np.float32(1) - fy, np.float32(1) - fz
+            i = np.uint64(iz * stride_z + iy * stride_y + ix)
+            j = i + np.uint64(stride_z)
+            k = i + np.uint64(stride_y)
+            m = j + np.uint64(stride_y)
+            one = np.uint64(1)
+            c = gz * gy
+            data[i] += (c * gx) * value
+            total[i] += (c * gx) * wp
+            data[i + one] += (c * fx) * value
+            total[i + one] += (c * fx) * wp
+            c = gz * fy
+            data[k] += (c * gx) * value
+            total[k] += (c * gx) * wp
+            data[k + one] += (c * fx) * value
+            total[k + one] += (c * fx) * wp
+            c = fz * gy
+            data[j] += (c * gx) * value
+            total[j] += (c * gx) * wp
+            data[j + one] += (c * fx) * value
+            total[j + one] += (c * fx) * wp
+            c = fz * fy
+            data[m] += (c * gx) * value
+            total[m] += (c * gx) * wp
+            data[m + one] += (c * fx) * value
+            total[m + one] += (c * fx) * wp
+
+
+@njit(**_FAST)
+def _dot_block(
+    v_re: F32, v_im: F32, row: int, a_re: F32, a_im: F32, t_re: F32, t_im: F32, out: F32
+) -> None:
+    """Add Re sum conj(V_o) a t to out (4, 4) for 4 slices and 4 shifts held in registers.
+
+    Sixteen sums are kept in registers while the pixels stream by, so that each shifted pixel is made
+    once for four slices and each slice pixel is read once for four shifts.
+    """
+    z = np.float32(0)
+    s00 = s01 = s02 = s03 = s10 = s11 = s12 = s13 = z
+    s20 = s21 = s22 = s23 = s30 = s31 = s32 = s33 = z
+    vr0, vr1, vr2, vr3 = v_re[row], v_re[row + 1], v_re[row + 2], v_re[row + 3]
+    vi0, vi1, vi2, vi3 = v_im[row], v_im[row + 1], v_im[row + 2], v_im[row + 3]
+    tr0, tr1, tr2, tr3 = t_re[0], t_re[1], t_re[2], t_re[3]
+    ti0, ti1, ti2, ti3 = t_im[0], t_im[1], t_im[2], t_im[3]
+    for p in range(a_re.shape[0]):
+        ar = a_re[p]
+        ai = a_im[p]
+        x0 = ar * tr0[p] - ai * ti0[p]
+        y0 = ar * ti0[p] + ai * tr0[p]
+        x1 = ar * tr1[p] - ai * ti1[p]
+        y1 = ar * ti1[p] + ai * tr1[p]
+        x2 = ar * tr2[p] - ai * ti2[p]
+        y2 = ar * ti2[p] + ai * tr2[p]
+        x3 = ar * tr3[p] - ai * ti3[p]
+        y3 = ar * ti3[p] + ai * tr3[p]
+        r, i = vr0[p], vi0[p]
+        s00 += r * x0 + i * y0
+        s01 += r * x1 + i * y1
+        s02 += r * x2 + i * y2
+        s03 += r * x3 + i * y3
+        r, i = vr1[p], vi1[p]
+        s10 += r * x0 + i * y0
+        s11 += r * x1 + i * y1
+        s12 += r * x2 + i * y2
+        s13 += r * x3 + i * y3
+        r, i = vr2[p], vi2[p]
+        s20 += r * x0 + i * y0
+        s21 += r * x1 + i * y1
+        s22 += r * x2 + i * y2
+        s23 += r * x3 + i * y3
+        r, i = vr3[p], vi3[p]
+        s30 += r * x0 + i * y0
+        s31 += r * x1 + i * y1
+        s32 += r * x2 + i * y2
+        s33 += r * x3 + i * y3
+    out[0, 0] += s00
+    out[0, 1] += s01
+    out[0, 2] += s02
+    out[0, 3] += s03
+    out[1, 0] += s10
+    out[1, 1] += s11
+    out[1, 2] += s12
+    out[1, 3] += s13
+    out[2, 0] += s20
+    out[2, 1] += s21
+    out[2, 2] += s22
+    out[2, 3] += s23
+    out[3, 0] += s30
+    out[3, 1] += s31
+    out[3, 2] += s32
+    out[3, 3] += s33
+
+
+@njit(**_FAST)
+def score_entries(
+    v_re: F32,
+    v_im: F32,
+    a_re: F32,
+    a_im: F32,
+    b: F32,
+    t_re: F32,
+    t_im: F32,
+    block: I32,
+    image: I32,
+    shift: I32,
+    dots: F32,
+    norms: F32,
+) -> None:
+    """Dots and norms of the listed (four slices) x (image) x (four shifts).
+
+    Parameters
+    ----------
+    v_re, v_im : float32, shape (4 * blocks, pixels)
+        Slices, four consecutive rows to a block.
+    a_re, a_im, b : float32, shape (images, pixels)
+        Weighted image (model CTF * X / sigma2) and half its model's weight (CTF^2 / sigma2 / 2).
+    t_re, t_im : float32, shape (shift blocks, 4, pixels)
+        Phases of the shifts, four to a block.
+    block, image, shift : int32, shape (entries,)
+        What each entry pairs; sorted by block, then image, so that slices stay in cache.
+    dots : float32, shape (entries, 4, 4)
+        Re sum conj(V) a t, added to what is there (slice, shift).
+    norms : float32, shape (entries, 4)
+        sum |V|^2 b, added to what is there.
+    """
+    norm = np.zeros(4, np.float32)
+    for e in range(block.shape[0]):
+        row = 4 * block[e]
+        n = image[e]
+        if e == 0 or block[e] != block[e - 1] or image[e] != image[e - 1]:
+            bn = b[n]
+            for c in range(4):
+                vr, vi = v_re[row + c], v_im[row + c]
+                s = np.float32(0)
+                for p in range(bn.shape[0]):
+                    s += bn[p] * (vr[p] * vr[p] + vi[p] * vi[p])
+                norm[c] = s
+        for c in range(4):
+            norms[e, c] += norm[c]
+        _dot_block(v_re, v_im, row, a_re[n], a_im[n], t_re[shift[e]], t_im[shift[e]], dots[e])
+
+
+@njit(**_FAST)
+def sum_entries(
+    v_re: F32,
+    v_im: F32,
+    x_re: F32,
+    x_im: F32,
+    model_ctf: F32,
+    y_re: F32,
+    y_im: F32,
+    y_weight: F32,
+    t_re: F32,
+    t_im: F32,
+    shell: I32,
+    block: I32,
+    image: I32,
+    shift: I32,
+    weights: F32,
+    sum_re: F32,
+    sum_im: F32,
+    sum_weight: F32,
+    cross: NDArray[np.float64],
+    power: NDArray[np.float64],
+) -> None:
+    """Posterior-weighted sums of images for each slice, and the spectra of model and residual.
+
+    For every slice o the images are first summed in two dimensions,
+    ``sum_o = sum_{i,t} w_oit shift_t(y_i)``, so that one insertion serves all particles.
+
+    Parameters
+    ----------
+    v_re, v_im : float32, shape (4 * blocks, pixels)
+        Slices.
+    x_re, x_im, model_ctf : float32, shape (images, pixels)
+        Masked images and the CTF of their model, for the spectra.
+    y_re, y_im, y_weight : float32, shape (images, pixels)
+        Unmasked images times CTF / sigma2, and CTF^2 / sigma2, for the reconstruction.
+    t_re, t_im : float32, shape (shift blocks, 4, pixels)
+        Phases of the shifts.
+    shell : int32, shape (pixels,)
+        Shell of each pixel.
+    block, image, shift : int32, shape (entries,)
+        As in :func:`score_entries`.
+    weights : float32, shape (entries, 4, 4)
+        Posterior weights (slice, shift).
+    sum_re, sum_im, sum_weight : float32, shape (4 * blocks, pixels)
+        Sums for each slice, added to what is there.
+    cross, power : float64, shape (images, shells)
+        sum w Re(conj(CTF V) shift(X)) and sum w |CTF V|^2 by shell, added to what is there.
+    """
+    pixels = shell.shape[0]
+    phase_re = np.zeros((4, pixels), np.float32)
+    phase_im = np.zeros((4, pixels), np.float32)
+    mass = np.zeros(4, np.float32)
+    entries = block.shape[0]
+    e = 0
+    while e < entries:
+        start = e
+        n = image[e]
+        phase_re[:] = 0
+        phase_im[:] = 0
+        mass[:] = 0
+        while e < entries and block[e] == block[start] and image[e] == n:
+            r0, r1, r2, r3 = t_re[shift[e], 0], t_re[shift[e], 1], t_re[shift[e], 2], t_re[shift[e], 3]
+            i0, i1, i2, i3 = t_im[shift[e], 0], t_im[shift[e], 1], t_im[shift[e], 2], t_im[shift[e], 3]
+            for c in range(4):
+                w0, w1, w2, w3 = weights[e, c, 0], weights[e, c, 1], weights[e, c, 2], weights[e, c, 3]
+                w = w0 + w1 + w2 + w3
+                if w == 0:
+                    continue
+                mass[c] += w
+                pr, pi = phase_re[c], phase_im[c]
+                for p in range(pixels):
+                    pr[p] += w0 * r0[p] + w1 * r1[p] + w2 * r2[p] + w3 * r3[p]
+                    pi[p] += w0 * i0[p] + w1 * i1[p] + w2 * i2[p] + w3 * i3[p]
+            e += 1
+        yr, yi, yw = y_re[n], y_im[n], y_weight[n]
+        xr, xi, ctf = x_re[n], x_im[n], model_ctf[n]
+        for c in range(4):
+            m = mass[c]
+            if m == 0:
+                continue
+            row = 4 * block[start] + c
+            pr, pi = phase_re[c], phase_im[c]
+            sr, si, sw = sum_re[row], sum_im[row], sum_weight[row]
+            for p in range(pixels):
+                sr[p] += yr[p] * pr[p] - yi[p] * pi[p]
+                si[p] += yr[p] * pi[p] + yi[p] * pr[p]
+                sw[p] += m * yw[p]
+            vr, vi = v_re[row], v_im[row]
+            # The phases are spent: their rows hold the two spectra until these are summed by shell.
+            for p in range(pixels):
+                re = xr[p] * pr[p] - xi[p] * pi[p]
+                im = xr[p] * pi[p] + xi[p] * pr[p]
+                pr[p] = ctf[p] * (vr[p] * re + vi[p] * im)
+                pi[p] = m * ctf[p] * ctf[p] * (vr[p] * vr[p] + vi[p] * vi[p])
+            for p in range(pixels):
+                cross[n, shell[p]] += pr[p]
+                power[n, shell[p]] += pi[p]

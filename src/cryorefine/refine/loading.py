@@ -1,0 +1,394 @@
+"""Reads and checks what a refinement starts from: particles, references and mask."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cryorefine.ctf.ctf import CtfParameters
+from cryorefine.errors import UserError
+from cryorefine.io.images import ImageReader
+from cryorefine.io.mrc import Map, read_map
+from cryorefine.io.particles import (
+    ParticleFile,
+    column,
+    group_index,
+    parse_vector,
+    project_root,
+    read_particles,
+)
+from cryorefine.maps.fourier import new_box, rescale, rescaled_size
+from cryorefine.refine.particle_set import OpticsGroup, ParticleSet, single_particles
+
+F32 = NDArray[np.float32]
+I64 = NDArray[np.int64]
+_OPTICS = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast", "rlnImagePixelSize")
+
+
+def load_particles(path: Path, *, seed: int, ctf_correction: bool) -> tuple[ParticleFile, ParticleSet]:
+    """Read single particles, with random halves where the file has none.
+
+    Parameters
+    ----------
+    path : Path
+        Particle STAR file.
+    seed : int
+        Seed of the random halves.
+    ctf_correction : bool
+        Whether defocus values are needed.
+
+    Returns
+    -------
+    ParticleFile, ParticleSet
+        The tables, with rlnRandomSubset set, and the particles as arrays.
+
+    Raises
+    ------
+    UserError
+        If something is missing or does not fit together.
+    """
+    required = ["rlnImageName", *_OPTICS]
+    if ctf_correction:
+        required.append("rlnDefocusU")
+    file = read_particles(path, required)
+    if file.general is not None and int(file.general.get("rlnTomoSubTomosAre2DStacks", 0)):
+        raise UserError(f"{path} holds subtomogram stacks; Refine3D takes single particles from --particles.")
+    names = file.particles["rlnImageName"].astype(str).to_numpy(dtype=object)
+    root = project_root(path, str(names[0]))
+    half = _halves(file, path, seed)
+    file = ParticleFile(
+        file.optics, file.particles.assign(rlnRandomSubset=half), file.general, file.path
+    )
+    reader = ImageReader(root)
+    optics = tuple(_optics_group(row, reader, names, group_index(file) == i, path) for i, row in _rows(file))
+    labels = _group_names(file.particles)
+    groups, group = np.unique(labels, return_inverse=True)
+
+    def numbers(label: str, default: float = 0.0) -> NDArray[np.float64]:
+        return column(file, label, default)
+
+    defocus_u = numbers("rlnDefocusU")
+    ctf = CtfParameters(
+        voltage=column(file, "rlnVoltage"),
+        spherical_aberration=column(file, "rlnSphericalAberration"),
+        amplitude_contrast=column(file, "rlnAmplitudeContrast"),
+        defocus_u=defocus_u,
+        defocus_v=column(file, "rlnDefocusV") if "rlnDefocusV" in file.particles else defocus_u,
+        defocus_angle=numbers("rlnDefocusAngle"),
+        phase_shift=numbers("rlnPhaseShift"),
+        b_factor=numbers("rlnCtfBfactor"),
+        scale=numbers("rlnCtfScalefactor", 1.0),
+    )
+    particles = single_particles(
+        root=root,
+        optics=optics,
+        optics_index=group_index(file),
+        groups=[str(g) for g in groups],
+        group=group.astype(np.int64),
+        image_names=list(names),
+        ctf=ctf,
+        half=half,
+        angles=np.stack([numbers(f"rlnAngle{a}") for a in ("Rot", "Tilt", "Psi")], axis=1),
+        offsets=np.stack([numbers(f"rlnOrigin{a}Angst") for a in "XY"], axis=1),
+        offset_priors=np.stack([numbers(f"rlnOrigin{a}PriorAngst") for a in "XY"], axis=1),
+        norm=np.ones(len(names)),
+    )
+    return file, particles
+
+
+def _rows(file: ParticleFile) -> list[tuple[int, pd.Series]]:
+    return [(i, row) for i, (_, row) in enumerate(file.optics.iterrows())]
+
+
+def _optics_group(
+    row: pd.Series, reader: ImageReader, names: NDArray[np.object_], members: NDArray[np.bool_], path: Path
+) -> OpticsGroup:
+    def vector(label: str) -> tuple[float, ...]:
+        return tuple(parse_vector(str(row[label]))) if label in row else ()
+
+    def number(label: str, default: float) -> float:
+        return float(row[label]) if label in row else default
+
+    name = str(row.get("rlnOpticsGroupName", row["rlnOpticsGroup"]))
+    if int(number("rlnImageDimensionality", 2)) != 2:
+        raise UserError(f"Optics group {name} of {path} holds volumes; Refine3D takes images from --particles.")
+    box = int(number("rlnImageSize", 0))
+    if members.any():
+        first = str(names[np.flatnonzero(members)[0]])
+        height, width = reader.shape(first)
+        if height != width or height % 2:
+            raise UserError(
+                f"{first} is {width} x {height} pixels; particle images must be square with an even edge: "
+                "extract them again."
+            )
+        if box not in (0, height):
+            raise UserError(
+                f"{path} says rlnImageSize {box} for optics group {name}, but {first} is {height} pixels wide; "
+                "correct the table."
+            )
+        box = height
+    return OpticsGroup(
+        name=name,
+        pixel_size=number("rlnImagePixelSize", 1.0),
+        box=box,
+        voltage=number("rlnVoltage", 300.0),
+        spherical_aberration=number("rlnSphericalAberration", 2.7),
+        amplitude_contrast=number("rlnAmplitudeContrast", 0.1),
+        ctf_premultiplied=bool(int(number("rlnCtfDataAreCtfPremultiplied", 0))),
+        beam_tilt=(number("rlnBeamTiltX", 0.0), number("rlnBeamTiltY", 0.0)),
+        odd_aberrations=vector("rlnOddZernike"),
+        even_aberrations=vector("rlnEvenZernike"),
+        magnification=(
+            number("rlnMagMat00", 1.0),
+            number("rlnMagMat01", 0.0),
+            number("rlnMagMat10", 0.0),
+            number("rlnMagMat11", 1.0),
+        ),
+    )
+
+
+def _halves(file: ParticleFile, path: Path, seed: int) -> I64:
+    """Half set of each particle, drawn at random where the file has none."""
+    count = len(file.particles)
+    if "rlnRandomSubset" in file.particles:
+        half = column(file, "rlnRandomSubset").astype(np.int64)
+        if np.any(half != 0):
+            if not np.isin(half, (1, 2)).all():
+                wrong = int(half[~np.isin(half, (1, 2))][0])
+                raise UserError(
+                    f"{path} has rlnRandomSubset {wrong}; give every particle 1 or 2, or remove the column to draw new halves."
+                )
+            if len(np.unique(half)) == 1:
+                raise UserError(
+                    f"All {count} particles of {path} are in half set {half[0]} (rlnRandomSubset); "
+                    "remove the column to draw new halves."
+                )
+            return half
+    if count < 2:
+        raise UserError(f"{path} holds {count} particle; a refinement needs at least two.")
+    # Equal halves in random order.
+    order = np.random.default_rng(seed).permutation(count)
+    half = np.empty(count, np.int64)
+    half[order] = 1 + np.arange(count) % 2
+    return half
+
+
+def _group_names(table: pd.DataFrame) -> NDArray[np.object_]:
+    """Name of each particle's group of equal intensity: its own, else its micrograph without the job folder."""
+    if "rlnGroupName" in table:
+        return table["rlnGroupName"].astype(str).to_numpy(dtype=object)
+    if "rlnMicrographName" not in table:
+        return np.full(len(table), "all", dtype=object)
+    names = table["rlnMicrographName"].astype(str)
+    return names.map(lambda name: re.sub(r"^\w+/job\d+/", "", name)).to_numpy(dtype=object)
+
+
+def check_images(
+    particles: ParticleSet, reader: ImageReader, diameter: float, progress: Callable[[int, int], None]
+) -> list[str]:
+    """Read every image once, so that a broken one is named before any work is done.
+
+    Parameters
+    ----------
+    particles : ParticleSet
+        The particles.
+    reader : ImageReader
+        Of their images.
+    diameter : float
+        Mask diameter in A; what is outside of it is background.
+    progress : callable
+        Called with the number of images read and their total.
+
+    Returns
+    -------
+    list of str
+        Warnings.
+
+    Raises
+    ------
+    UserError
+        If an image is missing, is of the wrong size, is empty or holds NaN.
+    """
+    total = len(particles.image_names)
+    means, deviations = [], []
+    for first in range(0, total, 256):
+        names = particles.image_names[first : first + 256]
+        for view in np.unique(particles.image_view[first : first + 256]):
+            optics = particles.optics[particles.views[view].optics]
+            here = particles.image_view[first : first + 256] == view
+            images = reader.read([str(n) for n in names[here]])
+            if images.shape[1:] != (optics.box, optics.box):
+                raise UserError(
+                    f"{names[here][0]} is {images.shape[2]} x {images.shape[1]} pixels, but its optics group "
+                    f"{optics.name} has {optics.box}; put images of another size into a group of their own."
+                )
+            finite = np.isfinite(images).all(axis=(1, 2))
+            if not finite.all():
+                raise UserError(
+                    f"{names[here][~finite][0]} holds values that are no numbers (NaN); remove this particle."
+                )
+            spread = images.max(axis=(1, 2)) - images.min(axis=(1, 2))
+            if not (spread > 0).all():
+                raise UserError(
+                    f"{names[here][~(spread > 0)][0]} is empty (every pixel is the same); remove this particle."
+                )
+            axis = np.arange(optics.box) - optics.box // 2
+            outside = np.hypot(axis[:, None], axis) > diameter / 2 / optics.pixel_size
+            if outside.sum() > 16:
+                background = images[:, outside]
+                means.append(background.mean(axis=1))
+                deviations.append(background.std(axis=1))
+        progress(min(first + 256, total), total)
+    if not means:
+        return []
+    mean, deviation = float(np.mean(np.concatenate(means))), float(np.mean(np.concatenate(deviations)))
+    if deviation < 0.5 or deviation > 2 or abs(mean) > 0.5 * deviation:
+        return [
+            f"The images are not normalised: their background has mean {mean:.3g} and standard deviation "
+            f"{deviation:.3g} instead of 0 and 1; extract them with normalisation."
+        ]
+    return []
+
+
+@dataclass(frozen=True, eq=False)
+class References:
+    """Starting maps of both half sets on the particles' grid, and what was done to them."""
+
+    maps: tuple[F32, F32]
+    notices: tuple[str, ...]
+
+
+def half_map_partner(path: Path) -> Path | None:
+    """Return the other half map's path if a file's name says that it is one of two."""
+    name = path.name
+    if "half1" in name:
+        return path.with_name(name.replace("half1", "half2"))
+    if "half2" in name:
+        return path.with_name(name.replace("half2", "half1"))
+    return None
+
+
+def load_references(path: Path, optics: OpticsGroup) -> References:
+    """Read the starting map, or the two half maps, on the grid of an optics group.
+
+    Parameters
+    ----------
+    path : Path
+        Map; when its name holds half1 or half2, each half set starts from its own half map.
+    optics : OpticsGroup
+        The group whose pixel and box size the maps get.
+
+    Raises
+    ------
+    UserError
+        If a map is missing, not cubic or constant.
+    """
+    partner = half_map_partner(path)
+    notices = []
+    if partner is None:
+        maps = [_cubic(read_map(path))]
+    else:
+        if not partner.exists():
+            raise UserError(
+                f"{path} is a half map by its name, but {partner} is missing; give both, or rename the map "
+                "to start both half sets from it."
+            )
+        first, second = sorted((path, partner), key=lambda p: "half2" in p.name)
+        maps = [_cubic(read_map(p)) for p in (first, second)]
+        notices.append(f"Half set 1 starts from {first}, half set 2 from {second}.")
+    fitted = [fit_grid(each, optics) for each in maps]
+    if fitted[0][1]:
+        notices.append(fitted[0][1])
+    return References((fitted[0][0], fitted[-1][0]), tuple(notices))
+
+
+def _cubic(density: Map) -> Map:
+    if len(set(density.data.shape)) != 1 or density.data.ndim != 3:
+        shape = " x ".join(str(n) for n in density.data.shape[::-1])
+        raise UserError(f"{density.path} is {shape} voxels; a reference must be a cube: pad or crop it first.")
+    if not np.ptp(density.data) > 0:
+        raise UserError(f"{density.path} is empty (every voxel is the same); choose another map.")
+    return density
+
+
+def fit_grid(density: Map, optics: OpticsGroup) -> tuple[F32, str]:
+    """Rescale and rebox a cubic map to exactly the pixel and box size of an optics group.
+
+    Fourier cropping reaches only pixel sizes that fit a whole number of times into the box; the rest,
+    at most half a voxel at the edge, is interpolated. So all maps of a refinement have the pixel size
+    of its particles.
+
+    Returns
+    -------
+    data : ndarray of float32, shape (box, box, box)
+    notice : str
+        What was done; empty if nothing.
+    """
+    size, pixel = density.data.shape[0], density.pixel_size
+    if pixel <= 0:
+        pixel = optics.pixel_size
+    if abs(pixel - optics.pixel_size) <= 0.001 and size == optics.box:
+        return density.data.astype(np.float32), ""
+    data = density.data
+    if abs(pixel - optics.pixel_size) > 0.001:
+        new, true = rescaled_size(size, pixel, optics.pixel_size)
+        data = _stretch(rescale(data, new), optics.pixel_size / true)
+    if data.shape[0] != optics.box:
+        data = new_box(data, optics.box)
+    notice = (
+        f"{density.path} ({size} voxels of {pixel:.4g} A) was brought to the particles' grid of {optics.box} "
+        f"voxels of {optics.pixel_size:.6g} A."
+    )
+    return np.ascontiguousarray(data, np.float32), notice
+
+
+def _stretch(data: F32, step: float) -> F32:
+    """Sample a cubic map about its centre at a slightly different step, in voxels."""
+    if abs(step - 1) < 1e-6:
+        return data
+    from scipy.ndimage import affine_transform
+
+    centre = data.shape[0] // 2
+    return affine_transform(data, np.full(3, step), offset=centre * (1 - step), order=3, mode="nearest")
+
+
+def load_mask(path: Path, optics: OpticsGroup) -> tuple[F32, str]:
+    """Read a solvent mask on the grid of an optics group; return it and what was done to it.
+
+    Raises
+    ------
+    UserError
+        If it is not a cube or has values outside 0 to 1.
+    """
+    mask = _cubic(read_map(path))
+    low, high = float(mask.data.min()), float(mask.data.max())
+    if low < -1e-6 or high > 1 + 1e-6:
+        raise UserError(
+            f"{path} has values from {low:.3g} to {high:.3g}; a mask must lie between 0 and 1: make one with MaskCreate."
+        )
+    data, notice = fit_grid(mask, optics)
+    return np.clip(data, 0, 1), notice
+
+
+def check_geometry(particles: ParticleSet, diameter: float, path: Path) -> None:
+    """Refuse a mask that is larger than the images.
+
+    Raises
+    ------
+    UserError
+        If the mask diameter exceeds the box of an optics group.
+    """
+    for optics in particles.optics:
+        edge = optics.box * optics.pixel_size
+        if optics.box and diameter > edge:
+            raise UserError(
+                f"The images of {path} are {edge:.4g} A wide, less than the mask diameter of {diameter:g} A; "
+                "choose a smaller --mask-diameter or extract larger boxes."
+            )
+

@@ -1,0 +1,298 @@
+"""From the sums of both half sets to their next maps and noise models."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryorefine.geometry.symmetry import point_group
+from cryorefine.maps.filters import initial_lowpass
+from cryorefine.maps.fourier import forward, inverse
+from cryorefine.maps.fsc import corrected_fsc, first_shell_below, fourier_shell_correlation
+from cryorefine.maps.masks import soft_sphere
+from cryorefine.maps.randomise import randomise_phases
+from cryorefine.refine.expectation import ChunkSums
+from cryorefine.refine.reconstruct import join_low_resolution, prior_from_fsc, reconstruct
+from cryorefine.refine.state import HalfModel
+from cryorefine.refine.volume import (
+    C64,
+    F32,
+    empty_volume,
+    enforce_friedel,
+    half_volume_correlation,
+    symmetrise,
+)
+
+F64 = NDArray[np.float64]
+JOIN_BELOW = 40.0
+SMALLEST_SIGMA2_OFFSET = 2.0
+RANDOMISE_BELOW = 0.8
+# A scale needs shells in which the signal stands well above the noise of the map.
+SCALE_NEEDS_SSNR = 3.0
+
+
+class HalfSums:
+    """Running sums of one half set, in the order of its chunks.
+
+    The sums of scalars and spectra are kept in double precision; the volumes are added chunk by chunk.
+    """
+
+    def __init__(self, size: int, padding: float) -> None:
+        self.numerator, self.weight = empty_volume(size, padding)
+        self.rest: dict[str, F64] = {}
+
+    def add(self, sums: ChunkSums) -> None:
+        """Add a chunk."""
+        self.numerator += sums.numerator
+        self.weight += sums.weight
+        for name in (
+            "noise", "noise_count", "scale_cross", "scale_power", "directions", "offset_square", "mass",
+        ):  # fmt: skip
+            self.rest[name] = self.rest.get(name, 0.0) + np.asarray(getattr(sums, name), np.float64)
+
+    def __getitem__(self, name: str) -> F64:
+        return self.rest[name]
+
+
+@dataclass(frozen=True, eq=False)
+class MaximisationOptions:
+    """What the maximisation step is told besides the sums.
+
+    Attributes
+    ----------
+    size, box : int
+        Current image size and edge of the map in pixels.
+    pixel_size, padding : float
+        A per voxel, and padding factor.
+    symmetry : str
+        Point group.
+    resolution : float
+        Current resolution in 1/A.
+    last : bool
+        Join the halves.
+    first : bool
+        First iteration by cross-correlation: keep noise and scales, and filter the maps again.
+    initial_lowpass : float
+        Resolution of that filter in A; 0 for none.
+    mask : ndarray or None
+        Solvent mask, shape (box, box, box).
+    mask_diameter : float
+        Diameter in A of the sphere used without a mask.
+    solvent_fsc : bool
+        Correct the FSC for the solvent with the mask.
+    seed : int
+        Seed of the random phases.
+    dimensions : int
+        Dimensions of the particles' shifts.
+    """
+
+    size: int
+    box: int
+    pixel_size: float
+    padding: float
+    symmetry: str
+    resolution: float
+    last: bool
+    first: bool
+    initial_lowpass: float
+    mask: F32 | None
+    mask_diameter: float
+    solvent_fsc: bool
+    seed: int
+    dimensions: int = 2
+
+
+@dataclass(frozen=True, eq=False)
+class MaximisationResult:
+    """Outcome of a maximisation step.
+
+    ``halves`` hold the next references; ``unfiltered`` the unregularised half maps where they were
+    made (last iteration, solvent FSC); ``joined`` the map of both halves in the last iteration.
+    """
+
+    halves: tuple[HalfModel, HalfModel]
+    fsc: F64
+    unfiltered: tuple[F32, F32] | None
+    joined: F32 | None
+    notices: tuple[str, ...]
+
+
+def maximise(
+    sums: tuple[HalfSums, HalfSums],
+    models: tuple[HalfModel, HalfModel],
+    options: MaximisationOptions,
+    *,
+    group: tuple[NDArray[np.int64], NDArray[np.int64]],
+    norms: tuple[F64, F64],
+    weights: tuple[F64, F64],
+    likelihoods: tuple[F64, F64],
+) -> MaximisationResult:
+    """Reconstruct both halves and update their noise models.
+
+    Parameters
+    ----------
+    sums : tuple of HalfSums
+        Of each half set.
+    models : tuple of HalfModel
+        As the expectation step used them.
+    options : MaximisationOptions
+        Everything else.
+    group, norms, weights, likelihoods : tuple of ndarray
+        For each half set the scale group, norm correction, largest weight and log-likelihood of its
+        particles.
+    """
+    operators = point_group(options.symmetry).operators
+    notices: list[str] = []
+
+    def symmetric(half: HalfSums) -> tuple[C64, F32]:
+        enforce_friedel(half.numerator, half.weight)
+        return symmetrise(half.numerator, half.weight, operators, options.size, options.padding)
+
+    def solve(volume: tuple[C64, F32], prior_fsc: F64 | None, joined: bool = False) -> tuple[F32, object]:
+        prior = None
+        if prior_fsc is not None:
+            prior = prior_from_fsc(
+                prior_fsc, volume[1], size=options.size, padding=options.padding, joined=joined
+            )
+        density = reconstruct(
+            *volume, box=options.box, size=options.size, padding=options.padding, prior=prior
+        )
+        return density, prior
+
+    with ThreadPoolExecutor(2) as pool:
+        volumes = list(pool.map(symmetric, sums))
+        unfiltered = None
+        if options.last:
+            # The final half maps share nothing, not even their low resolutions.
+            unfiltered = tuple(density for density, _ in pool.map(lambda v: solve(v, None), volumes))
+        shell = int(np.ceil(options.box * options.pixel_size * min(1 / JOIN_BELOW, options.resolution)))
+        join_low_resolution(*volumes, shell=shell, padding=options.padding)
+        shells = options.box // 2 + 1
+        fsc = half_volume_correlation(*volumes, options.size, shells, options.padding)
+        if options.solvent_fsc and options.mask is not None:
+            maps = list(pool.map(lambda v: solve(v, None)[0], volumes))
+            fsc = solvent_corrected_fsc(maps[0], maps[1], options.mask, options.size, options.seed, notices)
+            if unfiltered is None:
+                unfiltered = (maps[0], maps[1])
+        joined = None
+        if options.last:
+            whole = (volumes[0][0] + volumes[1][0], volumes[0][1] + volumes[1][1])
+            joined, prior = solve(whole, fsc, joined=True)
+            solved = [(joined, prior), (joined, prior)]
+        else:
+            solved = list(pool.map(lambda v: solve(v, fsc), volumes))
+    halves = []
+    for h, (density, prior) in enumerate(solved):
+        reference = density
+        if not options.last:
+            if options.first and options.initial_lowpass > 0:
+                reference = initial_lowpass(reference, options.pixel_size, options.initial_lowpass, threads=1)
+            reference = flatten(reference, options)
+        model = replace(
+            models[h],
+            reference=reference.astype(np.float32),
+            ssnr=prior.ssnr,
+            sigma2=prior.sigma2,
+            tau2=prior.tau2,
+            mean_largest_weight=float(np.mean(weights[h])),
+            log_likelihood=float(np.sum(likelihoods[h])),
+        )
+        halves.append(update_noise_model(model, sums[h], group[h], norms[h], options))
+    return MaximisationResult((halves[0], halves[1]), fsc, unfiltered, joined, tuple(notices))
+
+
+def flatten(density: F32, options: MaximisationOptions) -> F32:
+    """Multiply a map by the solvent mask, or by a soft sphere of the mask diameter."""
+    mask = options.mask
+    if mask is None:
+        mask = soft_sphere(density.shape, options.mask_diameter / 2 / options.pixel_size, 5.0)
+    return np.asarray(density * mask, np.float32)
+
+
+def solvent_corrected_fsc(
+    first: F32, second: F32, mask: F32, size: int, seed: int, notices: list[str]
+) -> F64:
+    """FSC inside a mask, corrected by that of half maps with random phases.
+
+    Chen et al., Ultramicroscopy 135 (2013) 24-35. Never negative, and 0 beyond size/2.
+    """
+    box = first.shape[0]
+    unmasked = fourier_shell_correlation(first, second, threads=1)
+    start = first_shell_below(unmasked, RANDOMISE_BELOW)
+    if start is None:
+        notices.append(
+            "The FSC never falls below 0.8, so it cannot be corrected for the solvent; the unmasked one is used."
+        )
+        return unmasked
+    masked = fourier_shell_correlation(first * mask, second * mask, threads=1)
+    rng = np.random.default_rng(seed)
+    random = [
+        inverse(randomise_phases(forward(m, threads=1), start, box, rng, threads=1), box, threads=1) * mask
+        for m in (first, second)
+    ]
+    noise = fourier_shell_correlation(random[0], random[1], threads=1)
+    corrected = np.maximum(corrected_fsc(masked, noise, start), 0)
+    corrected[size // 2 + 1 :] = 0
+    return corrected
+
+
+def update_noise_model(
+    model: HalfModel, sums: HalfSums, group: NDArray[np.int64], norms: F64, options: MaximisationOptions
+) -> HalfModel:
+    """Take noise spectra, scales, priors and norms from the sums.
+
+    Parameters
+    ----------
+    model : HalfModel
+        With the new map's signal-to-noise ratio.
+    sums : HalfSums
+        Sums of the expectation step.
+    group : ndarray, shape (particles,)
+        Scale group of each particle.
+    norms : ndarray, shape (particles,)
+        Their norm corrections.
+    options : MaximisationOptions
+        In a first iteration by correlation only the prior on directions is taken.
+    """
+    directions = sums["directions"]
+    mass = float(sums["mass"])
+    model = replace(
+        model,
+        direction_prior=directions / directions.sum() if len(directions) else directions,
+    )
+    if options.first:
+        return model
+    noise, count = sums["noise"], sums["noise_count"]
+    sigma2 = model.sigma2_noise.copy()
+    np.divide(noise, count, out=sigma2, where=(count > 0) & (noise > 0))
+    offset2 = max(float(sums["offset_square"]) / (options.dimensions * mass), SMALLEST_SIGMA2_OFFSET)
+    return replace(
+        model,
+        sigma2_noise=sigma2,
+        scale=updated_scales(model, sums, group),
+        sigma_offset=float(np.sqrt(offset2)),
+        mean_norm=float(np.mean(norms)),
+    )
+
+
+def updated_scales(model: HalfModel, sums: HalfSums, group: NDArray[np.int64]) -> F64:
+    """Intensity scale of each group, its mean over particles being 1."""
+    groups = len(model.scale)
+    if groups < 2:
+        return np.ones(groups)
+    trusted = model.ssnr > SCALE_NEEDS_SSNR
+    cross, power = (sums[name][:, trusted].sum(axis=1) for name in ("scale_cross", "scale_power"))
+    members = np.bincount(group, minlength=groups)
+    known = (members > 0) & (power > 0)
+    if not known.any():
+        return model.scale
+    scale = np.ones(groups)
+    scale[known] = cross[known] / power[known]
+    median = float(np.median(scale[known]))
+    if median <= 0:
+        return model.scale
+    scale = np.clip(scale, median / 5, 5 * median)
+    return scale / (np.sum(scale * members) / members.sum())

@@ -1,0 +1,278 @@
+"""From scores to posterior weights: which samples matter, and how much.
+
+Scores are log-likelihoods up to a constant of each particle. A sample is significant when it belongs
+to the smallest set that holds 99.9 % of a particle's probability; the set is found from a histogram
+of log-weights (bins of 0.01), which never keeps less than that.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+I32 = NDArray[np.int32]
+
+# exp(-25) = 1.4e-11: a million samples below it hold less than 0.002 % of the probability.
+LOG_RANGE = 25.0
+BINS = 2500
+_COMPILE: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy"}
+
+
+@njit(**_COMPILE)
+def _threshold(histogram: F64, fraction: float) -> float:
+    """Distance below the maximum within which the given fraction of the probability lies."""
+    target = fraction * histogram.sum()
+    running = 0.0
+    for k in range(histogram.shape[0]):
+        running += histogram[k]
+        if running >= target:
+            return (k + 1) * LOG_RANGE / BINS
+    return LOG_RANGE
+
+
+@njit(**_COMPILE)
+def add_priors(scores: F32, norms: F32, orientation_prior: F32, shift_prior: F32) -> None:
+    """Turn dots into log-weights in place: dot - norm + log priors.
+
+    ``scores`` has shape (orientations, particles, shifts), ``norms`` (orientations, particles),
+    ``orientation_prior`` (orientations,), ``shift_prior`` (particles, shifts).
+    """
+    for o in range(scores.shape[0]):
+        for n in range(scores.shape[1]):
+            base = orientation_prior[o] - norms[o, n]
+            row = scores[o, n]
+            prior = shift_prior[n]
+            for t in range(row.shape[0]):
+                row[t] += base + prior[t]
+
+
+@njit(**_COMPILE)
+def select_dense(scores: F32, fraction: float, single: bool) -> tuple[I32, I32, I32, I32]:
+    """List the significant samples of a dense score array.
+
+    Parameters
+    ----------
+    scores : float32, shape (orientations, particles, shifts)
+        Log-weights.
+    fraction : float
+        Share of the probability to keep.
+    single : bool
+        Keep the best sample alone (cross-correlation in the first iteration).
+
+    Returns
+    -------
+    orientation, particle, shift : int32, shape (entries,)
+        Samples in order of orientation, particle, shift.
+    count : int32, shape (particles,)
+        Samples kept of each particle.
+    """
+    orientations, particles, shifts = scores.shape
+    best = np.full(particles, -np.inf, np.float32)
+    for o in range(orientations):
+        for n in range(particles):
+            m = best[n]
+            row = scores[o, n]
+            for t in range(shifts):
+                m = max(m, row[t])
+            best[n] = m
+    floor = np.empty(particles, np.float32)
+    if single:
+        floor[:] = best
+    else:
+        histogram = np.zeros((particles, BINS))
+        for o in range(orientations):
+            for n in range(particles):
+                row = scores[o, n]
+                low = best[n] - np.float32(LOG_RANGE)
+                for t in range(shifts):
+                    if row[t] > low:
+                        depth = best[n] - row[t]
+                        histogram[n, min(int(depth * (BINS / LOG_RANGE)), BINS - 1)] += np.exp(-depth)
+        for n in range(particles):
+            floor[n] = best[n] - np.float32(_threshold(histogram[n], fraction))
+    count = np.zeros(particles, np.int32)
+    total = 0
+    for o in range(orientations):
+        for n in range(particles):
+            row = scores[o, n]
+            for t in range(shifts):
+                if row[t] >= floor[n]:
+                    count[n] += 1
+                    total += 1
+    orientation = np.empty(total, np.int32)
+    particle = np.empty(total, np.int32)
+    shift = np.empty(total, np.int32)
+    e = 0
+    for o in range(orientations):
+        for n in range(particles):
+            row = scores[o, n]
+            for t in range(shifts):
+                if row[t] >= floor[n]:
+                    orientation[e] = o
+                    particle[e] = n
+                    shift[e] = t
+                    e += 1
+    return orientation, particle, shift, count
+
+
+@njit(**_COMPILE)
+def select_sparse(
+    dots: F32, norms: F32, particle: I32, orientation_prior: F32, shift_prior: F32, shifts: int, particles: int,
+    fraction: float,
+) -> tuple[I32, I32, I32]:
+    """List the significant samples of a local search.
+
+    Parameters
+    ----------
+    dots : float32, shape (pairs, shift blocks, 4, 4)
+        Dots of (four orientations, particle) pairs with all shifts; changed into log-weights.
+    norms : float32, shape (pairs, 4)
+        Norms of the models.
+    particle : int32, shape (pairs,)
+        Particle of each pair.
+    orientation_prior : float32, shape (pairs, 4)
+        Log prior, -inf where an orientation is not a candidate.
+    shift_prior : float32, shape (particles, shifts)
+        Log prior of the shifts.
+    shifts, particles : int
+        Numbers of shifts (the rest of the last block is void) and particles.
+    fraction : float
+        Share of the probability to keep.
+
+    Returns
+    -------
+    pair, row, shift : int32, shape (entries,)
+        Pair, orientation within its four, and shift of each sample, in order of pair, row, shift.
+    """
+    pairs, blocks = dots.shape[0], dots.shape[1]
+    best = np.full(particles, -np.inf, np.float32)
+    for e in range(pairs):
+        n = particle[e]
+        for b in range(blocks):
+            for c in range(4):
+                for s in range(4):
+                    t = 4 * b + s
+                    if t >= shifts:
+                        dots[e, b, c, s] = -np.inf
+                        continue
+                    value = dots[e, b, c, s] - norms[e, c] + orientation_prior[e, c] + shift_prior[n, t]
+                    dots[e, b, c, s] = value
+                    best[n] = max(best[n], value)
+    histogram = np.zeros((particles, BINS))
+    for e in range(pairs):
+        n = particle[e]
+        for b in range(blocks):
+            for c in range(4):
+                for s in range(4):
+                    depth = best[n] - dots[e, b, c, s]
+                    if depth < LOG_RANGE:
+                        histogram[n, min(int(depth * (BINS / LOG_RANGE)), BINS - 1)] += np.exp(-depth)
+    floor = np.empty(particles, np.float32)
+    for n in range(particles):
+        floor[n] = best[n] - np.float32(_threshold(histogram[n], fraction))
+    total = 0
+    for e in range(pairs):
+        for b in range(blocks):
+            for c in range(4):
+                for s in range(4):
+                    if dots[e, b, c, s] >= floor[particle[e]]:
+                        total += 1
+    pair = np.empty(total, np.int32)
+    row = np.empty(total, np.int32)
+    shift = np.empty(total, np.int32)
+    i = 0
+    for e in range(pairs):
+        for c in range(4):
+            for b in range(blocks):
+                for s in range(4):
+                    if dots[e, b, c, s] >= floor[particle[e]]:
+                        pair[i] = e
+                        row[i] = c
+                        shift[i] = 4 * b + s
+                        i += 1
+    return pair, row, shift
+
+
+@njit(**_COMPILE)
+def normalise(
+    dots: F32, norms: F32, particle: I32, prior: F32, particles: int, fraction: float, single: bool
+) -> tuple[F64, F64, NDArray[np.int64], F64]:
+    """Turn the dots of the fine samples into posterior weights, in place.
+
+    Parameters
+    ----------
+    dots : float32, shape (entries, 4, 4)
+        Dots; on return the weights, zero where a sample is not significant.
+    norms : float32, shape (entries, 4)
+        Norms of the models.
+    particle : int32, shape (entries,)
+        Particle of each entry.
+    prior : float32, shape (entries,)
+        Log prior of orientation and shift.
+    particles : int
+        Number of particles.
+    fraction : float
+        Share of the probability to keep.
+    single : bool
+        Give all weight to the best sample.
+
+    Returns
+    -------
+    log_sum : float64, shape (particles,)
+        Log of the sum of all weights before normalisation.
+    largest : float64, shape (particles,)
+        Largest normalised weight.
+    best : int64, shape (particles,)
+        Flat position in ``dots`` of the best sample; -1 where a particle has none.
+    used : float64, shape (particles,)
+        Sum of the significant weights.
+    """
+    top = np.full(particles, -np.inf, np.float32)
+    best = np.full(particles, -1, np.int64)
+    for e in range(dots.shape[0]):
+        n = particle[e]
+        for c in range(4):
+            for s in range(4):
+                value = dots[e, c, s] - norms[e, c] + prior[e]
+                dots[e, c, s] = value
+                if value > top[n]:
+                    top[n] = value
+                    best[n] = 16 * e + 4 * c + s
+    total = np.zeros(particles)
+    histogram = np.zeros((particles, BINS))
+    for e in range(dots.shape[0]):
+        n = particle[e]
+        for c in range(4):
+            for s in range(4):
+                depth = top[n] - dots[e, c, s]
+                if depth < LOG_RANGE:
+                    weight = np.exp(-depth)
+                    total[n] += weight
+                    histogram[n, min(int(depth * (BINS / LOG_RANGE)), BINS - 1)] += weight
+    floor = np.empty(particles)
+    for n in range(particles):
+        floor[n] = 0.0 if single else _threshold(histogram[n], fraction)
+    used = np.zeros(particles)
+    for e in range(dots.shape[0]):
+        n = particle[e]
+        for c in range(4):
+            for s in range(4):
+                if single:
+                    keep = 16 * e + 4 * c + s == best[n]
+                    weight = 1.0
+                else:
+                    depth = top[n] - dots[e, c, s]
+                    keep = depth <= floor[n]
+                    weight = np.exp(-depth) / total[n] if keep else 0.0
+                if not keep:
+                    weight = 0.0
+                dots[e, c, s] = weight
+                used[n] += weight
+    log_sum = top + np.log(total)
+    largest = np.ones(particles) if single else 1 / total
+    return log_sum, largest, best, used

@@ -1,0 +1,144 @@
+"""From accumulated Fourier sums to a map: FSC-driven regularisation and the Wiener division.
+
+Formulas: Scheres, J. Struct. Biol. 180 (2012) 519-530, with the signal-to-noise ratio of each half
+taken from the gold-standard FSC (Scheres & Chen, Nat. Methods 9 (2012) 853-854).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from cryorefine.refine.volume import (
+    C64,
+    F32,
+    interpolation_falloff,
+    map_from_fourier,
+    radius,
+    shell_means,
+)
+
+FIRST_REGULARISED_SHELL = 5
+Curve = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Prior:
+    """What the FSC says of each shell, all of shape (shells,).
+
+    ``ssnr`` is the signal-to-noise ratio of the data in the map (data versus prior), ``sigma2`` the
+    variance of the noise in the reconstruction and ``tau2`` that of the signal.
+    """
+
+    ssnr: Curve
+    sigma2: Curve
+    tau2: Curve
+
+
+def prior_from_fsc(fsc: Curve, weight: F32, *, size: int, padding: float, joined: bool) -> Prior:
+    """Estimate signal and noise of a reconstruction.
+
+    Parameters
+    ----------
+    fsc : ndarray, shape (shells,)
+        Correlation of the two half sets.
+    weight : ndarray
+        Symmetrised weight volume of the set to be reconstructed.
+    size : int
+        Current image size in pixels.
+    padding : float
+        Padding factor.
+    joined : bool
+        Whether the set is both halves together: the FSC of the whole is then sqrt(2 f / (1 + f)).
+    """
+    means = shell_means(weight, padding, len(fsc))
+    correlation = np.maximum(fsc, 0.001)
+    if joined:
+        correlation = np.sqrt(2 * correlation / (1 + correlation))
+    correlation = np.minimum(correlation, 0.999)
+    ssnr = correlation / (1 - correlation)
+    sigma2 = np.zeros_like(means)
+    np.divide(1, padding**3 * means, out=sigma2, where=means > 0)
+    tau2 = ssnr * sigma2
+    tau2[size // 2 + 1 :] = 0
+    return Prior(ssnr, sigma2, tau2)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _divide(numerator: C64, weight: F32, extra: Curve, floor: Curve, reach: float, padding: float) -> C64:
+    """numerator / max(weight + extra(shell), floor(shell)) inside a sphere of the given reach."""
+    limit = numerator.shape[0] // 2
+    result = np.zeros_like(numerator)
+    for iz in range(2 * limit + 1):
+        for iy in range(2 * limit + 1):
+            for ix in range(limit + 2):
+                r = np.sqrt(float(ix**2 + (iy - limit) ** 2 + (iz - limit) ** 2))
+                if r > reach:
+                    continue
+                shell = min(int(r / padding + 0.5), len(extra) - 1)
+                below = min(int(r / padding), len(floor) - 1)
+                total = max(weight[iz, iy, ix] + extra[shell], floor[below])
+                if total > 0:
+                    result[iz, iy, ix] = numerator[iz, iy, ix] / total
+    return result
+
+
+def reconstruct(
+    numerator: C64, weight: F32, *, box: int, size: int, padding: float, prior: Prior | None, threads: int = 1
+) -> F32:
+    """Solve for the map.
+
+    Parameters
+    ----------
+    numerator, weight : ndarray
+        Symmetrised accumulators.
+    box, size : int
+        Edge of the map, and current image size, in pixels.
+    padding : float
+        Padding factor.
+    prior : Prior or None
+        Signal and noise by shell; None gives the unregularised map.
+    threads : int
+        Threads of the FFT.
+
+    Returns
+    -------
+    ndarray of float32, shape (box, box, box)
+        Map, with a soft sphere (radius box/2, edge 3 px) outside of which it is constant.
+    """
+    shells = box // 2 + 1
+    means = shell_means(weight, padding, shells)
+    extra = np.zeros(shells)
+    if prior is not None:
+        # 1 / (padding^3 tau2) = mean weight / SSNR
+        extra[FIRST_REGULARISED_SHELL:] = (means / prior.ssnr)[FIRST_REGULARISED_SHELL:]
+    floor = (means + extra) / 1000
+    volume = _divide(numerator, weight, extra, floor, padding * size / 2, padding)
+    density = map_from_fourier(volume, box, padding, threads)
+    edge = 3.0
+    r = radius(box)
+    inside = np.clip((box / 2 - r) / edge, 0, 1)
+    gain = 0.5 - 0.5 * np.cos(np.pi * inside)
+    outside_mean = float(np.sum(density * (1 - gain)) / np.sum(1 - gain))
+    density = density * gain + np.float32(outside_mean) * (1 - gain)
+    return (density / interpolation_falloff(box, padding)).astype(np.float32)
+
+
+def join_low_resolution(
+    first: tuple[C64, F32], second: tuple[C64, F32], *, shell: int, padding: float
+) -> None:
+    """Give both halves the average of their data and weights up to a shell, in place.
+
+    Low resolutions cannot be overfitted but decide the common orientation of the two halves.
+    """
+    limit = first[0].shape[0] // 2
+    index = np.arange(-limit, limit + 1)
+    r2 = index[:, None, None] ** 2 + index[:, None] ** 2 + np.arange(limit + 2) ** 2
+    inside = r2 <= (shell * padding) ** 2
+    for one, two in zip(first, second, strict=True):
+        mean = (one[inside] + two[inside]) / 2
+        one[inside] = mean
+        two[inside] = mean

@@ -1,0 +1,160 @@
+"""The state of a refinement between two iterations, and its exact copy on disc."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryorefine.errors import UserError
+from cryorefine.io.files import write_whole
+from cryorefine.refine.schedule import Schedule
+
+F64 = NDArray[np.float64]
+F32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class HalfModel:
+    """What one half set has estimated.
+
+    Attributes
+    ----------
+    reference : ndarray of float32, shape (box, box, box)
+        Map that the next iteration compares with.
+    sigma2_noise : ndarray, shape (optics groups, shells)
+        Noise power of a real or imaginary part of FFT / box^2.
+    direction_prior : ndarray, shape (directions,)
+        Probability of each direction of the grid; empty in local searches.
+    scale : ndarray, shape (groups,)
+        Intensity scale of each group.
+    ssnr, sigma2, tau2 : ndarray, shape (shells,)
+        Signal-to-noise ratio, and power of noise and signal, of the reconstruction.
+    sigma_offset : float
+        Width of the prior on shifts in A.
+    mean_norm : float
+        Mean norm correction.
+    mean_largest_weight : float
+        Mean over particles of their largest posterior weight.
+    log_likelihood : float
+        Sum over particles.
+    """
+
+    reference: F32
+    sigma2_noise: F64
+    direction_prior: F64
+    scale: F64
+    ssnr: F64
+    sigma2: F64
+    tau2: F64
+    sigma_offset: float
+    mean_norm: float
+    mean_largest_weight: float
+    log_likelihood: float
+
+
+@dataclass(frozen=True, eq=False)
+class PoseTable:
+    """Per-particle results, rows as in the particle file, shapes (n,) unless said otherwise.
+
+    ``poses`` (n, 3, 3); ``offsets`` in A, (n, dimensions).
+    """
+
+    poses: F64
+    offsets: F64
+    norm: F64
+    log_likelihood: F64
+    largest_weight: F64
+    significant: NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """Everything that the next iteration depends on.
+
+    Attributes
+    ----------
+    iteration : int
+        Iterations done.
+    pixel_size : float
+        A per voxel of the maps.
+    halves : tuple of HalfModel
+        Half sets 1 and 2.
+    table : PoseTable
+        Results of all particles.
+    half : ndarray of int, shape (n,)
+        Half set of each particle.
+    fsc : ndarray, shape (shells,)
+        Correlation of the halves.
+    schedule : Schedule
+        Sampling, sizes and convergence.
+    """
+
+    iteration: int
+    pixel_size: float
+    halves: tuple[HalfModel, HalfModel]
+    table: PoseTable
+    half: NDArray[np.int64]
+    fsc: F64
+    schedule: Schedule
+
+
+_VERSION = 1
+
+
+def save_state(path: Path, state: State) -> None:
+    """Write a state so that :func:`load_state` gives back every bit of it (NumPy archive, no pickles)."""
+    arrays: dict[str, Any] = {"half": state.half, "fsc": state.fsc}
+    numbers: dict[str, Any] = {
+        "version": _VERSION,
+        "iteration": state.iteration,
+        "pixel_size": state.pixel_size,
+        "schedule": dataclasses.asdict(state.schedule),
+    }
+    for prefix, part in (("table", state.table), ("half1", state.halves[0]), ("half2", state.halves[1])):
+        for field in dataclasses.fields(part):
+            value = getattr(part, field.name)
+            (arrays if isinstance(value, np.ndarray) else numbers)[f"{prefix}.{field.name}"] = value
+    with write_whole(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, numbers=np.array(json.dumps(numbers)), **arrays)
+
+
+def load_state(path: Path) -> State:
+    """Read a state back.
+
+    Raises
+    ------
+    UserError
+        If the file is not a checkpoint of this program.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        numbers = json.loads(str(arrays.pop("numbers")))
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"{path} is not a checkpoint of a refinement; delete it to go on from the iteration before."
+        ) from error
+    if numbers["version"] != _VERSION:
+        raise UserError(
+            f"{path} was written by another version of this program; finish that refinement with it."
+        )
+    merged = numbers | arrays
+
+    def part(kind: type, prefix: str) -> Any:
+        return kind(**{f.name: merged[f"{prefix}.{f.name}"] for f in dataclasses.fields(kind)})
+
+    return State(
+        iteration=numbers["iteration"],
+        pixel_size=numbers["pixel_size"],
+        halves=(part(HalfModel, "half1"), part(HalfModel, "half2")),
+        table=part(PoseTable, "table"),
+        half=arrays["half"],
+        fsc=arrays["fsc"],
+        schedule=Schedule(**numbers["schedule"]),
+    )
