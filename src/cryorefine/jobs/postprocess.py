@@ -216,7 +216,7 @@ def run(options: Options) -> Run[Result]:
             unmasked,
             start,
             np.random.default_rng(options.random_seed),
-            options.threads,
+            threads=options.threads,
         )
     report = postprocess_report.Report(paths, options.mask, size, pixel_size, unmasked, curves, mask)
     yield _curve("FSC", report, report.fsc_curves())

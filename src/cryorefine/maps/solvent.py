@@ -59,6 +59,7 @@ def solvent_corrected_fsc(
     unmasked: NDArray[np.float64],
     first_randomised_shell: int,
     rng: np.random.Generator,
+    *,
     draws: int | None = None,
     threads: int = 0,
 ) -> SolventFsc:
