@@ -120,8 +120,7 @@ class JobForm(QWidget):
             options = self.options()
             folder = self._folder(options)
         except UserError as error:
-            self._say(str(error))
-            show_error(str(error))
+            self._complain(str(error))
             return
         if self.job.name in OWN_PROCESS and folder is not None:
             self._follow(FolderRun(folder, process_words(self.job, options)))
@@ -136,9 +135,9 @@ class JobForm(QWidget):
         elif state == "succeeded":
             self._show_results(Outcome(folder))
         else:
-            sentence = f"No job runs in {folder} ({state}); choose the folder of a running or finished job."
-            self._say(sentence)
-            show_error(sentence)
+            self._complain(
+                f"No job runs in {folder} ({state}); choose the folder of a running or finished job."
+            )
 
     def ask_and_watch(self) -> None:
         """Let the person choose the folder of the job to watch."""
@@ -192,14 +191,10 @@ class JobForm(QWidget):
         if outcome.cancelled:
             self._say("Stopped.")
         elif isinstance(outcome.error, UserError):
-            sentence = self._by_labels(str(outcome.error))
-            self._say(sentence)
-            show_error(sentence)
+            self._complain(self._by_labels(str(outcome.error)))
         elif outcome.error is not None:
             log = f" The whole story is in {outcome.folder / 'run.err'}." if outcome.folder else ""
-            sentence = f"{self.job.title} failed: {outcome.error or type(outcome.error).__name__}.{log}"
-            self._say(sentence)
-            show_error(sentence)
+            self._complain(f"{self.job.title} failed: {outcome.error or type(outcome.error).__name__}.{log}")
         else:
             self.bar.setValue(1)
             self._show_results(outcome)
@@ -208,9 +203,12 @@ class JobForm(QWidget):
         self._say(f"Done: {outcome.folder}" if outcome.folder else "Done.")
         if outcome.result is not None:
             self.figures.setText(figures_text(outcome.result))
-        if outcome.folder is not None and self._viewer is not None:
-            open_results(self._viewer, outcome.folder)
         self._suggest_output()
+        if outcome.folder is not None and self._viewer is not None:
+            try:
+                open_results(self._viewer, outcome.folder)
+            except UserError as error:
+                self._complain(str(error))
 
     def _folder(self, options: Any) -> Path | None:
         """Return the folder that the job works in, None for a job that has none."""
@@ -240,6 +238,10 @@ class JobForm(QWidget):
         self.run_button.setEnabled(not busy)
         self.watch_button.setEnabled(not busy)
         self.cancel_button.setEnabled(busy)
+
+    def _complain(self, sentence: str) -> None:
+        self._say(sentence)
+        show_error(sentence)
 
     def _say(self, text: str) -> None:
         self.status.setText(text)

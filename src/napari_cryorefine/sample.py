@@ -26,7 +26,7 @@ def beta_galactosidase() -> list[LayerData]:
     reader = ImageReader(project_root(star, names[0]))
     reference = read_map(folder / "reference_5a1a.mrc")
     blurred = Map(
-        lowpass(reference.data, LOWPASS, reference.pixel_size), reference.pixel_size, reference.path
+        lowpass(reference.data, reference.pixel_size, LOWPASS), reference.pixel_size, reference.path
     )
     images = Map(reader.read(names), reference.pixel_size, star)
 

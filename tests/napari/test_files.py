@@ -1,0 +1,159 @@
+"""Opening and saving: what is dropped on napari, what is saved from it, and the sample."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from cryorefine.errors import UserError
+from cryorefine.io.mrc import read_map, write_map, write_stack
+from napari_cryorefine import readers
+from napari_cryorefine._compat import is_true_hand
+from napari_cryorefine.writers import write_mrc
+
+PLUGIN = "napari-cryorefine"
+
+
+@pytest.fixture
+def plugin(npe2pm):
+    """Make the plugin known to napari, as the installed manifest describes it."""
+    with npe2pm.tmp_plugin(package=PLUGIN):
+        yield
+
+
+def test_the_manifest_is_valid():
+    from npe2 import PluginManifest
+
+    manifest = PluginManifest.from_distribution(PLUGIN)
+    manifest.validate_imports()
+    assert [widget.display_name for widget in manifest.contributions.widgets] == [
+        "Rescale map",
+        "Refine3D",
+        "MaskCreate",
+        "PostProcess",
+    ]
+
+
+@pytest.mark.parametrize("name", ["a.mrc", "a.map", "a.rec", "a.ctf"])
+def test_volumes_open_with_their_pixel_size(project, blob, viewer, plugin, name):
+    write_map(project / name, blob, 2.5)
+    (layer,) = viewer.open(str(project / name), plugin=PLUGIN)
+    np.testing.assert_array_equal(layer.data, blob)
+    assert tuple(layer.scale) == (2.5, 2.5, 2.5)
+    assert is_true_hand(viewer)
+
+
+@pytest.mark.parametrize(("name", "axis"), [("a.mrcs", "image"), ("a.st", "tilt")])
+def test_stacks_open_image_by_image(project, blob, name, axis):
+    write_stack(project / name, blob[:5], 2.5)
+    ((data, keywords, kind),) = readers.get_mrc_reader(str(project / name))(str(project / name))
+    assert kind == "image"
+    assert data.shape == (5, 1, 24, 24)
+    assert keywords["axis_labels"] == (axis, "z", "y", "x")
+
+
+def test_a_micrograph_opens_as_an_image(project, blob):
+    write_map(project / "micrograph.mrc", blob[0], 0.885)
+    ((data, keywords, _),) = readers.read_mrc(project / "micrograph.mrc")
+    assert data.shape == (24, 24)
+    assert keywords["scale"] == (0.885, 0.885)
+
+
+def test_a_header_without_pixel_size_still_opens(project, blob, monkeypatch):
+    from napari.utils import notifications
+
+    told = []
+    monkeypatch.setattr(notifications, "show_warning", told.append)
+    write_map(project / "a.mrc", blob, 0.0)
+    ((_, keywords, _),) = readers.read_mrc(project / "a.mrc")
+    assert keywords["scale"] == (1.0, 1.0, 1.0)
+    assert told == ["a.mrc has no pixel size in its header; 1 Å is assumed."]
+
+
+def test_particles_open_on_their_micrographs(shared, viewer, plugin):
+    star = shared / "data/betagal_empiar10204/particles_good997.star"
+    (points,) = viewer.open(str(star), plugin=PLUGIN)
+    assert len(points.data) == 997
+    assert len(points.metadata["places"]) == 10
+    assert set(points.data[:, 0]) == set(range(10))
+    assert "rlnDefocusU" in points.features
+
+
+def test_another_star_file_is_refused_in_a_sentence(shared):
+    star = shared / "data/betagal_empiar10204/golden_halfmaps/post.star"
+    with pytest.raises(UserError, match=r"post.star"):
+        readers.read_particle_star(star)
+
+
+def test_a_saved_map_keeps_its_pixel_size(project, map_file, viewer, plugin):
+    (layer,) = viewer.open(str(map_file), plugin=PLUGIN)
+    layer.save(str(project / "copy.mrc"), plugin=PLUGIN)
+    copy = read_map(project / "copy.mrc")
+    np.testing.assert_array_equal(copy.data, layer.data)
+    assert copy.pixel_size == 2.5
+
+
+def test_a_painted_mask_is_saved_as_a_map(project, viewer, plugin):
+    painted = np.zeros((6, 6, 6), np.uint8)
+    painted[2:4] = 1
+    layer = viewer.add_labels(painted, scale=(2.5,) * 3, units="angstrom")
+    layer.save(str(project / "mask.mrc"), plugin=PLUGIN)
+    mask = read_map(project / "mask.mrc")
+    np.testing.assert_array_equal(mask.data, painted)
+    assert mask.pixel_size == 2.5
+
+
+def test_a_stack_is_saved_as_a_stack(project, blob, model):
+    from cryorefine.io.mrc import Map
+    from napari_cryorefine import add_stack
+
+    layer = add_stack(model, Map(blob[:5], 2.5))
+    data, attributes, _ = layer.as_layer_data_tuple()
+    write_mrc(str(project / "copy.mrcs"), data, attributes)
+    copy = read_map(project / "copy.mrcs")
+    np.testing.assert_array_equal(copy.data, blob[:5])
+    assert copy.pixel_size == 2.5
+
+
+def test_nanometres_are_saved_as_angstroms(project, blob, model):
+    layer = model.add_image(blob, scale=(0.25,) * 3, units="nanometer")
+    data, attributes, _ = layer.as_layer_data_tuple()
+    write_mrc(str(project / "a.mrc"), data, attributes)
+    assert read_map(project / "a.mrc").pixel_size == pytest.approx(2.5)
+
+
+def test_voxels_that_are_no_cubes_are_refused(project, blob, model):
+    layer = model.add_image(blob, scale=(1.0, 1.0, 2.0), units="angstrom")
+    data, attributes, _ = layer.as_layer_data_tuple()
+    with pytest.raises(UserError, match="not cubes"):
+        write_mrc(str(project / "a.mrc"), data, attributes)
+    assert not (project / "a.mrc").exists()
+
+
+def test_the_sample_holds_real_particles_beside_their_reference(viewer, plugin):
+    reference, particles = viewer.open_sample(PLUGIN, "beta-galactosidase")
+    assert particles.data.shape == (997, 1, 64, 64)
+    assert particles.axis_labels == ("particle", "z", "y", "x")
+    assert reference.data.shape == (64, 64, 64)
+    assert reference.metadata["particles"] == particles.metadata["particles"]
+    assert reference.metadata["particles"].endswith(".star")
+    # Low-passed to 50 A: nothing is left beyond.
+    spectrum = np.abs(np.fft.fftn(reference.data))
+    shells = np.linalg.norm(np.meshgrid(*[np.fft.fftfreq(64, 3.54)] * 3, indexing="ij"), axis=0)
+    assert spectrum[shells > 1 / 30].max() < 1e-3 * spectrum.max()
+    assert is_true_hand(viewer)
+    # The images stand beside the map, not in it.
+    assert particles.extent.world[0][-1] > reference.extent.world[1][-1]
+
+
+def test_the_readers_are_found_without_loading_what_computes():
+    """Opening napari's menus must not wait for Numba or SciPy."""
+    code = (
+        "import sys, napari_cryorefine.readers, napari_cryorefine.writers, napari_cryorefine.sample; "
+        "print([name for name in ('numba', 'scipy', 'pandas', 'qtpy') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
