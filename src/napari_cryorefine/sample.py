@@ -32,9 +32,14 @@ def beta_galactosidase() -> list[LayerData]:
 
     map_data, map_keywords, kind = map_layer(blurred, name=f"reference, low-passed to {LOWPASS:.0f} Å")
     stack_data, stack_keywords, _ = stack_layer(images, name="beta-galactosidase particles", axis="particle")
-    # Beside the map, in the plane of its middle section, so that both are seen in 2D and in 3D.
-    depth, _, width = (size * reference.pixel_size for size in map_data.shape)
-    stack_keywords["translate"] = (0.0, depth / 2, 0.0, width)
+    # Beside the map, at the depth where napari starts, so that both are seen in 2D and in 3D.
+    depth, _, width = map_data.shape
+    stack_keywords["translate"] = (
+        0.0,
+        (depth - 1) // 2 * images.pixel_size,
+        0.0,
+        width * images.pixel_size,
+    )
     for keywords in (map_keywords, stack_keywords):
         keywords["metadata"]["particles"] = str(star)
     watch_current_viewer()

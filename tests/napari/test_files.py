@@ -145,7 +145,8 @@ def test_the_sample_holds_real_particles_beside_their_reference(viewer, plugin):
     shells = np.linalg.norm(np.meshgrid(*[np.fft.fftfreq(64, 3.54)] * 3, indexing="ij"), axis=0)
     assert spectrum[shells > 1 / 30].max() < 1e-3 * spectrum.max()
     assert is_true_hand(viewer)
-    # The images stand beside the map, not in it.
+    # The images stand beside the map, not in it, and in the section that napari shows first.
+    assert particles.extent.world[0][1] == pytest.approx(viewer.dims.point[1])
     assert particles.extent.world[0][-1] > reference.extent.world[1][-1]
 
 
