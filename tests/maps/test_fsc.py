@@ -79,7 +79,7 @@ def test_a_tight_mask_raises_the_fsc_and_random_phases_show_it(rng):
     spectra = [fourier.forward(half) for half in halves]
     unmasked = fsc.fsc_of_spectra(*spectra)
     start = fsc.first_shell_below(unmasked, 0.8)
-    curves = solvent.solvent_corrected_fsc(halves, spectra, sharp, unmasked, start, rng)
+    curves = solvent.solvent_corrected_fsc(spectra, sharp, unmasked, start, rng)
     assert curves.randomised[start + 2] > 0.1
     assert curves.corrected[start + 2] < curves.masked[start + 2]
     assert (curves.corrected[: start + 2] == curves.masked[: start + 2]).all()
@@ -90,9 +90,7 @@ def test_a_good_mask_reveals_what_solvent_noise_hid(rng):
     mask = masks.soft_sphere((32, 32, 32), 10, 4)
     spectra = [fourier.forward(half) for half in halves]
     unmasked = fsc.fsc_of_spectra(*spectra)
-    curves = solvent.solvent_corrected_fsc(
-        halves, spectra, mask, unmasked, fsc.first_shell_below(unmasked, 0.8), rng
-    )
+    curves = solvent.solvent_corrected_fsc(spectra, mask, unmasked, fsc.first_shell_below(unmasked, 0.8), rng)
     assert fsc.resolution(curves.corrected, 32, 1.0) < fsc.resolution(unmasked, 32, 1.0)
     assert np.abs(curves.randomised[12:]).max() < 0.1
 
@@ -104,7 +102,7 @@ def test_the_number_of_threads_changes_nothing(rng):
     mask = masks.soft_sphere((32, 32, 32), 10, 4)
     curves = [
         solvent.solvent_corrected_fsc(
-            halves, spectra, mask, unmasked, 5, np.random.default_rng(3), draws=3, threads=threads
+            spectra, mask, unmasked, 5, np.random.default_rng(3), draws=3, threads=threads
         )
         for threads in (1, 4)
     ]

@@ -51,7 +51,7 @@ def test_fsc_curves_and_resolution(case):
     spectra = [fourier.forward(half) for half in halves]
     unmasked = fsc.fsc_of_spectra(*spectra)
     start = fsc.first_shell_below(unmasked, solvent.RANDOMISE_BELOW)
-    curves = solvent.solvent_corrected_fsc(halves, spectra, mask, unmasked, start, np.random.default_rng(1))
+    curves = solvent.solvent_corrected_fsc(spectra, mask, unmasked, start, np.random.default_rng(1))
     np.testing.assert_allclose(unmasked, table[UNMASKED], atol=1e-4)
     np.testing.assert_allclose(curves.masked, table[MASKED], atol=1e-4)
     assert fsc.shell_resolution(start, 64, 3.54) == pytest.approx(general["rlnRandomiseFrom"], abs=1e-4)
@@ -75,7 +75,7 @@ def test_resolution_does_not_hang_on_the_seed(betagal, seed):
     unmasked = fsc.fsc_of_spectra(*spectra)
     mask = read_map(folder / "mask.mrc").data
     rng = np.random.default_rng(seed)
-    curves = solvent.solvent_corrected_fsc(halves, spectra, mask, unmasked, 11, rng)
+    curves = solvent.solvent_corrected_fsc(spectra, mask, unmasked, 11, rng)
     assert fsc.resolution(curves.corrected, 64, 3.54) == pytest.approx(10.788571, abs=1e-5)
 
 

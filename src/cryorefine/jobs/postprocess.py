@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from cryorefine.errors import UserError
@@ -197,6 +198,9 @@ def run(options: Options) -> Run[Result]:
     if options.pixel_size is None or options.pixel_size <= 0:
         yield Notice(f"The pixel size of {paths[0]} is {pixel_size:g} A/px, as its header says.")
 
+    # Loading the plotting library takes about as long as the transforms, which leave a core to it.
+    loading = Thread(target=postprocess_report.load_plotting)
+    loading.start()
     yield Progress(_STAGE, 1, _STEPS, "correlating the half maps")
     spectra = forward(first.data, options.threads), forward(second.data, options.threads)
     unmasked = fsc.fsc_of_spectra(spectra[0], spectra[1], options.threads)
@@ -210,7 +214,6 @@ def run(options: Options) -> Run[Result]:
                 "give unfiltered half maps that were refined independently, at a finer pixel size."
             )
         curves = solvent.solvent_corrected_fsc(
-            (first.data, second.data),
             spectra,
             mask,
             unmasked,
@@ -234,6 +237,7 @@ def run(options: Options) -> Run[Result]:
     if masked_path is not None:
         yield Product("map", masked_path, "postprocess masked")
     yield Progress(_STAGE, 5, _STEPS, "writing curves and plots")
+    loading.join()
     star = postprocess_report.write(report, options.output, map_path, masked_path)
     yield Figures({"resolution (A)": report.resolution, "B-factor (A^2)": report.b_factor})
     yield Progress(_STAGE, _STEPS, _STEPS)

@@ -17,6 +17,8 @@ from cryorefine.maps.solvent import SolventFsc
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.backends.backend_pdf import PdfPages
+    from matplotlib.figure import Figure
 
 _UNRESOLVED = 999.0
 """What RELION writes for the resolution of shell 0."""
@@ -219,14 +221,23 @@ def _xml(report: Report) -> str:
     return "\n".join([*lines, "</fsc>", ""])
 
 
-def _write_plots(report: Report, path: Path) -> None:
-    # The object interface: it needs no display and leaves the plotting state of the host program alone.
+def load_plotting() -> tuple[type[PdfPages], type[Figure]]:
+    """Import what draws the plots.
+
+    It is the object interface, which needs no display and leaves the plots of the host program alone.
+    """
     from matplotlib.backends.backend_pdf import PdfPages
     from matplotlib.figure import Figure
 
-    with write_whole(path) as temporary, PdfPages(temporary) as pages:
+    return PdfPages, Figure
+
+
+def _write_plots(report: Report, path: Path) -> None:
+    pdf_pages, figure_type = load_plotting()
+
+    with write_whole(path) as temporary, pdf_pages(temporary) as pages:
         for draw in (_plot_fsc, _plot_guinier):
-            figure = Figure(figsize=(7.0, 4.6), layout="constrained")
+            figure = figure_type(figsize=(7.0, 4.6), layout="constrained")
             draw(report, figure.add_subplot())
             pages.savefig(figure)
 
@@ -269,7 +280,7 @@ def _plot_guinier(report: Report, axes: Axes) -> None:
     axes.set_xlim(0, squared[-1])
     axes.set_ylabel("ln (mean amplitude)")
     _label_frequency(axes, squared[-1], squared=True)
-    axes.set_title(f"Guinier plot, B-factor = {report.b_factor:.1f} A²")
+    axes.set_title(f"Guinier plot, B-factor = {report.b_factor:.1f} Å²")
     axes.legend(frameon=False)
 
 

@@ -14,7 +14,7 @@ import scipy.fft
 from numpy.typing import NDArray
 
 from cryorefine.maps.shells import logical_indices, squared_radius
-from cryorefine.maps.slabs import thread_count
+from cryorefine.maps.slabs import over_slabs, thread_count
 
 
 def forward(volume: NDArray[Any], threads: int = 0) -> NDArray[Any]:
@@ -45,13 +45,13 @@ def inverse(spectrum: NDArray[Any], size: int, threads: int = 0, overwrite: bool
 def forward_cropped(volume: NDArray[Any], size: int, threads: int = 0) -> NDArray[Any]:
     """Transform a map and keep only the components of a smaller box.
 
-    Cropping after each axis saves most of the work where ``size`` is small. The Nyquist planes of
-    the new box are those at ``+size/2`` of the old one.
+    Works plane by plane and crops after each axis, which saves most of the work and memory where
+    ``size`` is small. The Nyquist planes of the new box are those at ``+size/2`` of the old one.
 
     Parameters
     ----------
     volume : numpy.ndarray
-        Real, shape (..., n, n).
+        Real, shape (n, n, n) or (n, n).
     size : int
         New box, at most n.
     threads : int
@@ -65,15 +65,20 @@ def forward_cropped(volume: NDArray[Any], size: int, threads: int = 0) -> NDArra
     old = volume.shape[-1]
     if size > old:
         raise ValueError(f"cannot crop a box of {old} to {size}")
-    workers = thread_count(threads)
     keep = logical_indices(size) % old
-    spectrum = scipy.fft.rfft(volume, axis=-1, norm="forward", workers=workers)
-    spectrum = np.ascontiguousarray(spectrum[..., : size // 2 + 1])
-    for axis in range(volume.ndim - 2, -1, -1):
-        spectrum = scipy.fft.fft(spectrum, axis=axis, norm="forward", workers=workers, overwrite_x=True)
-        if size < old:
-            spectrum = np.take(spectrum, keep, axis=axis)
-    return spectrum
+    planes = volume if volume.ndim == 3 else volume[None]
+    spectrum = np.empty((len(planes), size, size // 2 + 1), dtype=np.result_type(volume.dtype, np.complex64))
+
+    def work(slab: slice) -> None:
+        rows = scipy.fft.rfft(planes[slab], axis=2, norm="forward")[:, :, : size // 2 + 1]
+        spectrum[slab] = scipy.fft.fft(rows, axis=1, norm="forward")[:, keep]
+
+    over_slabs(work, len(planes), threads)
+    if volume.ndim == 2:
+        return spectrum[0]
+    workers = thread_count(threads)
+    spectrum = scipy.fft.fft(spectrum, axis=0, norm="forward", workers=workers, overwrite_x=True)
+    return spectrum if size == old else spectrum[keep]
 
 
 def inverse_padded(spectrum: NDArray[Any], size: int, threads: int = 0) -> NDArray[Any]:
@@ -82,7 +87,7 @@ def inverse_padded(spectrum: NDArray[Any], size: int, threads: int = 0) -> NDArr
     Parameters
     ----------
     spectrum : numpy.ndarray
-        Complex, shape (..., m, m // 2 + 1).
+        Complex, shape (m, m, m // 2 + 1) or (m, m // 2 + 1).
     size : int
         New box, at least m.
     threads : int
@@ -91,25 +96,72 @@ def inverse_padded(spectrum: NDArray[Any], size: int, threads: int = 0) -> NDArr
     Returns
     -------
     numpy.ndarray
-        Real, shape (..., size, size).
+        Real, shape (size, size, size) or (size, size).
     """
     small = spectrum.shape[-2]
     if size < small:
         raise ValueError(f"cannot pad a box of {small} to {size}")
-    workers = thread_count(threads)
     place = logical_indices(small) % size
-    for axis in range(spectrum.ndim - 1):
-        if size > small:
-            shape = list(spectrum.shape)
-            shape[axis] = size
-            wide = np.zeros(shape, dtype=spectrum.dtype)
-            wide[(slice(None),) * axis + (place,)] = spectrum
-        else:
-            wide = spectrum
-        spectrum = scipy.fft.ifft(
-            wide, axis=axis, norm="forward", workers=workers, overwrite_x=wide is not spectrum
-        )
-    return scipy.fft.irfft(spectrum, size, axis=-1, norm="forward", workers=workers, overwrite_x=True)
+    planes = spectrum[None]
+    if spectrum.ndim == 3:
+        planes = np.zeros((size, *spectrum.shape[1:]), dtype=spectrum.dtype)
+        planes[place] = spectrum
+        workers = thread_count(threads)
+        planes = scipy.fft.ifft(planes, axis=0, norm="forward", workers=workers, overwrite_x=True)
+    volume = np.empty((len(planes), size, size), dtype=spectrum.real.dtype)
+
+    def work(slab: slice) -> None:
+        columns = np.zeros((slab.stop - slab.start, size, planes.shape[2]), dtype=planes.dtype)
+        columns[:, place] = planes[slab]
+        columns = scipy.fft.ifft(columns, axis=1, norm="forward", overwrite_x=True)
+        volume[slab] = scipy.fft.irfft(columns, size, axis=2, norm="forward", overwrite_x=True)
+
+    over_slabs(work, len(planes), threads)
+    return volume if spectrum.ndim == 3 else volume[0]
+
+
+def masked(
+    spectrum: NDArray[Any], mask: NDArray[Any], threads: int = 0, overwrite: bool = False
+) -> NDArray[Any]:
+    """Return the transform of a map times a mask, from the transform of the map.
+
+    Without the whole map in between: plane by plane, and only where the mask is not zero.
+
+    Parameters
+    ----------
+    spectrum : numpy.ndarray
+        Complex, shape (z, y, x // 2 + 1).
+    mask : numpy.ndarray
+        Real, shape (z, y, x).
+    threads : int
+        0 for every core.
+    overwrite : bool
+        Whether ``spectrum`` may be destroyed, which saves memory.
+
+    Returns
+    -------
+    numpy.ndarray
+        Complex, shape (z, y, x // 2 + 1).
+    """
+    size, workers = mask.shape[2], thread_count(threads)
+    planes = scipy.fft.ifft(spectrum, axis=0, norm="forward", workers=workers, overwrite_x=overwrite)
+
+    def work(slab: slice) -> None:
+        for z in range(slab.start, slab.stop):
+            filled = np.flatnonzero(mask[z].any(axis=1))
+            if len(filled) == 0:
+                planes[z] = 0
+                continue
+            rows = slice(filled[0], filled[-1] + 1)
+            columns = scipy.fft.ifft(planes[z], axis=0, norm="forward")
+            inside = scipy.fft.irfft(columns[rows], size, axis=1, norm="forward") * mask[z, rows]
+            columns[: rows.start] = 0
+            columns[rows.stop :] = 0
+            columns[rows] = scipy.fft.rfft(inside, axis=1, norm="forward")
+            planes[z] = scipy.fft.fft(columns, axis=0, norm="forward", overwrite_x=True)
+
+    over_slabs(work, len(planes), threads)
+    return scipy.fft.fft(planes, axis=0, norm="forward", workers=workers, overwrite_x=True)
 
 
 def rescale(volume: NDArray[Any], size: int, threads: int = 0) -> NDArray[Any]:

@@ -134,11 +134,13 @@ def soft_sphere(shape: tuple[int, ...], radius: float, edge: float = 5.0) -> NDA
     numpy.ndarray
         float32, of the shape given.
     """
-    distance = np.sqrt(_squared_distance_from_centre(shape))
-    if edge <= 0:
-        return (distance <= radius).astype(np.float32)
-    phase = np.clip((distance - radius) / edge, 0.0, 1.0)
-    return (0.5 + 0.5 * np.cos(np.pi * phase)).astype(np.float32)
+    squared = _squared_distance_from_centre(shape)
+    # Squared distances are whole numbers, so the profile is a short table.
+    distance = np.sqrt(np.arange(squared.max(initial=0) + 1, dtype=np.float64))
+    profile = (distance <= radius).astype(np.float64)
+    if edge > 0:
+        profile = 0.5 + 0.5 * np.cos(np.pi * np.clip((distance - radius) / edge, 0.0, 1.0))
+    return profile.astype(np.float32)[squared]
 
 
 def circular_mask_2d(size: int, radius: float, edge: float = 5.0) -> NDArray[np.float32]:
@@ -179,8 +181,8 @@ def touches_box(binary: NDArray[np.bool_]) -> bool:
     return any(bool(np.take(binary, side, axis).any()) for axis in range(binary.ndim) for side in (0, -1))
 
 
-def _squared_distance_from_centre(shape: tuple[int, ...]) -> NDArray[np.float64]:
-    axes = [(np.arange(n, dtype=np.float64) - n // 2) ** 2 for n in shape]
+def _squared_distance_from_centre(shape: tuple[int, ...]) -> NDArray[np.int32]:
+    axes = [(np.arange(n, dtype=np.int32) - n // 2) ** 2 for n in shape]
     result = axes[-1]
     for squares in axes[-2::-1]:
         result = squares.reshape(-1, *[1] * result.ndim) + result

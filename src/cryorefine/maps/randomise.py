@@ -77,4 +77,5 @@ def _randomise_kernel(spectrum, z2, y2, limit, draws, phasors):  # type: ignore[
             row = z2[z] + y2[y]
             for x in range(spectrum.shape[2]):
                 if row + x * x >= limit:
-                    spectrum[z, y, x] = abs(spectrum[z, y, x]) * phasors[draws[z, y, x]]
+                    # A phase plus a uniformly random one is uniformly random: no amplitude is needed.
+                    spectrum[z, y, x] *= phasors[draws[z, y, x]]

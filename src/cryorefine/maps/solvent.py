@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cryorefine.maps import fsc
-from cryorefine.maps.fourier import forward, inverse
+from cryorefine.maps import fourier, fsc
 from cryorefine.maps.randomise import randomise_phases
 from cryorefine.maps.shells import cross_sums
 from cryorefine.maps.slabs import thread_count
@@ -53,7 +52,6 @@ def enough_draws(size: int) -> int:
 
 
 def solvent_corrected_fsc(
-    halves: tuple[NDArray[Any], NDArray[Any]],
     spectra: tuple[NDArray[Any], NDArray[Any]],
     mask: NDArray[Any],
     unmasked: NDArray[np.float64],
@@ -69,10 +67,8 @@ def solvent_corrected_fsc(
 
     Parameters
     ----------
-    halves : pair of numpy.ndarray
-        Unfiltered half maps, shape (z, y, x).
     spectra : pair of numpy.ndarray
-        Their transforms (:func:`.fourier.forward`).
+        Transforms of the unfiltered half maps (:func:`.fourier.forward`), shape (z, y, x // 2 + 1).
     mask : numpy.ndarray
         Shape (z, y, x), values in [0, 1].
     unmasked : numpy.ndarray
@@ -93,7 +89,9 @@ def solvent_corrected_fsc(
         All four curves.
     """
     size = mask.shape[-1]
-    masked = fsc.fourier_shell_correlation(halves[0] * mask, halves[1] * mask, threads)
+    first, second = (fourier.masked(spectrum, mask, threads) for spectrum in spectra)
+    masked = fsc.fsc_of_spectra(first, second, threads)
+    del first, second
     streams = rng.spawn(draws or enough_draws(size))
     workers = min(len(streams), thread_count(threads))
     inner = max(1, thread_count(threads) // workers)
@@ -102,9 +100,7 @@ def solvent_corrected_fsc(
         noise = []
         for spectrum in spectra:
             random = randomise_phases(spectrum, first_randomised_shell, size, stream, inner)
-            volume = inverse(random, size, inner, overwrite=True)
-            volume *= mask
-            noise.append(forward(volume, inner))
+            noise.append(fourier.masked(random, mask, inner, overwrite=True))
         return cross_sums(noise[0], noise[1], inner)
 
     with ThreadPoolExecutor(workers) as pool:
