@@ -40,3 +40,8 @@ def array_module(device: str) -> Any:
         raise UserError(f"--device {device} does not exist; this machine has gpu:0 to gpu:{count - 1}.")
     cupy.cuda.Device(number).use()
     return cupy
+
+
+def to_host(array: Any) -> Any:
+    """Return a NumPy array, copied from the GPU if it lives there."""
+    return array.get() if hasattr(array, "get") else array

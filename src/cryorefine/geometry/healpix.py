@@ -55,6 +55,20 @@ def psi_angles(order: int) -> NDArray[np.float64]:
     return np.arange(6 * 2**order) * angular_step(order)
 
 
+def nearest_pixels(rot: ArrayLike, tilt: ArrayLike, order: int) -> NDArray[np.int64]:
+    """Return the NEST pixel that holds each direction; directions near one another get numbers nearby.
+
+    Parameters
+    ----------
+    rot, tilt : array_like
+        Euler angles in degrees.
+    order : int
+        HEALPix order.
+    """
+    theta, phi = np.deg2rad(np.asarray(tilt)), np.deg2rad(np.asarray(rot))
+    return np.asarray(healpix.ang2pix(2**order, theta, phi, nest=True), np.int64)
+
+
 def children(pixels: ArrayLike) -> NDArray[np.int64]:
     """Return the four pixels of the next order that share each pixel's area.
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cryorefine.errors import UserError
-from cryorefine.jobs.base import Job, option
+from cryorefine.jobs.base import Job, Run, describe, option
+from cryorefine.jobs.folder import in_job_folder
 
 JOB = Job(
     name="refine3d",
@@ -294,3 +298,89 @@ class Result:
     model: Path
     resolution: float
     iterations: int
+
+
+OPTIONS_FILE = "refine3d_options.json"
+_MAY_CHANGE = (
+    "threads",
+    "device",
+    "scheduler",
+    "mask_diameter",
+    "reference_mask",
+    "solvent_flattened_fsc",
+    "relax_symmetry",
+    "finer_sampling_faster",
+)
+
+
+@in_job_folder(JOB)
+def run(options: Options) -> Run[Result]:
+    """Refine a map and the poses of its particles.
+
+    Parameters
+    ----------
+    options : Options
+        What to do; ``options.output`` is the job's folder.
+
+    Yields
+    ------
+    Event
+        Progress of each iteration, its half maps, FSC and figures.
+
+    Returns
+    -------
+    Result
+        Files and resolution.
+
+    Raises
+    ------
+    UserError
+        If something in the input cannot be worked with.
+    """
+    from cryorefine.jobs.refine3d_session import open_session, run_session
+
+    settled = _continued(options) if options.continue_from is not None else options
+    session = yield from open_session(settled)
+    if options.continue_from is None:
+        _save_options(settled)
+    return (yield from run_session(session))
+
+
+def _save_options(options: Options) -> None:
+    """Keep every option for a continuation, which must not guess any of them."""
+    from cryorefine.io.files import write_whole
+
+    values = {f.name: getattr(options, f.name) for f in dataclasses.fields(options)}
+    plain = {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+    with write_whole(options.output / OPTIONS_FILE) as temporary:
+        temporary.write_text(json.dumps(plain, indent=1))
+
+
+def _continued(options: Options) -> Options:
+    """Options of the refinement that is continued, with what may be changed on the way."""
+    path = options.continue_from / OPTIONS_FILE
+    try:
+        saved = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{options.continue_from} holds no refinement that can go on ({path.name} is missing or damaged); "
+            "start it anew with --particles and --reference."
+        ) from error
+    changes: dict[str, Any] = {"output": options.output, "continue_from": options.continue_from}
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if field.name in changes or value == field.default:
+            continue
+        if field.name in _MAY_CHANGE or str(value) == str(saved.get(field.name)):
+            changes[field.name] = value
+        else:
+            flag = field.name.replace("_", "-")
+            raise UserError(
+                f"--{flag} {value} differs from {saved.get(field.name)} in {path}; a refinement that is "
+                "continued keeps it: leave the option out or start a new job."
+            )
+    paths = {name for name, (f, _) in describe(Options).items() if "Path" in str(f.type)}
+    original = {
+        name: Path(value) if name in paths and value is not None else value for name, value in saved.items()
+    }
+    return Options(**(original | changes))

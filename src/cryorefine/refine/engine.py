@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryorefine.compute.executor import Executor
-from cryorefine.geometry.healpix import angular_step
+from cryorefine.geometry.euler import angles
+from cryorefine.geometry.healpix import angular_step, nearest_pixels
 from cryorefine.geometry.sampling import SamplingGrid
 from cryorefine.geometry.symmetry import angular_distance, point_group
 from cryorefine.geometry.translations import (
@@ -188,11 +188,16 @@ def iterate(
             cross_correlation=first,
             fraction=FRACTION,
             seed=settings.seed,
+            device=settings.device,
         )
 
     if not first:
         schedule = _with_accuracies(
-            schedule, current, state, settings, parameters(0, schedule, _sampling(schedule, settings, pixel, current))
+            schedule,
+            current,
+            state,
+            settings,
+            parameters(0, schedule, _sampling(schedule, settings, pixel, current)),
         )
         if iteration > 1:
             schedule = rules.refine_sampling(
@@ -201,9 +206,11 @@ def iterate(
     sampling = _sampling(schedule, settings, pixel, current)
     plan = [parameters(h, schedule, sampling) for h in range(2)]
     members = [np.flatnonzero(state.half == h + 1) for h in range(2)]
-    pieces = [_pieces(m, len(particles)) for m in members]
+    pieces = [_pieces(m, state.table.poses) for m in members]
     # Both halves are in flight together, so that no worker waits for the other half's end.
-    order = [(h, piece) for k in range(max(map(len, pieces))) for h in range(2) for piece in pieces[h][k : k + 1]]
+    order = [
+        (h, piece) for k in range(max(map(len, pieces))) for h in range(2) for piece in pieces[h][k : k + 1]
+    ]
     sums = (HalfSums(size, settings.padding), HalfSums(size, settings.padding))
     found: list[tuple[I64, ParticleResults]] = []
     tasks = [(current.take(piece), reader, plan[h]) for h, piece in order]
@@ -267,7 +274,11 @@ def _write_references(state: State, settings: Settings) -> list[Path]:
 
 
 def _with_accuracies(
-    schedule: Schedule, current: ParticleSet, state: State, settings: Settings, parameters: ExpectationParameters
+    schedule: Schedule,
+    current: ParticleSet,
+    state: State,
+    settings: Settings,
+    parameters: ExpectationParameters,
 ) -> Schedule:
     """Estimate from a random sample of half 1 how accurate its poses are."""
     if state.iteration == 0:
@@ -279,13 +290,20 @@ def _with_accuracies(
     return replace(schedule, accuracy_angle=angle, accuracy_shift=shift)
 
 
-def _pieces(members: I64, total: int) -> list[I64]:
-    """Cut a half set into equal chunks; how does not depend on who works on them."""
+def _pieces(members: I64, poses: F64) -> list[I64]:
+    """Cut a half set into equal chunks of similar views, which share more slices.
+
+    How depends on the poses alone, not on who works on the chunks.
+    """
+    rot, tilt, psi = angles(poses[members])
+    order = np.lexsort((members, np.floor(psi / 15), nearest_pixels(rot, tilt, 3)))
     count = max(1, -(-len(members) // CHUNK))
-    return [piece for piece in np.array_split(members, count) if len(piece)]
+    return [piece for piece in np.array_split(members[order], count) if len(piece)]
 
 
-def _split(values: NDArray[np.generic], members: list[I64]) -> tuple[NDArray[np.generic], NDArray[np.generic]]:
+def _split(
+    values: NDArray[np.generic], members: list[I64]
+) -> tuple[NDArray[np.generic], NDArray[np.generic]]:
     return values[members[0]], values[members[1]]
 
 
@@ -331,9 +349,7 @@ def _after(
     moved = table.offsets - before.table.offsets
     dimensions = moved.shape[1]
     offset = float(np.sqrt(np.mean(np.sum(moved**2, axis=1)) / dimensions))
-    angle = float(
-        np.mean(angular_distance(table.poses, before.table.poses, point_group(settings.symmetry)))
-    )
+    angle = float(np.mean(angular_distance(table.poses, before.table.poses, point_group(settings.symmetry))))
     schedule = rules.count_changes(schedule, angle, offset)
     schedule = replace(
         schedule,

@@ -9,10 +9,12 @@ products; a local search, and the fine poses in every search, are lists of (four
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cryorefine.compute.array_module import array_module, to_host
 from cryorefine.refine import kernels, posterior
 from cryorefine.refine.half_plane import HalfPlane, half_plane, shift_phases
 from cryorefine.refine.images import (
@@ -23,7 +25,7 @@ from cryorefine.refine.images import (
 )
 from cryorefine.refine.parameters import ExpectationParameters
 from cryorefine.refine.particle_set import ParticleSet, View
-from cryorefine.refine.volume import C64, F32, empty_volume
+from cryorefine.refine.volume import C64, F32, empty_volume, volume_limit
 
 F64 = NDArray[np.float64]
 I32 = NDArray[np.int32]
@@ -124,7 +126,9 @@ class _Samples:
     count: I32
 
 
-def expectation(chunk: ParticleSet, raw: list[F32], volume: C64, parameters: ExpectationParameters) -> ChunkResult:
+def expectation(
+    chunk: ParticleSet, raw: list[F32], volume: C64, parameters: ExpectationParameters
+) -> ChunkResult:
     """Compare a chunk of particles with a reference and sum what follows from it.
 
     Parameters
@@ -183,7 +187,9 @@ def effective_rotation(view: View, chunk: ParticleSet, parameters: ExpectationPa
     return remap(optics, parameters.box, parameters.pixel_size) * embedded @ view.rotation
 
 
-def _prepare(chunk: ParticleSet, raw: list[F32], base: F64, parameters: ExpectationParameters) -> list[_ViewData]:
+def _prepare(
+    chunk: ParticleSet, raw: list[F32], base: F64, parameters: ExpectationParameters
+) -> list[_ViewData]:
     result = []
     mean = parameters.mean_norm
     for index in np.unique(chunk.image_view):
@@ -207,6 +213,12 @@ def _prepare(chunk: ParticleSet, raw: list[F32], base: F64, parameters: Expectat
             shifts=whole,
             sigma2=sigma2,
             seeds=parameters.seed + chunk.identity[particle],
+            reach=partial(
+                within_reach,
+                rotation=effective_rotation(view, chunk, parameters),
+                size=parameters.current_size,
+                padding=parameters.padding,
+            ),
         )
         if chunk.dimensions == 3:
             prepared = _shifted(prepared, moved)
@@ -219,11 +231,18 @@ def _prepare(chunk: ParticleSet, raw: list[F32], base: F64, parameters: Expectat
 def _shifted(prepared: PreparedImages, shifts: F64) -> PreparedImages:
     """Apply sub-pixel shifts (n, 2) in pixels, for images that are not moved in real space."""
     phases = shift_phases(prepared.plane, shifts)
-    return PreparedImages(prepared.plane, prepared.masked * phases, prepared.unmasked * phases, prepared.power)
+    return PreparedImages(
+        prepared.plane, prepared.masked * phases, prepared.unmasked * phases, prepared.power
+    )
 
 
 def _weighted(
-    chunk: ParticleSet, view: View, image: I64, rows: I32, prepared: PreparedImages, parameters: ExpectationParameters
+    chunk: ParticleSet,
+    view: View,
+    image: I64,
+    rows: I32,
+    prepared: PreparedImages,
+    parameters: ExpectationParameters,
 ) -> _ViewData:
     plane = prepared.plane
     optics = chunk.optics[view.optics]
@@ -295,10 +314,13 @@ class _Coarse:
         self.columns = []
         for data in views:
             full = data.plane
-            optics_size = int(np.ceil(parameters.coarse_size * full.size / parameters.current_size / 2 - 1e-6)) * 2
-            plane = half_plane(full.box, min(optics_size, full.size), full.scale)
-            self.planes.append(plane)
-            self.columns.append(np.flatnonzero(np.isin(full.source, plane.source)))
+            optics_size = (
+                int(np.ceil(parameters.coarse_size * full.size / parameters.current_size / 2 - 1e-6)) * 2
+            )
+            radius = min(optics_size, full.size) / 2
+            inner = full.kx**2 + full.ky**2 <= radius**2
+            self.planes.append(full.take(inner))
+            self.columns.append(np.flatnonzero(inner))
 
     def _slices(self, data: _ViewData, plane: HalfPlane, matrices: F64) -> tuple[F32, F32]:
         return slices(self.volume, data.rotation @ matrices, plane, self.parameters.padding)
@@ -325,23 +347,28 @@ class _Coarse:
                 here = np.flatnonzero(rows >= 0)
                 if len(here) == 0:
                     continue
-                phase = shift_phases(plane, sampling.shifts @ data.view.projection.T / _pixel(data, self.parameters))
+                xp = array_module(self.parameters.device)
+                phase = shift_phases(
+                    plane, sampling.shifts @ data.view.projection.T / _pixel(data, self.parameters)
+                )
                 image = data.a[0][rows[here]][:, columns] + 1j * data.a[1][rows[here]][:, columns]
                 moved = (image[:, None] * phase[None]).reshape(-1, plane.pixels)
-                right = np.concatenate([moved.real, moved.imag], axis=1).T
+                right = xp.asarray(np.concatenate([moved.real, moved.imag], axis=1).T)
                 weights = data.b[rows[here]][:, columns].T
                 for start in range(0, orientations, block):
                     some = np.arange(start, min(start + block, orientations))
                     re, im = self._slices(data, plane, grid.coarse_matrices(some))
-                    left = np.concatenate([re, im], axis=1)
-                    dots = (left @ right).reshape(len(some), len(here), shifts)
+                    left = xp.asarray(np.concatenate([re, im], axis=1))
+                    dots = to_host(left @ right).reshape(len(some), len(here), shifts)
                     scores[some[0] : some[-1] + 1, here] += dots
                     norms[some[0] : some[-1] + 1, here] += (re**2 + im**2) @ weights
             if self.parameters.cross_correlation:
                 scores /= np.sqrt(np.maximum(norms, 1e-30))[:, :, None]
                 norms[:] = 0
             posterior.add_priors(scores, norms, orientation_prior, shift_prior[members])
-            found = posterior.select_dense(scores, self.parameters.fraction, self.parameters.cross_correlation)
+            found = posterior.select_dense(
+                scores, self.parameters.fraction, self.parameters.cross_correlation
+            )
             parts.append((found[0].astype(np.int64), found[1] + np.int32(first), found[2], found[3]))
         orientation, particle, shift, count = (np.concatenate(part) for part in zip(*parts, strict=True))
         prior = orientation_prior[orientation] + shift_prior[particle, shift]
@@ -377,7 +404,9 @@ class _Coarse:
                     continue
                 unique, block = np.unique(pair_block[here], return_inverse=True)
                 four = (4 * unique[:, None] + np.arange(4)).ravel()
-                re, im = self._slices(data, plane, grid.coarse_matrices(np.minimum(four, grid.n_orientations - 1)))
+                re, im = self._slices(
+                    data, plane, grid.coarse_matrices(np.minimum(four, grid.n_orientations - 1))
+                )
                 entry_dots = np.zeros((len(here) * blocks, 4, 4), np.float32)
                 entry_norms = np.zeros((len(here) * blocks, 4), np.float32)
                 kernels.score_entries(
@@ -427,8 +456,19 @@ def slices(volume: C64, matrices: F64, plane: HalfPlane, padding: float) -> tupl
     """Central slices, split into real and imaginary parts, shape (orientations, pixels) each."""
     re = np.empty((len(matrices), plane.pixels), np.float32)
     im = np.empty_like(re)
-    kernels.slice_volume(volume, matrices.astype(np.float32), plane.kx, plane.ky, padding, re, im)
+    kernels.slice_volume(
+        volume.view(np.float32), matrices.astype(np.float32), plane.kx, plane.ky, padding, re, im
+    )
     return re, im
+
+
+def within_reach(plane: HalfPlane, rotation: F64, size: int, padding: float) -> HalfPlane:
+    """Keep the pixels of a plane whose samples lie inside the Fourier volume of a current size.
+
+    Magnification and other pixel sizes can carry a plane's rim beyond it.
+    """
+    length = np.linalg.norm(np.stack([plane.kx, plane.ky], axis=1) @ rotation[:2], axis=1)
+    return plane.take(padding * length < volume_limit(size, padding) - 0.01)
 
 
 def _segments(block: I64, pixels: int) -> list[tuple[int, int]]:
@@ -455,9 +495,20 @@ class _Fine:
     """Fine search, posterior and weighted sums, a batch of particles at a time."""
 
     def __init__(
-        self, chunk: ParticleSet, base: F64, views: list[_ViewData], volume: C64, parameters: ExpectationParameters
+        self,
+        chunk: ParticleSet,
+        base: F64,
+        views: list[_ViewData],
+        volume: C64,
+        parameters: ExpectationParameters,
     ) -> None:
-        self.chunk, self.base, self.views, self.volume, self.parameters = chunk, base, views, volume, parameters
+        self.chunk, self.base, self.views, self.volume, self.parameters = (
+            chunk,
+            base,
+            views,
+            volume,
+            parameters,
+        )
         sampling = parameters.sampling
         self.fine_shifts = sampling.fine_shifts.reshape(-1, 4, sampling.fine_shifts.shape[-1])
         self.shift_blocks = sampling.fine_shifts.shape[1] // 4
@@ -479,7 +530,11 @@ class _Fine:
     def add(self, samples: _Samples, first: int, last: int) -> None:
         """Search the children of the samples of particles first..last-1 and add their sums."""
         here = (samples.particle >= first) & (samples.particle < last)
-        coarse, particle, shift = samples.orientation[here], samples.particle[here] - first, samples.shift[here]
+        coarse, particle, shift = (
+            samples.orientation[here],
+            samples.particle[here] - first,
+            samples.shift[here],
+        )
         unique, place = np.unique(coarse, return_inverse=True)
         s = self.shift_blocks
         # Each coarse sample becomes 2 blocks of four orientations times s blocks of four shifts. Both
@@ -506,7 +561,7 @@ class _Fine:
         )
         self.log_sum[first:last], self.largest[first:last], self.used[first:last] = log_sum, largest, used
         self._best_poses(unique, block, shift_block, first, best)
-        self._shift_sums(block, entry_particle, shift_block, first, dots, unique)
+        self._pose_sums(unique, block, entry_particle, shift_block, first, dots)
         self._sum(unique, block, entry_particle, shift_block, first, dots)
 
     def _rows(self, data: _ViewData, particle: I32, first: int) -> I32:
@@ -525,12 +580,25 @@ class _Fine:
         for data, phases in zip(self.views, self.phases, strict=True):
             rows = self._rows(data, particle, first)
             for start, stop in _segments(block, data.plane.pixels):
-                here = slice(start, stop) if np.all(rows[start:stop] >= 0) else np.arange(start, stop)[rows[start:stop] >= 0]
+                here = (
+                    slice(start, stop)
+                    if np.all(rows[start:stop] >= 0)
+                    else np.arange(start, stop)[rows[start:stop] >= 0]
+                )
                 own, place = np.unique(block[here], return_inverse=True)
                 _, re, im = self._slices(data, unique, own)
                 part_dots, part_norms = dots[here], norms[here]
                 kernels.score_entries(
-                    re, im, *data.a, data.b, *phases, place.astype(np.int32), rows[here], shift[here], part_dots, part_norms
+                    re,
+                    im,
+                    *data.a,
+                    data.b,
+                    *phases,
+                    place.astype(np.int32),
+                    rows[here],
+                    shift[here],
+                    part_dots,
+                    part_norms,
                 )
                 if not isinstance(here, slice):
                     dots[here], norms[here] = part_dots, part_norms
@@ -582,16 +650,15 @@ class _Fine:
         self.poses[here] = fine[np.arange(len(best)), 4 * (blocks % 2) + sample // 4]
         self.offsets[here] = self.base[here] + self.fine_shifts[shift[entry], sample % 4]
 
-    def _shift_sums(
-        self, block: I32, particle: I32, shift: I32, first: int, weights: F32, unique: I64
+    def _pose_sums(
+        self, unique: I64, block: I32, particle: I32, shift: I32, first: int, weights: F32
     ) -> None:
-        by_shift = weights.sum(axis=1, dtype=np.float64)
-        trial = self.base[first + particle][:, None] + self.fine_shifts[shift]
-        distance = trial - self.chunk.offset_priors[first + particle][:, None]
-        self.offset_square += float(np.sum(by_shift * np.sum(distance**2, axis=2)))
-        if len(self.directions):
-            direction = unique[block // 2] // self.parameters.sampling.grid.n_psi
-            self.directions += np.bincount(direction, by_shift.sum(axis=1), minlength=len(self.directions))
+        here = slice(first, int(first + particle.max(initial=-1) + 1))
+        direction = (unique // self.parameters.sampling.grid.n_psi)[block // 2].astype(np.int32)
+        centre = (self.chunk.offset_priors - self.base)[here]
+        self.offset_square += posterior.pose_sums(
+            weights, particle, shift, direction, self.fine_shifts, centre, self.directions
+        )
 
     def result(self, samples: _Samples) -> ChunkResult:
         """Turn the sums into the chunk's result."""
@@ -623,7 +690,9 @@ class _Fine:
             x2 = np.zeros((len(data.image), shells))
             re, im = data.x
             for row, (r, i) in enumerate(zip(re, im, strict=True)):
-                x2[row] = np.bincount(np.minimum(data.plane.shell, shells - 1), r * r + i * i, minlength=shells)[:shells]
+                x2[row] = np.bincount(
+                    np.minimum(data.plane.shell, shells - 1), r * r + i * i, minlength=shells
+                )[:shells]
             constant = -0.5 * np.sum((x2 / sigma2)[:, 1:], axis=1) - np.sum(
                 (inside * np.log(2 * np.pi * sigma2))[1:]
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -39,6 +39,14 @@ class HalfPlane:
     def pixels(self) -> int:
         """Number of pixels."""
         return len(self.kx)
+
+    def take(self, keep: NDArray[np.bool_]) -> HalfPlane:
+        """Return the plane with only the pixels of a mask, shape (pixels,)."""
+        if keep.all():
+            return self
+        return replace(
+            self, kx=self.kx[keep], ky=self.ky[keep], shell=self.shell[keep], source=self.source[keep]
+        )
 
 
 @lru_cache(maxsize=16)

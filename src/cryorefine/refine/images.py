@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -103,6 +104,7 @@ def prepare_images(
     shifts: NDArray[np.int64],
     sigma2: F64,
     seeds: NDArray[np.int64],
+    reach: Callable[[HalfPlane], HalfPlane] = lambda plane: plane,
 ) -> PreparedImages:
     """Normalise, centre to whole pixels, mask and transform the images of one optics group.
 
@@ -124,9 +126,11 @@ def prepare_images(
         Noise spectrum of the group, for a noise mask.
     seeds : ndarray of int, shape (n,)
         Seeds of that noise.
+    reach : callable
+        Drops the pixels that no slice of the reference reaches.
     """
     scale = remap(optics, box, pixel_size)
-    plane = half_plane(optics.box, image_size(optics, size, box, pixel_size), scale)
+    plane = reach(half_plane(optics.box, image_size(optics, size, box, pixel_size), scale))
     whole = half_plane(optics.box, optics.box, scale)
     centred = shift_whole_pixels(images * gain.astype(np.float32)[:, None, None], shifts)
     fill = None if model.zero_mask else coloured_noise(sigma2, optics.box, scale, seeds)
@@ -166,7 +170,9 @@ def frequencies(plane: HalfPlane, optics: OpticsGroup) -> tuple[F64, F64]:
     return magnify(matrix, plane.kx.astype(np.float64) / edge, plane.ky.astype(np.float64) / edge)
 
 
-def contrast_transfer(plane: HalfPlane, optics: OpticsGroup, parameters: CtfParameters, model: ImageModel) -> F32:
+def contrast_transfer(
+    plane: HalfPlane, optics: OpticsGroup, parameters: CtfParameters, model: ImageModel
+) -> F32:
     """CTF of each image on a plane's pixels, shape (n, pixels); ones without CTF correction."""
     if not model.ctf_correction:
         return np.ones((len(parameters), plane.pixels), np.float32)

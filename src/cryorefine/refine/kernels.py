@@ -22,14 +22,16 @@ _FAST: dict[str, Any] = {"nogil": True, "fastmath": True, "cache": True, "error_
 
 @njit(**_FAST)
 def slice_volume(
-    volume: C64, matrices: F32, kx: F32, ky: F32, padding: float, out_re: F32, out_im: F32
+    volume: F32, matrices: F32, kx: F32, ky: F32, padding: float, out_re: F32, out_im: F32
 ) -> None:
     """Central slices of a Fourier volume by trilinear interpolation.
 
+    Every point must lie inside the volume: nothing is checked here.
+
     Parameters
     ----------
-    volume : complex64, shape (2L+1, 2L+1, L+2)
-        Fourier volume with x >= 0; the origin is at [L, L, 0].
+    volume : float32, shape (2L+1, 2L+1, 2 (L+2))
+        Fourier volume with x >= 0, real and imaginary parts in turn; the origin is at [L, L, 0].
     matrices : float32, shape (orientations, 3, 3)
         Orientation matrices A; a slice is sampled at padding * A^T (kx, ky, 0).
     kx, ky : float32, shape (pixels,)
@@ -39,11 +41,17 @@ def slice_volume(
     out_re, out_im : float32, shape (orientations, pixels)
         Slices.
     """
-    limit = volume.shape[0] // 2
-    height = volume.shape[2]
+    limit = np.float32(volume.shape[0] // 2)
     flat = volume.reshape(-1)
-    stride_y = np.int64(height)
-    stride_z = np.int64(height) * volume.shape[1]
+    stride_y = volume.shape[2]
+    stride_z = volume.shape[2] * volume.shape[1]
+    one, two, three = np.uint64(1), np.uint64(2), np.uint64(3)
+    pixels = kx.shape[0]
+    index = np.empty(pixels, np.uint64)
+    part_x = np.empty(pixels, np.float32)
+    part_y = np.empty(pixels, np.float32)
+    part_z = np.empty(pixels, np.float32)
+    mate = np.empty(pixels, np.float32)
     for o in range(matrices.shape[0]):
         ax = np.float32(matrices[o, 0, 0] * padding)
         ay = np.float32(matrices[o, 0, 1] * padding)
@@ -51,35 +59,47 @@ def slice_volume(
         bx = np.float32(matrices[o, 1, 0] * padding)
         by = np.float32(matrices[o, 1, 1] * padding)
         bz = np.float32(matrices[o, 1, 2] * padding)
-        for p in range(kx.shape[0]):
+        re, im = out_re[o], out_im[o]
+        # Where the points lie, vectorised over pixels; points with x < 0 are read at their mates.
+        for p in range(pixels):
             x = kx[p] * ax + ky[p] * bx
             y = kx[p] * ay + ky[p] * by
             z = kx[p] * az + ky[p] * bz
-            mate = np.float32(1.0)
-            if x < 0:
-                x, y, z, mate = -x, -y, -z, np.float32(-1.0)
-            y += limit
-            z += limit
-            ix, iy, iz = int(x), int(y), int(z)
-            if ix >= height - 1 or iy < 0 or iz < 0 or iy >= 2 * limit or iz >= 2 * limit:
-                out_re[o, p] = 0
-                out_im[o, p] = 0
-                continue
-            fx, fy, fz = x - np.float32(ix), y - np.float32(iy), z - np.float32(iz)
-            i = np.uint64(iz * stride_z + iy * stride_y + ix)
-            j = i + np.uint64(stride_z)
+            m = np.float32(1) if x >= 0 else np.float32(-1)
+            x = x * m
+            y = y * m + limit
+            z = z * m + limit
+            ix, iy, iz = np.int32(x), np.int32(y), np.int32(z)
+            part_x[p] = x - np.float32(ix)
+            part_y[p] = y - np.float32(iy)
+            part_z[p] = z - np.float32(iz)
+            mate[p] = m
+            index[p] = np.uint64(iz * stride_z + iy * stride_y + 2 * ix)
+        # Two neighbours along x are four consecutive numbers: one vector load each for the four rows.
+        for p in range(pixels):
+            i = index[p]
             k = i + np.uint64(stride_y)
-            m = j + np.uint64(stride_y)
-            one = np.uint64(1)
-            v00 = flat[i] + fx * (flat[i + one] - flat[i])
-            v01 = flat[k] + fx * (flat[k + one] - flat[k])
-            v10 = flat[j] + fx * (flat[j + one] - flat[j])
-            v11 = flat[m] + fx * (flat[m + one] - flat[m])
-            v0 = v00 + fy * (v01 - v00)
-            v1 = v10 + fy * (v11 - v10)
-            v = v0 + fz * (v1 - v0)
-            out_re[o, p] = v.real
-            out_im[o, p] = mate * v.imag
+            j = i + np.uint64(stride_z)
+            n = j + np.uint64(stride_y)
+            fx, fy, fz = part_x[p], part_y[p], part_z[p]
+            a0, a1, a2, a3 = flat[i], flat[i + one], flat[i + two], flat[i + three]
+            b0, b1, b2, b3 = flat[k], flat[k + one], flat[k + two], flat[k + three]
+            c0, c1, c2, c3 = flat[j], flat[j + one], flat[j + two], flat[j + three]
+            d0, d1, d2, d3 = flat[n], flat[n + one], flat[n + two], flat[n + three]
+            a0 += fy * (b0 - a0)
+            a1 += fy * (b1 - a1)
+            a2 += fy * (b2 - a2)
+            a3 += fy * (b3 - a3)
+            c0 += fy * (d0 - c0)
+            c1 += fy * (d1 - c1)
+            c2 += fy * (d2 - c2)
+            c3 += fy * (d3 - c3)
+            a0 += fz * (c0 - a0)
+            a1 += fz * (c1 - a1)
+            a2 += fz * (c2 - a2)
+            a3 += fz * (c3 - a3)
+            re[p] = a0 + fx * (a2 - a0)
+            im[p] = mate[p] * (a1 + fx * (a3 - a1))
 
 
 @njit(**_FAST)
@@ -87,6 +107,8 @@ def insert_slices(
     numerator: C64, weight: F32, matrices: F32, kx: F32, ky: F32, padding: float, re: F32, im: F32, w: F32
 ) -> None:
     """Add slices to a Fourier volume and its weights: the transpose of :func:`slice_volume`.
+
+    Every point with a weight must lie inside the volume: nothing is checked here.
 
     Parameters
     ----------
@@ -128,8 +150,6 @@ def insert_slices(
             y += limit
             z += limit
             ix, iy, iz = int(x), int(y), int(z)
-            if ix >= height - 1 or iy < 0 or iz < 0 or iy >= 2 * limit or iz >= 2 * limit:
-                continue
             fx, fy, fz = x - np.float32(ix), y - np.float32(iy), z - np.float32(iz)
             gx, gy, gz = np.float32(1) - fx, np.float32(1) - fy, np.float32(1) - fz
             i = np.uint64(iz * stride_z + iy * stride_y + ix)
@@ -160,9 +180,7 @@ def insert_slices(
 
 
 @njit(**_FAST)
-def _dot_block(
-    v_re: F32, v_im: F32, row: int, a_re: F32, a_im: F32, t_re: F32, t_im: F32, out: F32
-) -> None:
+def _dot_block(v_re: F32, v_im: F32, row: int, a_re: F32, a_im: F32, t_re: F32, t_im: F32, out: F32) -> None:
     """Add Re sum conj(V_o) a t to out (4, 4) for 4 slices and 4 shifts held in registers.
 
     Sixteen sums are kept in registers while the pixels stream by, so that each shifted pixel is made

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,9 +62,7 @@ def load_particles(path: Path, *, seed: int, ctf_correction: bool) -> tuple[Part
     names = file.particles["rlnImageName"].astype(str).to_numpy(dtype=object)
     root = project_root(path, str(names[0]))
     half = _halves(file, path, seed)
-    file = ParticleFile(
-        file.optics, file.particles.assign(rlnRandomSubset=half), file.general, file.path
-    )
+    file = ParticleFile(file.optics, file.particles.assign(rlnRandomSubset=half), file.general, file.path)
     reader = ImageReader(root)
     optics = tuple(_optics_group(row, reader, names, group_index(file) == i, path) for i, row in _rows(file))
     labels = _group_names(file.particles)
@@ -117,7 +115,9 @@ def _optics_group(
 
     name = str(row.get("rlnOpticsGroupName", row["rlnOpticsGroup"]))
     if int(number("rlnImageDimensionality", 2)) != 2:
-        raise UserError(f"Optics group {name} of {path} holds volumes; Refine3D takes images from --particles.")
+        raise UserError(
+            f"Optics group {name} of {path} holds volumes; Refine3D takes images from --particles."
+        )
     box = int(number("rlnImageSize", 0))
     if members.any():
         first = str(names[np.flatnonzero(members)[0]])
@@ -190,8 +190,8 @@ def _group_names(table: pd.DataFrame) -> NDArray[np.object_]:
 
 
 def check_images(
-    particles: ParticleSet, reader: ImageReader, diameter: float, progress: Callable[[int, int], None]
-) -> list[str]:
+    particles: ParticleSet, reader: ImageReader, diameter: float
+) -> Iterator[tuple[int, int, str]]:
     """Read every image once, so that a broken one is named before any work is done.
 
     Parameters
@@ -202,13 +202,13 @@ def check_images(
         Of their images.
     diameter : float
         Mask diameter in A; what is outside of it is background.
-    progress : callable
-        Called with the number of images read and their total.
 
-    Returns
-    -------
-    list of str
-        Warnings.
+    Yields
+    ------
+    done, total : int
+        Images read and their number.
+    warning : str
+        One sentence, at the end; otherwise empty.
 
     Raises
     ------
@@ -216,44 +216,51 @@ def check_images(
         If an image is missing, is of the wrong size, is empty or holds NaN.
     """
     total = len(particles.image_names)
-    means, deviations = [], []
+    background: list[NDArray[np.float64]] = []
     for first in range(0, total, 256):
-        names = particles.image_names[first : first + 256]
-        for view in np.unique(particles.image_view[first : first + 256]):
+        here = np.arange(first, min(first + 256, total))
+        for view in np.unique(particles.image_view[here]):
+            some = here[particles.image_view[here] == view]
             optics = particles.optics[particles.views[view].optics]
-            here = particles.image_view[first : first + 256] == view
-            images = reader.read([str(n) for n in names[here]])
-            if images.shape[1:] != (optics.box, optics.box):
-                raise UserError(
-                    f"{names[here][0]} is {images.shape[2]} x {images.shape[1]} pixels, but its optics group "
-                    f"{optics.name} has {optics.box}; put images of another size into a group of their own."
-                )
-            finite = np.isfinite(images).all(axis=(1, 2))
-            if not finite.all():
-                raise UserError(
-                    f"{names[here][~finite][0]} holds values that are no numbers (NaN); remove this particle."
-                )
-            spread = images.max(axis=(1, 2)) - images.min(axis=(1, 2))
-            if not (spread > 0).all():
-                raise UserError(
-                    f"{names[here][~(spread > 0)][0]} is empty (every pixel is the same); remove this particle."
-                )
-            axis = np.arange(optics.box) - optics.box // 2
-            outside = np.hypot(axis[:, None], axis) > diameter / 2 / optics.pixel_size
-            if outside.sum() > 16:
-                background = images[:, outside]
-                means.append(background.mean(axis=1))
-                deviations.append(background.std(axis=1))
-        progress(min(first + 256, total), total)
-    if not means:
-        return []
-    mean, deviation = float(np.mean(np.concatenate(means))), float(np.mean(np.concatenate(deviations)))
-    if deviation < 0.5 or deviation > 2 or abs(mean) > 0.5 * deviation:
-        return [
-            f"The images are not normalised: their background has mean {mean:.3g} and standard deviation "
-            f"{deviation:.3g} instead of 0 and 1; extract them with normalisation."
-        ]
-    return []
+            background.append(_check_batch(particles.image_names[some], reader, optics, diameter))
+        yield here[-1] + 1, total, _unnormalised(background) if here[-1] + 1 == total else ""
+
+
+def _check_batch(
+    names: NDArray[np.object_], reader: ImageReader, optics: OpticsGroup, diameter: float
+) -> NDArray[np.float64]:
+    """Check images of one optics group; return mean and deviation of each background, shape (n, 2)."""
+    images = reader.read([str(n) for n in names])
+    if images.shape[1:] != (optics.box, optics.box):
+        raise UserError(
+            f"{names[0]} is {images.shape[2]} x {images.shape[1]} pixels, but its optics group "
+            f"{optics.name} has {optics.box}; put images of another size into a group of their own."
+        )
+    finite = np.isfinite(images).all(axis=(1, 2))
+    if not finite.all():
+        raise UserError(f"{names[~finite][0]} holds values that are no numbers (NaN); remove this particle.")
+    varied = np.ptp(images, axis=(1, 2)) > 0
+    if not varied.all():
+        raise UserError(f"{names[~varied][0]} is empty (every pixel is the same); remove this particle.")
+    axis = np.arange(optics.box) - optics.box // 2
+    outside = np.hypot(axis[:, None], axis) > diameter / 2 / optics.pixel_size
+    if outside.sum() <= 16:
+        return np.empty((0, 2))
+    background = images[:, outside].astype(np.float64)
+    return np.stack([background.mean(axis=1), background.std(axis=1)], axis=1)
+
+
+def _unnormalised(background: list[NDArray[np.float64]]) -> str:
+    values = np.concatenate(background)
+    if len(values) == 0:
+        return ""
+    mean, deviation = values.mean(axis=0)
+    if 0.5 <= deviation <= 2 and abs(mean) <= 0.5 * deviation:
+        return ""
+    return (
+        f"The images are not normalised: their background has mean {mean:.3g} and standard deviation "
+        f"{deviation:.3g} instead of 0 and 1; extract them with normalisation."
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -311,7 +318,9 @@ def load_references(path: Path, optics: OpticsGroup) -> References:
 def _cubic(density: Map) -> Map:
     if len(set(density.data.shape)) != 1 or density.data.ndim != 3:
         shape = " x ".join(str(n) for n in density.data.shape[::-1])
-        raise UserError(f"{density.path} is {shape} voxels; a reference must be a cube: pad or crop it first.")
+        raise UserError(
+            f"{density.path} is {shape} voxels; a reference must be a cube: pad or crop it first."
+        )
     if not np.ptp(density.data) > 0:
         raise UserError(f"{density.path} is empty (every voxel is the same); choose another map.")
     return density
@@ -391,4 +400,3 @@ def check_geometry(particles: ParticleSet, diameter: float, path: Path) -> None:
                 f"The images of {path} are {edge:.4g} A wide, less than the mask diameter of {diameter:g} A; "
                 "choose a smaller --mask-diameter or extract larger boxes."
             )
-

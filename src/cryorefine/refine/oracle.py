@@ -39,7 +39,14 @@ def slice_volume(volume: Complex, matrix: Array, kx: Array, ky: Array, padding: 
 
 
 def insert_slice(
-    numerator: Complex, weight: Array, matrix: Array, kx: Array, ky: Array, padding: float, data: Complex, w: Array
+    numerator: Complex,
+    weight: Array,
+    matrix: Array,
+    kx: Array,
+    ky: Array,
+    padding: float,
+    data: Complex,
+    w: Array,
 ) -> None:
     """Spread one slice over eight neighbours each: the transpose of :func:`slice_volume`."""
     limit = numerator.shape[0] // 2

@@ -26,6 +26,18 @@ _NONE = 999.0
 _LAST_ITERATION = 999
 # Decimals of angles in degrees, offsets in A and the like in the particle table.
 _DECIMALS = 6
+# RELION 3.1.3 refuses to go on from an optimiser.star without these (found by leaving out one at a
+# time); they switch off what this refinement does not do.
+_NOT_USED_HERE: dict[str, Any] = {
+    "rlnSolventMask2Name": "None",
+    "rlnTauSpectrumName": "None",
+    "rlnMaximumCoarseImageSize": -1,
+    "rlnHighresLimitExpectation": -1.0,
+    "rlnDoSkipAlign": False,
+    "rlnHasLargeSizeIncreaseIterationsAgo": 0,
+    "rlnFixSigmaNoiseEstimates": False,
+    "rlnFixSigmaOffsetEstimates": False,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +145,7 @@ def model_blocks(
         "rlnOriginalImageSize": box,
         "rlnCurrentResolution": resolution,
         "rlnCurrentImageSize": outcome.current_size,
-        "rlnPaddingFactor": settings.padding,
+        "rlnPaddingFactor": float(settings.padding),
         "rlnIsHelix": False,
         "rlnFourierSpaceInterpolator": 1,
         "rlnMinRadiusNnInterpolation": 10,
@@ -196,8 +208,10 @@ def _shells(box: int, pixel_size: float) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "rlnSpectralIndex": index,
-            "rlnResolution": index / extent,
-            "rlnAngstromResolution": np.where(index > 0, extent / np.maximum(index, 1), _NONE),
+            "rlnResolution": np.round(index / extent, _DECIMALS),
+            "rlnAngstromResolution": np.round(
+                np.where(index > 0, extent / np.maximum(index, 1), _NONE), _DECIMALS
+            ),
         }
     )
 
@@ -280,4 +294,4 @@ def optimiser_blocks(state: State, settings: Settings, files: Mapping[str, str])
         "rlnRefsAreCtfCorrected": True,
         "rlnMaxNumberOfPooledParticles": 1,
     }
-    return {"optimiser_general": general}
+    return {"optimiser_general": general | _NOT_USED_HERE}

@@ -99,6 +99,8 @@ class ExpectationParameters:
         Share of the probability that significant samples hold.
     seed : int
         Seed of noise.
+    device : str
+        Where dense scores are computed: "cpu", "auto" or "gpu:N".
     """
 
     reference: Path
@@ -116,6 +118,7 @@ class ExpectationParameters:
     cross_correlation: bool
     fraction: float
     seed: int
+    device: str = "cpu"
 
     @property
     def shells(self) -> int:

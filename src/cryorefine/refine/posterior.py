@@ -122,7 +122,13 @@ def select_dense(scores: F32, fraction: float, single: bool) -> tuple[I32, I32, 
 
 @njit(**_COMPILE)
 def select_sparse(
-    dots: F32, norms: F32, particle: I32, orientation_prior: F32, shift_prior: F32, shifts: int, particles: int,
+    dots: F32,
+    norms: F32,
+    particle: I32,
+    orientation_prior: F32,
+    shift_prior: F32,
+    shifts: int,
+    particles: int,
     fraction: float,
 ) -> tuple[I32, I32, I32]:
     """List the significant samples of a local search.
@@ -276,3 +282,52 @@ def normalise(
     log_sum = top + np.log(total)
     largest = np.ones(particles) if single else 1 / total
     return log_sum, largest, best, used
+
+
+@njit(**_COMPILE)
+def pose_sums(
+    weights: F32,
+    particle: I32,
+    shift: I32,
+    direction: I32,
+    trial: F64,
+    centre: F64,
+    by_direction: F64,
+) -> float:
+    """Sum posterior weights by direction, and the squared lengths of the shifts.
+
+    Parameters
+    ----------
+    weights : float32, shape (entries, 4, 4)
+        Posterior weights.
+    particle, shift, direction : int32, shape (entries,)
+        Particle, block of four shifts, and direction of each entry; no directions are summed if
+        ``by_direction`` is empty.
+    trial : float64, shape (shift blocks, 4, dimensions)
+        Trial shifts in A.
+    centre : float64, shape (particles, dimensions)
+        Where the prior has its centre, relative to the start of the search, in A.
+    by_direction : float64, shape (directions,)
+        Weights by direction, added to what is there.
+
+    Returns
+    -------
+    float
+        Sum of weight * |trial - centre|^2 in A^2.
+    """
+    total = 0.0
+    for e in range(weights.shape[0]):
+        n = particle[e]
+        mass = 0.0
+        for s in range(4):
+            w = weights[e, 0, s] + weights[e, 1, s] + weights[e, 2, s] + weights[e, 3, s]
+            if w == 0:
+                continue
+            square = 0.0
+            for d in range(trial.shape[2]):
+                square += (trial[shift[e], s, d] - centre[n, d]) ** 2
+            total += w * square
+            mass += w
+        if by_direction.shape[0] > 0:
+            by_direction[direction[e]] += mass
+    return total

@@ -69,7 +69,7 @@ def prior_from_fsc(fsc: Curve, weight: F32, *, size: int, padding: float, joined
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _divide(numerator: C64, weight: F32, extra: Curve, floor: Curve, reach: float, padding: float) -> C64:
-    """numerator / max(weight + extra(shell), floor(shell)) inside a sphere of the given reach."""
+    """Numerator / max(weight + extra(shell), floor(shell)) inside a sphere of the given reach."""
     limit = numerator.shape[0] // 2
     result = np.zeros_like(numerator)
     for iz in range(2 * limit + 1):

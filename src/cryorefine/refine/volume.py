@@ -1,7 +1,7 @@
 """Between a map and its padded Fourier volume, and between Fourier volumes and their statistics.
 
 A Fourier volume holds x >= 0 only, as an array of shape (2L+1, 2L+1, L+2) with the origin at
-[L, L, 0], L = floor(padding * size / 2) + 1: just the sphere that the current image size reaches.
+[L, L, 0], L = floor(padding * (size / 2 + 1)) + 1: just the sphere that the current image size reaches.
 Values are on the scale of an image's FFT divided by box^2, so that a central slice of a map compares
 with an image directly.
 """
@@ -19,7 +19,7 @@ F32 = NDArray[np.float32]
 
 def volume_limit(size: int, padding: float) -> int:
     """L, the largest index of a Fourier volume for a current image size."""
-    return int(padding * size / 2) + 1
+    return int(padding * (size / 2 + 1)) + 1
 
 
 def empty_volume(size: int, padding: float) -> tuple[C64, F32]:
@@ -100,7 +100,9 @@ def map_from_fourier(volume: C64, box: int, padding: float, threads: int = 1) ->
     width = min(limit + 2, large // 2 + 1)
     transform[np.ix_(rows, rows, np.arange(width))] = volume[inner, inner, :width]
     transform *= np.float32(box**2)
-    padded = scipy.fft.fftshift(scipy.fft.irfftn(transform, s=(large,) * 3, workers=threads, overwrite_x=True))
+    padded = scipy.fft.fftshift(
+        scipy.fft.irfftn(transform, s=(large,) * 3, workers=threads, overwrite_x=True)
+    )
     first = large // 2 - box // 2
     cut = slice(first, first + box)
     return np.ascontiguousarray(padded[cut, cut, cut], dtype=np.float32)
@@ -159,12 +161,16 @@ def _add_rotated(
                         ky = min(jy + dy, 2 * limit)
                         g = gz * (fy if dy else 1 - fy)
                         value += g * ((1 - fx) * source[kz, ky, jx] + fx * source[kz, ky, jx + 1])
-                        total += g * ((1 - fx) * source_weight[kz, ky, jx] + fx * source_weight[kz, ky, jx + 1])
+                        total += g * (
+                            (1 - fx) * source_weight[kz, ky, jx] + fx * source_weight[kz, ky, jx + 1]
+                        )
                 numerator[iz, iy, ix] += np.conj(value) if mate else value
                 weight[iz, iy, ix] += total
 
 
-def symmetrise(numerator: C64, weight: F32, operators: NDArray[np.float64], size: int, padding: float) -> tuple[C64, F32]:
+def symmetrise(
+    numerator: C64, weight: F32, operators: NDArray[np.float64], size: int, padding: float
+) -> tuple[C64, F32]:
     """Add the copies of a Fourier volume and its weights that a point group makes.
 
     Parameters
@@ -185,7 +191,9 @@ def symmetrise(numerator: C64, weight: F32, operators: NDArray[np.float64], size
     """
     total, total_weight = numerator.copy(), weight.copy()
     for matrix in operators[1:]:
-        _add_rotated(numerator, weight, np.ascontiguousarray(matrix), padding * size / 2 + 1, total, total_weight)
+        _add_rotated(
+            numerator, weight, np.ascontiguousarray(matrix), padding * size / 2 + 1, total, total_weight
+        )
     return total, total_weight
 
 

@@ -1,0 +1,259 @@
+"""How Refine3D turns options into a refinement, and its iterations into events and files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from cryorefine.compute.array_module import array_module
+from cryorefine.compute.executor import make_executor
+from cryorefine.errors import UserError
+from cryorefine.geometry.sampling import SamplingGrid
+from cryorefine.geometry.symmetry import point_group
+from cryorefine.io.images import ImageReader
+from cryorefine.io.particles import ParticleFile
+from cryorefine.jobs.base import Curve, Event, Figures, Notice, Product, Progress, Run
+from cryorefine.jobs.command import command
+from cryorefine.jobs.refine3d import ANGULAR_STEPS, JOB, Options, Result
+from cryorefine.maps.fsc import resolution
+from cryorefine.refine.engine import ChunkDone, IterationDone, Settings, refine
+from cryorefine.refine.initial import initial_model, initial_noise
+from cryorefine.refine.loading import (
+    check_geometry,
+    check_images,
+    load_mask,
+    load_particles,
+    load_references,
+)
+from cryorefine.refine.outputs import latest_checkpoint, write_final, write_iteration
+from cryorefine.refine.parameters import ImageModel
+from cryorefine.refine.particle_set import ParticleSet
+from cryorefine.refine.schedule import Schedule
+from cryorefine.refine.state import PoseTable, State, load_state
+
+
+@dataclass(frozen=True, eq=False)
+class Session:
+    """Everything that a refinement needs, checked: ready to iterate."""
+
+    options: Options
+    file: ParticleFile
+    particles: ParticleSet
+    reader: ImageReader
+    settings: Settings
+    state: State
+
+
+def open_session(options: Options) -> Run[Session]:
+    """Read and check all input; nothing is written yet.
+
+    Yields
+    ------
+    Event
+        Progress of reading, and notices.
+
+    Raises
+    ------
+    UserError
+        If something in the input cannot be worked with.
+    """
+    assert options.particles is not None
+    assert options.output is not None
+    point_group(options.symmetry)
+    if options.relax_symmetry:
+        point_group(options.relax_symmetry)
+    array_module(options.device)
+    file, particles = load_particles(
+        options.particles, seed=options.random_seed, ctf_correction=options.ctf_correction
+    )
+    check_geometry(particles, options.mask_diameter, options.particles)
+    mask = None
+    optics = _reference_optics(particles)
+    if options.reference_mask is not None:
+        mask, notice = load_mask(options.reference_mask, particles.optics[optics])
+        if notice:
+            yield Notice(notice)
+    settings = Settings(
+        images=ImageModel(
+            mask_diameter=options.mask_diameter,
+            zero_mask=options.zero_mask,
+            ctf_correction=options.ctf_correction,
+            intact_first_peak=options.ctf_intact_first_peak,
+            phase_flipped=options.data_phase_flipped,
+            reference_ctf_corrected=options.reference_ctf_corrected,
+        ),
+        symmetry=options.symmetry,
+        relax_symmetry=options.relax_symmetry,
+        padding=float(options.padding),
+        mask=mask,
+        solvent_fsc=options.solvent_flattened_fsc,
+        first_by_correlation=not options.absolute_greyscale,
+        initial_lowpass=options.initial_lowpass,
+        finer_faster=options.finer_sampling_faster,
+        seed=options.random_seed,
+        correct_norm=True,
+        device=options.device,
+        scratch=options.output.absolute(),
+    )
+    reader = ImageReader(particles.root)
+    if options.continue_from is not None:
+        state = _resumed(options.continue_from, len(particles))
+        file = replace(file, particles=file.particles.assign(rlnRandomSubset=state.half))
+        particles = replace(particles, half=state.half)
+        yield Notice(f"Going on after iteration {state.iteration}.")
+    else:
+        yield from _checking(particles, reader, options)
+        state = yield from _first_state(options, particles, reader, settings, optics)
+    return Session(options, file, particles, reader, settings, state)
+
+
+def _reference_optics(particles: ParticleSet) -> int:
+    """First optics group that has particles: its pixels and box are those of the maps."""
+    return int(min(particles.views[v].optics for v in np.unique(particles.image_view)))
+
+
+def _checking(particles: ParticleSet, reader: ImageReader, options: Options) -> Run[None]:
+    for done, total, warning in check_images(particles, reader, options.mask_diameter):
+        yield Progress("Checking images", done, total)
+        if warning:
+            yield Notice(warning, warning=True)
+
+
+def _first_state(
+    options: Options, particles: ParticleSet, reader: ImageReader, settings: Settings, optics: int
+) -> Run[State]:
+    assert options.reference is not None
+    group = particles.optics[optics]
+    references = load_references(options.reference, group)
+    for notice in references.notices:
+        yield Notice(notice)
+    box, pixel = group.box, group.pixel_size
+    noise = initial_noise(particles, reader, settings.images, box=box, pixel_size=pixel)
+    order = _order(options.initial_angular_sampling)
+    schedule = Schedule(
+        order=order,
+        local_order=_order(options.local_search_from),
+        offset_range=options.initial_offset_range * pixel,
+        # The step on the form is the fine one, twice as fine as the coarse search.
+        offset_step=2 * options.initial_offset_step * pixel,
+        resolution=_first_shell(options.initial_lowpass, box, pixel) / (box * pixel),
+    )
+    grid = SamplingGrid(order, "C1" if schedule.is_local else options.symmetry)
+    count = len(particles)
+    models = [
+        initial_model(
+            reference,
+            noise,
+            lowpass=options.initial_lowpass,
+            pixel_size=pixel,
+            grid=grid,
+            groups=len(particles.groups),
+            particles=int(np.sum(particles.half == h + 1)),
+        )
+        for h, reference in enumerate(references.maps)
+    ]
+    table = PoseTable(
+        particles.poses,
+        particles.offsets,
+        particles.norm,
+        np.zeros(count),
+        np.zeros(count),
+        np.zeros(count, np.int64),
+    )
+    shells = box // 2 + 1
+    return State(0, pixel, (models[0], models[1]), table, particles.half, np.ones(shells), schedule)
+
+
+def _first_shell(lowpass: float, box: int, pixel: float) -> int:
+    if lowpass <= 0:
+        return box // 2
+    return min(int(np.floor(box * pixel / lowpass + 0.5)), box // 2)
+
+
+def _order(step: float) -> int:
+    """HEALPix order of the coarse grid whose fine step is nearest to a label in degrees."""
+    return int(np.argmin([abs(np.log(float(label) / step)) for label in ANGULAR_STEPS]))
+
+
+def _resumed(folder: Path, particles: int) -> State:
+    checkpoint = latest_checkpoint(folder)
+    if checkpoint is None:
+        raise UserError(
+            f"{folder} holds no whole iteration to go on from; start the refinement anew in another folder."
+        )
+    state = load_state(checkpoint)
+    if state.schedule.converged:
+        raise UserError(f"{folder} holds a refinement that has converged; there is nothing to go on with.")
+    if len(state.half) != particles:
+        raise UserError(
+            f"{checkpoint} is about {len(state.half)} particles, but the particle file now has {particles}; "
+            "restore the file or start a new job."
+        )
+    return state
+
+
+def run_session(session: Session) -> Run[Result]:
+    """Iterate until convergence, writing every whole iteration, then the final files."""
+    options, folder = session.options, session.settings.scratch
+    words = " ".join(command(JOB, options))
+    warned: set[str] = set()
+    last: IterationDone | None = None
+    about = (session.file, session.particles, session.settings, words)
+    with make_executor(options.scheduler, options.threads) as executor:
+        for step in refine(session.state, session.particles, session.reader, session.settings, executor):
+            if isinstance(step, ChunkDone):
+                yield Progress(f"Iteration {step.iteration}", step.done, step.total)
+                continue
+            last = step
+            for notice in step.notices:
+                if notice not in warned:
+                    warned.add(notice)
+                    yield Notice(notice, warning=True)
+            files = write_iteration(folder, step, *about)
+            yield from _iteration_events(step, files)
+    assert last is not None
+    files = write_final(folder, last, *about)
+    box = last.state.halves[0].reference.shape[0]
+    reached = resolution(last.state.fsc, box, last.state.pixel_size)
+    yield Product("map", files["map"], "refined map")
+    yield Notice(f"Final resolution (without masking) is: {reached:.4g} A")
+    return Result(
+        output=options.output,
+        half_maps=(files["half1"], files["half2"]),
+        map=files["map"],
+        data=files["data"],
+        model=files["model"],
+        resolution=reached,
+        iterations=last.state.iteration,
+    )
+
+
+def _iteration_events(step: IterationDone, files: dict[str, Path]) -> list[Event]:
+    state, schedule = step.state, step.state.schedule
+    box = state.halves[0].reference.shape[0]
+    frequency = np.arange(len(state.fsc)) / (box * state.pixel_size)
+    events: list[Event] = [
+        Figures(
+            {
+                "iteration": state.iteration,
+                "resolution": 1 / schedule.resolution,
+                "angular_step": schedule.fine_step,
+                "offset_step": schedule.offset_step / 2,
+                "accuracy_angle": schedule.accuracy_angle,
+                "accuracy_shift": schedule.accuracy_shift,
+                "change_angle": schedule.change_angle,
+                "change_offset": schedule.change_offset,
+                "largest_weight": schedule.mean_largest_weight,
+                "current_size": step.current_size,
+                "local_search": int(schedule.is_local),
+                "seconds": step.seconds,
+            }
+        ),
+        Curve("FSC", frequency.tolist(), {f"iteration {state.iteration}": state.fsc.tolist()}),
+    ]
+    events += [
+        Product("half_map", files[f"half{h}"], f"half {h}, iteration {state.iteration}") for h in (1, 2)
+    ]
+    return events
