@@ -89,7 +89,7 @@ class CurvePlot(QWidget):
             self.plot.setYRange(-0.1, 1.1, padding=0)
             self.legend.setOffset((8, -44))  # good curves leave the lower left free
             self.threshold = pg.InfiniteLine(FSC_THRESHOLD, angle=0, label="0.143")
-            self.threshold.label.setPosition(0.97)
+            self.threshold.label.setPosition(0.6)
             self.plot.addItem(self.threshold)
         elif self.guinier:
             self.plot.setLabel("left", "ln amplitude")
@@ -112,8 +112,8 @@ class CurvePlot(QWidget):
                 self.plot.removeItem(item)
             self._items = {}
             for number, label in enumerate(curve.values):
-                # The first curve is the one that counts: broader, and over the others.
-                pen = pg.mkPen(COLORS[number % len(COLORS)], width=2 if number else 3)
+                # The first FSC is the one that counts: broader, and over the others.
+                pen = pg.mkPen(COLORS[number % len(COLORS)], width=3 if self.is_fsc and not number else 2)
                 self._items[label] = self.plot.plot(name=label, pen=pen)
                 self._items[label].setZValue(-number)
         for label, values in curve.values.items():

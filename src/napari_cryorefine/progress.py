@@ -10,7 +10,17 @@ from typing import Any
 
 from cryorefine.jobs.base import Figures, Progress
 
-UNITS = {"resolution": "Å", "b_factor": "Å²", "pixel_size": "Å/px"}
+UNITS = {
+    "resolution": "Å",
+    "b_factor": "Å²",
+    "pixel_size": "Å/px",
+    "angular_step": "°",
+    "accuracy_angle": "°",
+    "change_angle": "°",
+    "offset_step": "Å",
+    "accuracy_shift": "Å",
+    "change_shift": "Å",
+}
 
 
 class Stopwatch:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from napari_cryorefine._compat import watch_current_viewer
-from napari_cryorefine.layers import STACKS, LayerData, map_layer, particles_layer, stack_layer
+from napari_cryorefine.layer_data import STACKS, LayerData, map_layer, particles_layer, stack_layer
 
 Reader = Callable[[str | Sequence[str]], list[LayerData]]
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from cryorefine.errors import UserError
 from cryorefine.jobs.base import Curve, Event, Product
 from napari_cryorefine.curves import postprocess_curves, refinement_curves
-from napari_cryorefine.layers import STACKS, add_half_maps, add_map, add_mask, add_stack
+from napari_cryorefine.layer_data import STACKS
+from napari_cryorefine.layers import add_half_maps, add_map, add_mask, add_stack
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel

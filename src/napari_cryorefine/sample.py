@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from napari_cryorefine._compat import watch_current_viewer
-from napari_cryorefine.layers import LayerData, map_layer, stack_layer
+from napari_cryorefine.layer_data import LayerData, map_layer, stack_layer
 
 LOWPASS = 50.0
 

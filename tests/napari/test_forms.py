@@ -55,8 +55,8 @@ def test_every_number_comes_back_with_all_its_digits(form_of, job, number):
         low = float("-inf") if what.minimum is None else what.minimum
         high = float("inf") if what.maximum is None else what.maximum
         if kind is float and not what.choices and low <= number <= high:
-            form.boxes[name].set(number)
-            assert form.boxes[name].get() == number
+            form.page.boxes[name].set(number)
+            assert form.page.boxes[name].get() == number
             tried += 1
     assert tried or job == "refine3d"
 
@@ -67,8 +67,8 @@ def test_the_defaults_of_the_form_are_those_of_the_job(form_of, job):
     form = form_of(job)
     for name, (field, _) in describe(module.Options).items():
         if field.default is not dataclasses.MISSING and name != "output":
-            assert form.boxes[name].get() == field.default or (
-                field.default == "" and not form.boxes[name].get()
+            assert form.page.boxes[name].get() == field.default or (
+                field.default == "" and not form.page.boxes[name].get()
             )
 
 
@@ -77,9 +77,9 @@ def test_a_number_that_may_be_left_out_stays_out(form_of, job):
     form = form_of(job)
     for name, (kind, optional) in value_types(load(job).Options).items():
         if optional and kind in (int, float):
-            form.boxes[name].set(1.08254 if kind is float else 3)
-            form.boxes[name].set(None)
-            assert form.boxes[name].get() is None
+            form.page.boxes[name].set(1.08254 if kind is float else 3)
+            form.page.boxes[name].set(None)
+            assert form.page.boxes[name].get() is None
 
 
 @pytest.mark.parametrize("job", JOBS)
@@ -87,24 +87,24 @@ def test_every_option_has_its_box_with_help_and_label(form_of, job):
     form = form_of(job)
     labels = {label.text() for label in form.findChildren(QLabel)}
     for name, (_, what) in describe(load(job).Options).items():
-        assert form.boxes[name].toolTip() == what.help
+        assert form.page.boxes[name].toolTip() == what.help
         assert any(what.label.startswith(text) for text in labels if text)
 
 
 def test_numbers_typed_like_a_person_types_them(form_of, qtbot):
     form = form_of("postprocess")
-    box = form.boxes["bfactor"]
+    box = form.page.boxes["bfactor"]
     assert isinstance(box, OptionalNumberBox)
     qtbot.keyClicks(box, "-80.5")
     assert box.get() == -80.5
-    spin = form.boxes["autob_lowest_resolution"]
+    spin = form.page.boxes["autob_lowest_resolution"]
     spin.lineEdit().selectAll()
     qtbot.keyClicks(spin.lineEdit(), "1.25e1")
     assert spin.get() == 12.5
 
 
 def test_an_arrow_makes_no_dust(form_of):
-    box = form_of("mask-create").boxes["threshold"]
+    box = form_of("mask-create").page.boxes["threshold"]
     box.set(0.143)
     box.stepBy(1)
     assert box.get() == 0.144
@@ -114,7 +114,7 @@ def test_the_wheel_over_a_box_scrolls_the_form_and_changes_nothing(form_of, qtbo
     from qtpy.QtCore import QPoint, QPointF
     from qtpy.QtGui import QWheelEvent
 
-    box = form_of("mask-create").boxes["lowpass"]
+    box = form_of("mask-create").page.boxes["lowpass"]
     event = QWheelEvent(
         QPointF(5, 5),
         QPointF(5, 5),
@@ -132,8 +132,8 @@ def test_the_wheel_over_a_box_scrolls_the_form_and_changes_nothing(form_of, qtbo
 
 def test_a_text_that_is_no_number_is_told_by_its_label(form_of, messages):
     form = form_of("postprocess")
-    form.boxes["half_map"].set("a_half1.mrc")
-    form.boxes["bfactor"].setText("about -80")
+    form.page.boxes["half_map"].set("a_half1.mrc")
+    form.page.boxes["bfactor"].setText("about -80")
     form.run()
     kind, sentence = messages[-1]
     assert kind == "error"
@@ -148,7 +148,7 @@ def test_an_empty_box_that_must_be_filled_is_named(form_of, messages):
 
 def test_a_missing_file_is_told_in_a_sentence_by_its_label(form_of, messages):
     form = form_of("mask-create")
-    form.boxes["input"].set("nowhere.mrc")
+    form.page.boxes["input"].set("nowhere.mrc")
     form.run()
     assert len(messages) == 1
     assert "'Input 3D map' nowhere.mrc does not exist" in messages[0][1]
@@ -162,11 +162,11 @@ def test_a_mask_is_made_and_shown_as_a_person_would(form_of, viewer, map_file, q
     add_map(viewer, map_file)
     form = form_of("mask-create", viewer)
     # Take the map from the layer that shows it.
-    form.boxes["input"].layer_menu.aboutToShow.emit()
-    form.boxes["input"].layer_menu.actions()[0].trigger()
-    assert form.boxes["input"].get() == Path("blob.mrc")
-    form.boxes["threshold"].set(0.3)
-    assert form.boxes["output"].get() == Path("MaskCreate/job001")
+    form.page.boxes["input"].layer_menu.aboutToShow.emit()
+    form.page.boxes["input"].layer_menu.actions()[0].trigger()
+    assert form.page.boxes["input"].get() == Path("blob.mrc")
+    form.page.boxes["threshold"].set(0.3)
+    assert form.page.boxes["output"].get() == Path("MaskCreate/job001")
     qtbot.mouseClick(form.run_button, Qt.MouseButton.LeftButton)
     assert form.is_running
     assert not form.run_button.isEnabled()
@@ -176,12 +176,12 @@ def test_a_mask_is_made_and_shown_as_a_person_would(form_of, viewer, map_file, q
     assert viewer.layers["mask"].data.max() == 1
     assert form.run_button.isEnabled()
     # The next run goes into the next folder.
-    assert form.boxes["output"].get() == Path("MaskCreate/job002")
+    assert form.page.boxes["output"].get() == Path("MaskCreate/job002")
 
 
 def test_a_map_is_sharpened_and_its_curves_are_drawn(form_of, viewer, half_maps, qtbot):
     form = form_of("postprocess", viewer)
-    form.fill({"half_map": half_maps[1], "auto_bfactor": False, "bfactor": -50.0})
+    form.page.fill({"half_map": half_maps[1], "auto_bfactor": False, "bfactor": -50.0})
     form.run()
     qtbot.waitUntil(lambda: not form.is_running, timeout=SECONDS)
     assert "Done" in form.status.text(), form.status.text()
@@ -194,7 +194,7 @@ def test_a_map_is_sharpened_and_its_curves_are_drawn(form_of, viewer, half_maps,
 
 def test_a_rescaled_map_appears_with_its_new_pixel_size(form_of, viewer, map_file, qtbot):
     form = form_of("image-handler", viewer)
-    form.fill({"input": map_file, "output": Path("small.mrc"), "rescale_pixel_size": 5.0})
+    form.page.fill({"input": map_file, "output": Path("small.mrc"), "rescale_pixel_size": 5.0})
     form.run()
     qtbot.waitUntil(lambda: not form.is_running, timeout=SECONDS)
     assert "Done" in form.status.text(), form.status.text()
@@ -259,7 +259,7 @@ def test_a_defect_in_a_job_folder_names_the_log(form_of, messages, map_file, qtb
 
     monkeypatch.setattr(mrc, "write_map", broken)
     form = form_of("mask-create")
-    form.fill({"input": map_file, "threshold": 0.3})
+    form.page.fill({"input": map_file, "threshold": 0.3})
     form.run()
     qtbot.waitUntil(lambda: not form.is_running, timeout=SECONDS)
     assert "no disk" in messages[-1][1]
@@ -271,7 +271,7 @@ def test_a_dropped_file_becomes_its_path(form_of, map_file):
     from qtpy.QtCore import QMimeData, QPointF, QUrl
     from qtpy.QtGui import QDropEvent
 
-    box = form_of("mask-create").boxes["input"]
+    box = form_of("mask-create").page.boxes["input"]
     files = QMimeData()
     files.setUrls([QUrl.fromLocalFile(str(map_file))])
     event = QDropEvent(
@@ -289,7 +289,40 @@ def test_going_on_stays_in_its_folder_unless_another_is_named(form_of, project):
     folder = project / "Refine3D" / "job001"
     folder.mkdir(parents=True)
     form = form_of("refine3d")
-    form.boxes["continue_from"].set(folder)
-    assert form.options().output is None
-    form.boxes["output"].set("Refine3D/elsewhere")
-    assert form.options().output == Path("Refine3D/elsewhere")
+    form.page.boxes["continue_from"].set(folder)
+    assert form.page.options().output is None
+    form.page.boxes["output"].set("Refine3D/elsewhere")
+    assert form.page.options().output == Path("Refine3D/elsewhere")
+
+
+def test_a_job_file_of_relion_fills_the_form(form_of, shared):
+    files = shared / "data/star_files/16_himena_relion5_job_stars"
+    job = next(path for path in sorted(files.rglob("job.star")) if "relion.postprocess" in path.read_text())
+    form = form_of("postprocess")
+    form.load(job)
+    assert form.status.text().startswith("Loaded"), form.status.text()
+    assert "half1" in form.page.boxes["half_map"].get().name
+    # What was refined goes into a new folder, not into that of the file.
+    assert form.page.boxes["output"].get() == Path("PostProcess/job001")
+
+
+def test_a_job_file_of_another_job_is_refused(form_of, messages, map_file, qtbot):
+    form = form_of("mask-create")
+    form.page.fill({"input": map_file, "threshold": 0.3})
+    form.run()
+    qtbot.waitUntil(lambda: not form.is_running, timeout=SECONDS)
+    form_of("postprocess").load(Path("MaskCreate/job001/job.star"))
+    assert messages[-1][0] == "error"
+    assert "mask-create" in messages[-1][1]
+
+
+def test_a_job_can_be_repeated_from_its_own_file(form_of, map_file, qtbot):
+    form = form_of("mask-create")
+    form.page.fill({"input": map_file, "threshold": 0.31234567, "extend": -1.0})
+    form.run()
+    qtbot.waitUntil(lambda: not form.is_running, timeout=SECONDS)
+    again = form_of("mask-create")
+    again.load(Path("MaskCreate/job001/job.star"))
+    assert again.page.boxes["threshold"].get() == 0.31234567
+    assert again.page.boxes["extend"].get() == -1.0
+    assert again.page.boxes["output"].get() == Path("MaskCreate/job002")

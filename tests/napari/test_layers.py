@@ -9,7 +9,7 @@ import pytest
 from cryorefine.errors import UserError
 from cryorefine.io.mrc import Map
 from cryorefine.io.particles import ParticleFile
-from napari_cryorefine import layers
+from napari_cryorefine import layer_data, layers
 from napari_cryorefine._compat import camera_of, is_true_hand
 
 
@@ -50,7 +50,7 @@ def test_a_map_has_the_size_that_its_pixels_say(model, map_file):
 
 
 def test_the_first_level_encloses_the_particle_and_no_solvent(blob):
-    (low, high), level = layers.display_range(blob)
+    (low, high), level = layer_data.display_range(blob)
     particle = blob > 0.5
     assert low < level < high
     assert (blob[particle] > level).all()
@@ -88,7 +88,7 @@ def test_a_map_of_the_same_role_takes_the_place_of_the_last_one(model, blob):
     assert len(model.layers) == 1
     np.testing.assert_array_equal(first.data, 2 * blob)
     # The new map is twice as bright: the level follows, as nobody has touched it.
-    assert first.iso_threshold == pytest.approx(layers.display_range(2 * blob)[1], rel=1e-4)
+    assert first.iso_threshold == pytest.approx(layer_data.display_range(2 * blob)[1], rel=1e-4)
 
 
 def test_the_persons_own_contrast_and_level_survive_the_next_iteration(model, blob):
@@ -126,7 +126,7 @@ def test_half_maps_of_the_next_iteration_stay_linked(model, half_maps):
 
 def test_the_outline_of_a_mask_tells_core_from_soft_edge():
     mask = np.array([[[0.0, 1e-4, 0.5, 1.0, 1.0]]], np.float32)
-    assert layers.mask_regions(mask).tolist() == [[[0, 2, 2, 1, 1]]]
+    assert layer_data.mask_regions(mask).tolist() == [[[0, 2, 2, 1, 1]]]
 
 
 def test_slices_show_the_outline_and_3d_the_body(model, blob):
@@ -185,4 +185,4 @@ def test_particles_in_a_tomogram_keep_their_depth(model):
 
 def test_particles_without_coordinates_are_refused_in_a_sentence():
     with pytest.raises(UserError, match=r"particles.star .*rlnCoordinateX.*\.mrcs"):
-        layers.particles_layer(particle_file())
+        layer_data.particles_layer(particle_file())

@@ -1,0 +1,131 @@
+"""Pictures for the README and the manual, from real results: run ``make demo`` first.
+
+Each is taken from a napari window as it stands on the screen, or on a virtual one where there is
+none (Debian package xvfb).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import napari
+
+ROOT = Path(__file__).resolve().parents[1]
+PICTURES = ROOT / "docs" / "pictures"
+FORMS = {
+    "Rescale map": ("form_rescale_map.png", ""),
+    "Refine3D": ("form_refine3d.png", "Refine3D/job001"),
+    "MaskCreate": ("form_mask_create.png", "MaskCreate/job002"),
+    "PostProcess": ("form_postprocess.png", "PostProcess/job003"),
+}
+"""Name of each form, its picture and the job that fills it."""
+VIEW = (12.0, 35.0, 8.0)
+"""A view in which the four subunits of beta-galactosidase are seen, in degrees."""
+
+
+def settle(seconds: float = 1.0) -> None:
+    """Let Qt draw what has been asked of it."""
+    from qtpy.QtWidgets import QApplication
+
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        QApplication.processEvents()
+        time.sleep(0.01)
+
+
+def forms(project: Path) -> None:
+    """Picture each form, filled as for the demo, as high as its boxes need."""
+    import napari
+    from qtpy.QtWidgets import QScrollArea
+
+    viewer = napari.Viewer()
+    for name, (file, job) in FORMS.items():
+        dock, form = viewer.window.add_plugin_dock_widget("napari-cryorefine", name)
+        if (job_file := project / job / "job.star").is_file():
+            form.load(job_file)
+            form.status.clear()
+        height = form.findChild(QScrollArea).widget().sizeHint().height()
+        viewer.window.resize(1500, height + 260)
+        settle()
+        form.grab().save(str(PICTURES / file))
+        viewer.window.remove_dock_widget(dock)
+    viewer.close()
+
+
+def mask(project: Path) -> None:
+    """Picture the mask over the refined map, in a section and in 3D."""
+    import napari
+    from napari_cryorefine import open_results
+
+    viewer = napari.Viewer()
+    viewer.window.resize(1300, 900)
+    open_results(viewer, project / "Refine3D/job001")
+    open_results(viewer, project / "MaskCreate/job002")
+    viewer.window.remove_dock_widget("all")
+    viewer.layers.selection = [viewer.layers["run_class001"]]
+    settle()
+    viewer.screenshot(str(PICTURES / "mask_section.png"), canvas_only=False, flash=False)
+    show_solid(viewer)
+    viewer.screenshot(str(PICTURES / "mask_3d.png"), canvas_only=False, flash=False)
+    viewer.close()
+
+
+def sharpened(project: Path) -> None:
+    """Picture the sharpened map with its FSC and Guinier plots: the end of the way, and the README."""
+    import napari
+    from napari_cryorefine import open_results
+
+    viewer = napari.Viewer()
+    viewer.window.resize(1500, 1000)
+    for job in ("Refine3D/job001", "MaskCreate/job002", "PostProcess/job003"):
+        open_results(viewer, project / job)
+    _, form = viewer.window.add_plugin_dock_widget("napari-cryorefine", "PostProcess")
+    form.load(project / "PostProcess/job003/job.star")
+    form.status.clear()
+    viewer.layers.selection = [viewer.layers["postprocess_masked"]]
+    show_solid(viewer)
+    viewer.screenshot(str(PICTURES / "sharpened.png"), canvas_only=False, flash=False)
+    viewer.close()
+
+
+def show_solid(viewer: napari.Viewer) -> None:
+    """Turn to 3D and draw isosurfaces, also where OpenGL is slow."""
+    from napari.layers import Image
+
+    viewer.dims.ndisplay = 3
+    settle()  # before a frame takes seconds
+    for layer in viewer.layers:
+        if isinstance(layer, Image) and layer.visible:
+            layer.rendering = "iso"
+    viewer.reset_view()
+    viewer.scene.camera.angles = VIEW
+    viewer.scene.camera.zoom *= 1.1
+
+
+def main(project: Path) -> None:
+    """Take all pictures of a finished demo project."""
+    if not (project / "PostProcess/job003/postprocess.star").is_file():
+        sys.exit(f"{project} holds no finished demo; run make demo first.")
+    if sys.platform.startswith("linux") and not (
+        os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    ):
+        if shutil.which("xvfb-run") is None:
+            sys.exit("There is no display; install xvfb (apt-get install xvfb xauth).")
+        os.execvp("xvfb-run", ["xvfb-run", "-a", "-s", "-screen 0 1600x1500x24", sys.executable, *sys.argv])
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    project = project.resolve()
+    os.chdir(project)
+    forms(project)
+    mask(project)
+    sharpened(project)
+    print(f"The pictures are in {PICTURES}.")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "demo")

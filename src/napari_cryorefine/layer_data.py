@@ -1,0 +1,196 @@
+"""Maps, stacks and particles as the data, keywords and type of napari layers.
+
+Every layer has its axes named z, y, x (with the number of the image, micrograph or tomogram before
+them where there are several), angstroms as units, and in its metadata the ``path`` it came from.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_cryorefine._compat import draws_in_software
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from cryorefine.io.mrc import Map
+    from cryorefine.io.particles import ParticleFile
+
+LayerData = tuple[Any, dict[str, Any], str]
+
+STACKS = {".mrcs": "image", ".st": "tilt"}
+"""Files that hold images rather than a volume, and what their first axis counts."""
+AXES = ("z", "y", "x")
+UNITS = ("angstrom", "angstrom", "angstrom")
+MASK_COLOR = "#3ad6c5"
+SOFT_EDGE_COLOR = "#f5a623"
+
+
+def display_range(data: NDArray[np.float32]) -> tuple[tuple[float, float], float]:
+    """Return the contrast limits and the isosurface level that suit a map at first sight.
+
+    Solvent is near the mean of a map and the particle is the few per cent of voxels far above it:
+    the level is three standard deviations above the mean, which encloses 2 to 5 % of the box.
+
+    Parameters
+    ----------
+    data : ndarray, shape (z, y, x)
+        The map; large ones are sampled.
+
+    Returns
+    -------
+    contrast_limits : tuple of float
+        From the mean, so that solvent is dark, to the brightest 0.1 % of voxels.
+    level : float
+        Level of the isosurface, in the map's own units.
+    """
+    step = tuple(slice(None, None, max(1, size // 128)) for size in data.shape)
+    sample = np.asarray(data[step], dtype=np.float32)
+    mean, deviation = float(sample.mean()), float(sample.std())
+    low, high = mean, float(np.percentile(sample, 99.9))
+    if high <= low:
+        high = low + (deviation or 1.0)
+    return (low, high), mean + 3 * deviation
+
+
+def map_layer(source: Map, *, name: str = "") -> LayerData:
+    """Return a map as the data, keywords and type of an image layer.
+
+    Parameters
+    ----------
+    source : Map
+        Array of shape (z, y, x), or (y, x) for a micrograph, with its pixel size in A.
+    name : str
+        Name of the layer; the file's name without its ending by default.
+    """
+    data = source.data
+    limits, level = display_range(data)
+    keywords = layer_keywords(source.path, source.pixel_size, name=name, kind="map", ndim=data.ndim)
+    keywords |= {"contrast_limits": limits, "colormap": "gray"}
+    if data.ndim == 3:
+        keywords |= {"rendering": "mip" if draws_in_software() else "iso", "iso_threshold": level}
+    keywords["metadata"]["display_range"] = (limits, level)
+    return data, keywords, "image"
+
+
+def stack_layer(source: Map, *, name: str = "", axis: str = "image") -> LayerData:
+    """Return a stack of images as an image layer of shape (images, 1, y, x).
+
+    The z axis of one voxel keeps the number of an image apart from the depth of the maps that are
+    shown in the same viewer.
+
+    Parameters
+    ----------
+    source : Map
+        Array of shape (images, y, x) with its pixel size in A.
+    name : str
+        Name of the layer; the file's name without its ending by default.
+    axis : str
+        What the first axis counts.
+    """
+    data = source.data[:, None]
+    sample = np.asarray(data[:: max(1, len(data) // 32)], dtype=np.float32)
+    mean, deviation = float(sample.mean()), float(sample.std()) or 1.0
+    keywords = layer_keywords(source.path, source.pixel_size, name=name, kind="stack", axis=axis)
+    keywords |= {"contrast_limits": (mean - 3 * deviation, mean + 3 * deviation), "rendering": "mip"}
+    return data, keywords, "image"
+
+
+def particles_layer(source: ParticleFile, *, name: str = "") -> LayerData:
+    """Return particles where they lie on their micrographs, as a points layer.
+
+    Points are (micrograph, 0, y, x), or (tomogram, z, y, x) where the particles have a depth. All
+    columns of the particle table are features; ``rlnDefocusU`` colours the points if it is there.
+
+    Parameters
+    ----------
+    source : ParticleFile
+        Particles with the columns rlnCoordinateX and rlnCoordinateY.
+    name : str
+        Name of the layer; the file's name without its ending by default.
+
+    Raises
+    ------
+    UserError
+        If the particles have no coordinates.
+    """
+    from cryorefine.errors import UserError
+    from cryorefine.io.particles import column
+
+    table = source.particles.reset_index(drop=True)
+    if not {"rlnCoordinateX", "rlnCoordinateY"} <= set(table.columns):
+        raise UserError(
+            f"{source.path} says nothing about where its particles lie (rlnCoordinateX and "
+            "rlnCoordinateY); open their image stacks (.mrcs) instead."
+        )
+    places, place = _places(source)
+    depth = "rlnCoordinateZ" in table
+    coordinates = np.zeros((len(table), 4))
+    coordinates[:, 0] = place
+    for axis, label in ((1, "rlnCoordinateZ"), (2, "rlnCoordinateY"), (3, "rlnCoordinateX")):
+        if label in table:
+            coordinates[:, axis] = table[label].to_numpy(dtype=np.float64)
+    pixel = np.ones(1)
+    for label in (
+        "rlnMicrographOriginalPixelSize",
+        "rlnMicrographPixelSize",
+        "rlnTomoTiltSeriesPixelSize",
+        "rlnImagePixelSize",
+    ):
+        pixel = column(source, label, 0.0)
+        if (pixel > 0).all():
+            break
+    coordinates[:, 1:] *= np.where(pixel > 0, pixel, 1.0)[:, None]
+
+    keywords = layer_keywords(
+        source.path, 1.0, name=name, kind="particles", axis="tomogram" if depth else "micrograph"
+    )
+    keywords["metadata"] |= {"places": places}
+    keywords |= {"features": table, "size": 100.0, "border_width": 0.08, "symbol": "ring"}
+    if "rlnDefocusU" in table:
+        keywords |= {
+            "face_color": "rlnDefocusU",
+            "border_color": "rlnDefocusU",
+            "face_colormap": "viridis",
+            "border_colormap": "viridis",
+        }
+    else:
+        keywords |= {"face_color": MASK_COLOR, "border_color": MASK_COLOR}
+    return coordinates, keywords, "points"
+
+
+def mask_regions(mask: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return 1 in the core of a mask (value 1), 2 in its soft edge, 0 outside; shape (z, y, x)."""
+    regions = np.zeros(mask.shape, np.uint8)
+    regions[mask > 0] = 2
+    regions[mask >= 1 - 1e-5] = 1
+    return regions
+
+
+def layer_keywords(
+    path: Path | None, pixel_size: float, *, name: str, kind: str, ndim: int = 3, axis: str = ""
+) -> dict[str, Any]:
+    """Return name, scale, units, axis labels and metadata, the same for every layer of ours."""
+    axes, units, scale = AXES[-ndim:], UNITS[-ndim:], (pixel_size,) * ndim
+    if axis:
+        axes, units, scale = (axis, *axes), ("pixel", *units), (1.0, *scale)
+    return {
+        "name": name or (Path(path).stem if path else kind),
+        "scale": scale,
+        "units": units,
+        "axis_labels": axes,
+        "metadata": {"path": str(path) if path else "", "pixel_size": pixel_size, "cryorefine": kind},
+    }
+
+
+def _places(source: ParticleFile) -> tuple[list[str], NDArray[np.int64]]:
+    """Names of the micrographs or tomograms, and for each particle the number of its own."""
+    table = source.particles
+    label = next((name for name in ("rlnTomoName", "rlnMicrographName") if name in table), None)
+    if label is None:
+        return [""], np.zeros(len(table), np.int64)
+    names, numbers = np.unique(table[label].astype(str).to_numpy(dtype=object), return_inverse=True)
+    return [str(name) for name in names], numbers
