@@ -1,0 +1,1 @@
+"""Where work runs: the array module, and executors of chunks."""

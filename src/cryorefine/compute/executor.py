@@ -24,9 +24,13 @@ class Executor(Protocol):
     def run(self, function: Callable[..., ResultT], tasks: Sequence[tuple[Any, ...]]) -> Iterator[ResultT]:
         """Yield ``function(*task)`` for each task, in order."""
 
-    def __enter__(self) -> Executor: ...
+    def __enter__(self) -> Executor:
+        """Take what is needed to work."""
 
-    def __exit__(self, *error: object) -> None: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Give it back."""
 
 
 class LocalExecutor:
@@ -84,15 +88,17 @@ class DaskExecutor:
         self.address = address
 
     def __enter__(self) -> DaskExecutor:
-        from distributed import Client
+        import distributed
 
+        connect: Any = distributed.Client
         try:
-            self._client = Client(self.address, timeout=10)
+            self._client = connect(self.address, timeout=10)
             if not self._client.scheduler_info()["workers"]:
                 self._client.wait_for_workers(1, timeout=30)
         except (OSError, TimeoutError) as error:
             raise UserError(
-                f"No Dask scheduler with workers answers at {self.address}; start one, or leave --scheduler out."
+                f"No Dask scheduler with workers answers at {self.address}; start one, or leave "
+                "--scheduler out."
             ) from error
         return self
 

@@ -348,6 +348,7 @@ def run(options: Options) -> Run[Result]:
 
 def _save_options(options: Options) -> None:
     """Keep every option for a continuation, which must not guess any of them."""
+    assert options.output is not None
     from cryorefine.io.files import write_whole
 
     values = {f.name: getattr(options, f.name) for f in dataclasses.fields(options)}
@@ -357,14 +358,15 @@ def _save_options(options: Options) -> None:
 
 
 def _continued(options: Options) -> Options:
-    """Options of the refinement that is continued, with what may be changed on the way."""
+    """Return the options of the refinement that goes on, with what may be changed on the way."""
+    assert options.continue_from is not None
     path = options.continue_from / OPTIONS_FILE
     try:
         saved = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{options.continue_from} holds no refinement that can go on ({path.name} is missing or damaged); "
-            "start it anew with --particles and --reference."
+            f"{options.continue_from} holds no refinement that can go on ({path.name} is missing or "
+            "damaged); start it anew with --particles and --reference."
         ) from error
     changes: dict[str, Any] = {"output": options.output, "continue_from": options.continue_from}
     for field in dataclasses.fields(options):

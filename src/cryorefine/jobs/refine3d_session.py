@@ -20,16 +20,11 @@ from cryorefine.jobs.refine3d import ANGULAR_STEPS, JOB, Options, Result
 from cryorefine.maps.fsc import resolution
 from cryorefine.refine.engine import ChunkDone, IterationDone, Settings, refine
 from cryorefine.refine.initial import initial_model, initial_noise
-from cryorefine.refine.loading import (
-    check_geometry,
-    check_images,
-    load_mask,
-    load_particles,
-    load_references,
-)
+from cryorefine.refine.loading import check_geometry, check_images, load_particles
 from cryorefine.refine.outputs import latest_checkpoint, write_final, write_iteration
 from cryorefine.refine.parameters import ImageModel
 from cryorefine.refine.particle_set import ParticleSet
+from cryorefine.refine.references import load_mask, load_references
 from cryorefine.refine.schedule import Schedule
 from cryorefine.refine.state import PoseTable, State, load_state
 
@@ -197,6 +192,7 @@ def _resumed(folder: Path, particles: int) -> State:
 def run_session(session: Session) -> Run[Result]:
     """Iterate until convergence, writing every whole iteration, then the final files."""
     options, folder = session.options, session.settings.scratch
+    assert options.output is not None
     words = " ".join(command(JOB, options))
     warned: set[str] = set()
     last: IterationDone | None = None

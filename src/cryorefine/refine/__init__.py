@@ -1,0 +1,1 @@
+"""Refinement: expectation and maximisation, their schedule, and the files of an iteration."""

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryorefine.geometry.euler import angles, matrices
-from cryorefine.refine.expectation import effective_rotation, slices, within_reach
 from cryorefine.refine.half_plane import half_plane, shift_phases
 from cryorefine.refine.images import contrast_transfer, image_size, remap
 from cryorefine.refine.parameters import ExpectationParameters
 from cryorefine.refine.particle_set import ParticleSet
+from cryorefine.refine.slicing import effective_rotation, slices, within_reach
 from cryorefine.refine.volume import C64
 
 F64 = NDArray[np.float64]
@@ -79,12 +79,15 @@ def _differences(
         optics = particles.optics[view.optics]
         size = image_size(optics, parameters.current_size, parameters.box, parameters.pixel_size)
         scale = remap(optics, parameters.box, parameters.pixel_size)
-        rotation = effective_rotation(view, particles, parameters)
+        rotation = effective_rotation(view, optics, parameters.box, parameters.pixel_size)
         plane = within_reach(
             half_plane(optics.box, size, scale), rotation, parameters.current_size, parameters.padding
         )
         re, im = slices(volume, rotation @ poses, plane, parameters.padding)
-        model = contrast_transfer(plane, optics, particles.ctf.take([i]), parameters.images)[0] * scale**2
+        model = (
+            contrast_transfer(plane, optics, particles.ctf.take(np.array([i])), parameters.images)[0]
+            * scale**2
+        )
         if optics.ctf_premultiplied and parameters.images.ctf_correction:
             model = model**2
         model = model * parameters.scale[particles.group[n]]

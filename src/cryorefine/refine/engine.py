@@ -6,6 +6,7 @@ import time
 from collections.abc import Generator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ from cryorefine.geometry.translations import (
 )
 from cryorefine.io.files import write_whole
 from cryorefine.io.images import ImageReader
+from cryorefine.maps.fsc import GOLD_STANDARD, first_shell_below
 from cryorefine.refine import schedule as rules
 from cryorefine.refine.accuracy import estimate_accuracies
 from cryorefine.refine.expectation import ParticleResults
@@ -35,6 +37,7 @@ from cryorefine.refine.work import reference_volume, run_chunk
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
+ScalarT = TypeVar("ScalarT", bound=np.generic)
 
 CHUNK = 128
 PARTICLES_FOR_ACCURACY = 100
@@ -215,11 +218,15 @@ def iterate(
     found: list[tuple[I64, ParticleResults]] = []
     tasks = [(current.take(piece), reader, plan[h]) for h, piece in order]
     yield ChunkDone(iteration, 0, len(tasks))
-    for k, ((h, piece), result) in enumerate(zip(order, executor.run(run_chunk, tasks), strict=True)):
-        sums[h].add(result.sums)
-        found.append((piece, result.particles))
+    for k, ((h, piece), done) in enumerate(zip(order, executor.run(run_chunk, tasks), strict=True)):
+        sums[h].add(done.sums)
+        found.append((piece, done.particles))
         yield ChunkDone(iteration, k + 1, len(tasks))
     table = _collect(state.table, found)
+
+    def by_half(values: NDArray[ScalarT]) -> tuple[NDArray[ScalarT], NDArray[ScalarT]]:
+        return values[members[0]], values[members[1]]
+
     options = MaximisationOptions(
         size=size,
         box=box,
@@ -240,12 +247,12 @@ def iterate(
         sums,
         state.halves,
         options,
-        group=_split(particles.group, members),
-        norms=_split(table.norm, members),
-        weights=_split(table.largest_weight, members),
-        likelihoods=_split(table.log_likelihood, members),
+        group=by_half(particles.group),
+        norms=by_half(table.norm),
+        weights=by_half(table.largest_weight),
+        likelihoods=by_half(table.log_likelihood),
     )
-    schedule, notices = _after(schedule, state, result, table, settings, size, box, first, iteration)
+    schedule, notices = _after(schedule, state, result, table, settings, size)
     new = State(iteration, pixel, result.halves, table, state.half, result.fsc, schedule)
     for path in references:
         path.unlink(missing_ok=True)
@@ -301,12 +308,6 @@ def _pieces(members: I64, poses: F64) -> list[I64]:
     return [piece for piece in np.array_split(members[order], count) if len(piece)]
 
 
-def _split(
-    values: NDArray[np.generic], members: list[I64]
-) -> tuple[NDArray[np.generic], NDArray[np.generic]]:
-    return values[members[0]], values[members[1]]
-
-
 def _collect(old: PoseTable, found: list[tuple[I64, ParticleResults]]) -> PoseTable:
     columns = {
         name: getattr(old, name).copy()
@@ -325,15 +326,13 @@ def _after(
     table: PoseTable,
     settings: Settings,
     size: int,
-    box: int,
-    first: bool,
-    iteration: int,
 ) -> tuple[Schedule, tuple[str, ...]]:
     """Note resolution, changes and limits of the iteration that has just been done."""
     fsc = result.fsc
+    edge = 2 * (len(fsc) - 1) * before.pixel_size
     notices: list[str] = []
     half = _first_below(fsc, 0.5)
-    gold = _first_below(fsc, 0.143)
+    gold = _first_below(fsc, GOLD_STANDARD)
     increment = max(schedule.increment, gold - half + 5)
     at_limit = schedule.high_fsc_at_limit or bool(fsc[size // 2 - 1] > 0.2)
     shell, rose = rules.resolution_shell(result.halves[0].ssnr)
@@ -342,10 +341,9 @@ def _after(
             "The FSC dipped below 0.5 and rose again; look at the map: the particles may be misaligned or "
             "the mask may be too tight."
         )
-    if first and settings.initial_lowpass > 0:
-        shell = int(np.floor(box * before.pixel_size / settings.initial_lowpass + 0.5))
-    resolution = shell / (box * before.pixel_size)
-    schedule = rules.count_gain(schedule, resolution)
+    if before.iteration == 0 and settings.first_by_correlation and settings.initial_lowpass > 0:
+        shell = int(np.floor(edge / settings.initial_lowpass + 0.5))
+    schedule = rules.count_gain(schedule, shell / edge)
     moved = table.offsets - before.table.offsets
     dimensions = moved.shape[1]
     offset = float(np.sqrt(np.mean(np.sum(moved**2, axis=1)) / dimensions))
@@ -361,9 +359,8 @@ def _after(
 
 
 def _first_below(fsc: F64, threshold: float) -> int:
-    """First shell from 1 on below a threshold, the last shell if there is none."""
-    below = np.flatnonzero(fsc[1:] < threshold)
-    return int(below[0]) + 1 if len(below) else len(fsc) - 1
+    shell = first_shell_below(fsc, threshold)
+    return len(fsc) - 1 if shell is None else shell
 
 
 def refine(

@@ -140,7 +140,9 @@ def prepare_images(
     shells = len(sigma2)
     inside = whole.shell < shells
     full = np.abs(spectra[0][:, whole.source[inside]]) ** 2
-    power = np.stack([np.bincount(whole.shell[inside], row, minlength=shells) for row in full])
+    power = np.stack(
+        [np.bincount(whole.shell[inside], row, minlength=shells).astype(np.float64) for row in full]
+    )
     unmasked, comparable = spectra[1][:, plane.source], spectra[0][:, plane.source]
     if any(optics.beam_tilt) or any(optics.odd_aberrations):
         phase = odd_phase(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -35,7 +37,9 @@ def initial_noise(
         members = np.flatnonzero(group == index)[:IMAGES_FOR_NOISE]
         if len(members) == 0:
             continue
-        power, total, pixels = np.zeros(shells), 0, None
+        power, total = np.zeros(shells), np.zeros(1, np.complex64)
+        count: F64 = np.zeros(shells)
+        average: F64 = np.zeros(shells)
         for first in range(0, len(members), 256):
             some = members[first : first + 256]
             prepared = prepare_images(
@@ -44,7 +48,8 @@ def initial_noise(
                 box=box,
                 pixel_size=pixel_size,
                 size=box,
-                model=model if model.zero_mask else _zero_mask(model),
+                # A noise mask would need the spectrum that is sought here.
+                model=replace(model, zero_mask=True),
                 gain=np.ones(len(some)),
                 shifts=np.zeros((len(some), 2), np.int64),
                 sigma2=np.ones(shells),
@@ -54,18 +59,10 @@ def initial_noise(
             shell = prepared.plane.shell[inside]
             power += prepared.power.sum(axis=0)
             total = total + prepared.masked[:, inside].sum(axis=0)
-            pixels = np.bincount(shell, minlength=shells)
-        average = np.bincount(shell, np.abs(total / len(members)) ** 2, minlength=shells)
-        count = np.maximum(pixels, 1)
+            average = np.bincount(shell, np.abs(total / len(members)) ** 2, minlength=shells).astype(np.float64)
+            count = np.maximum(np.bincount(shell, minlength=shells), 1).astype(np.float64)
         result[index] = _positive(0.5 * power / len(members) / count - 0.5 * average / count)
     return result
-
-
-def _zero_mask(model: ImageModel) -> ImageModel:
-    """The same preparation with the mean outside: a noise mask would need the spectrum sought here."""
-    from dataclasses import replace
-
-    return replace(model, zero_mask=True)
 
 
 def _positive(spectrum: F64) -> F64:

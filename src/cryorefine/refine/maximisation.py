@@ -15,7 +15,7 @@ from cryorefine.maps.fsc import corrected_fsc, first_shell_below, fourier_shell_
 from cryorefine.maps.masks import soft_sphere
 from cryorefine.maps.randomise import randomise_phases
 from cryorefine.refine.expectation import ChunkSums
-from cryorefine.refine.reconstruct import join_low_resolution, prior_from_fsc, reconstruct
+from cryorefine.refine.reconstruct import Prior, join_low_resolution, prior_from_fsc, reconstruct
 from cryorefine.refine.state import HalfModel
 from cryorefine.refine.volume import (
     C64,
@@ -27,6 +27,7 @@ from cryorefine.refine.volume import (
 )
 
 F64 = NDArray[np.float64]
+Volume = tuple[C64, F32]
 JOIN_BELOW = 40.0
 SMALLEST_SIGMA2_OFFSET = 2.0
 RANDOMISE_BELOW = 0.8
@@ -147,45 +148,44 @@ def maximise(
     operators = point_group(options.symmetry).operators
     notices: list[str] = []
 
-    def symmetric(half: HalfSums) -> tuple[C64, F32]:
+    def symmetric(half: HalfSums) -> Volume:
         enforce_friedel(half.numerator, half.weight)
         return symmetrise(half.numerator, half.weight, operators, options.size, options.padding)
 
-    def solve(volume: tuple[C64, F32], prior_fsc: F64 | None, joined: bool = False) -> tuple[F32, object]:
-        prior = None
-        if prior_fsc is not None:
-            prior = prior_from_fsc(
-                prior_fsc, volume[1], size=options.size, padding=options.padding, joined=joined
-            )
-        density = reconstruct(
-            *volume, box=options.box, size=options.size, padding=options.padding, prior=prior
-        )
-        return density, prior
+    def solve(volume: Volume, prior: Prior | None) -> F32:
+        return reconstruct(*volume, box=options.box, size=options.size, padding=options.padding, prior=prior)
 
     with ThreadPoolExecutor(2) as pool:
-        volumes = list(pool.map(symmetric, sums))
-        unfiltered = None
-        if options.last:
-            # The final half maps share nothing, not even their low resolutions.
-            unfiltered = tuple(density for density, _ in pool.map(lambda v: solve(v, None), volumes))
+        one, two = pool.map(symmetric, sums)
+
+        def unregularised() -> tuple[F32, F32]:
+            first, second = pool.map(lambda volume: solve(volume, None), (one, two))
+            return first, second
+
+        # The final half maps share nothing, not even their low resolutions.
+        unfiltered = unregularised() if options.last else None
         shell = int(np.ceil(options.box * options.pixel_size * min(1 / JOIN_BELOW, options.resolution)))
-        join_low_resolution(*volumes, shell=shell, padding=options.padding)
-        shells = options.box // 2 + 1
-        fsc = half_volume_correlation(*volumes, options.size, shells, options.padding)
+        join_low_resolution(one, two, shell=shell, padding=options.padding)
+        fsc = half_volume_correlation(one, two, options.size, options.box // 2 + 1, options.padding)
         if options.solvent_fsc and options.mask is not None:
-            maps = list(pool.map(lambda v: solve(v, None)[0], volumes))
-            fsc = solvent_corrected_fsc(maps[0], maps[1], options.mask, options.size, options.seed, notices)
-            if unfiltered is None:
-                unfiltered = (maps[0], maps[1])
-        joined = None
+            maps = unregularised()
+            fsc = solvent_corrected_fsc(*maps, options.mask, options.size, options.seed, notices)
+            unfiltered = unfiltered or maps
         if options.last:
-            whole = (volumes[0][0] + volumes[1][0], volumes[0][1] + volumes[1][1])
-            joined, prior = solve(whole, fsc, joined=True)
-            solved = [(joined, prior), (joined, prior)]
+            whole = (one[0] + two[0], one[1] + two[1])
+            priors = [
+                prior_from_fsc(fsc, whole[1], size=options.size, padding=options.padding, joined=True)
+            ] * 2
+            maps = (solve(whole, priors[0]),) * 2
         else:
-            solved = list(pool.map(lambda v: solve(v, fsc), volumes))
+            priors = [
+                prior_from_fsc(fsc, weight, size=options.size, padding=options.padding, joined=False)
+                for _, weight in (one, two)
+            ]
+            first, second = pool.map(solve, (one, two), priors)
+            maps = (first, second)
     halves = []
-    for h, (density, prior) in enumerate(solved):
+    for h, (density, prior) in enumerate(zip(maps, priors, strict=True)):
         reference = density
         if not options.last:
             if options.first and options.initial_lowpass > 0:
@@ -201,7 +201,9 @@ def maximise(
             log_likelihood=float(np.sum(likelihoods[h])),
         )
         halves.append(update_noise_model(model, sums[h], group[h], norms[h], options))
-    return MaximisationResult((halves[0], halves[1]), fsc, unfiltered, joined, tuple(notices))
+    return MaximisationResult(
+        (halves[0], halves[1]), fsc, unfiltered, maps[0] if options.last else None, tuple(notices)
+    )
 
 
 def flatten(density: F32, options: MaximisationOptions) -> F32:
@@ -224,7 +226,8 @@ def solvent_corrected_fsc(
     start = first_shell_below(unmasked, RANDOMISE_BELOW)
     if start is None:
         notices.append(
-            "The FSC never falls below 0.8, so it cannot be corrected for the solvent; the unmasked one is used."
+            "The FSC never falls below 0.8, so it cannot be corrected for the solvent; the unmasked one is "
+            "used."
         )
         return unmasked
     masked = fourier_shell_correlation(first * mask, second * mask, threads=1)

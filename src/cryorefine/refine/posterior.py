@@ -279,7 +279,7 @@ def normalise(
                     weight = 0.0
                 dots[e, c, s] = weight
                 used[n] += weight
-    log_sum = top + np.log(total)
+    log_sum = top.astype(np.float64) + np.log(total)
     largest = np.ones(particles) if single else 1 / total
     return log_sum, largest, best, used
 

@@ -48,7 +48,7 @@ def padded_box(box: int, padding: float) -> int:
 
 
 def fourier_volume(reference: F32, size: int, padding: float, threads: int = 1) -> C64:
-    """Padded Fourier transform of a map, compensated for the interpolation to come.
+    """Transform a map, padded and compensated for the interpolation to come.
 
     Parameters
     ----------
@@ -270,7 +270,7 @@ def half_volume_correlation(
     keep = shell[inside]
 
     def shell_sum(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.bincount(keep, values, minlength=half + 1)
+        return np.bincount(keep, values, minlength=half + 1).astype(np.float64)
 
     a, b = one[inside], two[inside]
     cross = shell_sum((a * b.conj()).real)

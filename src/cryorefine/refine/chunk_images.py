@@ -1,0 +1,229 @@
+"""A chunk's images as the kernels take them: weighted, split and sorted by view."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryorefine.refine.half_plane import HalfPlane, shift_phases
+from cryorefine.refine.images import PreparedImages, contrast_transfer, prepare_images, remap
+from cryorefine.refine.parameters import ExpectationParameters
+from cryorefine.refine.particle_set import OpticsGroup, ParticleSet, View
+from cryorefine.refine.slicing import effective_rotation, within_reach
+from cryorefine.refine.volume import F32
+
+F64 = NDArray[np.float64]
+I32 = NDArray[np.int32]
+I64 = NDArray[np.int64]
+
+# Working memory of one chunk for dense scores, for fine scores and for slices, in bytes each.
+MEMORY = 96 * 2**20
+
+
+@dataclass(frozen=True, eq=False)
+class ViewData:
+    """Images of one view, ready for the kernels, and where their particles are.
+
+    Complex arrays of shape (images, pixels) are split into real and imaginary parts.
+
+    Attributes
+    ----------
+    view, optics : View, OpticsGroup
+        The view and its optics group.
+    rotation : ndarray, shape (3, 3)
+        What multiplies an orientation to give this view's slice.
+    image : ndarray of int, shape (images,)
+        Position of each image in the chunk.
+    row_of_particle : ndarray of int32, shape (particles,)
+        Which image is a particle's; -1 where it has none in this view.
+    plane : HalfPlane
+        Fourier pixels.
+    a, b : tuple of ndarray, ndarray
+        Weighted images of the scores, and the weights of their models' power.
+    x, model : tuple of ndarray, ndarray
+        Masked images, and the CTF of their models.
+    y, weight : tuple of ndarray, ndarray
+        Weighted unmasked images, and their weights in the reconstruction.
+    power : ndarray, shape (images, shells)
+        Whole power of the masked images.
+    """
+
+    view: View
+    optics: OpticsGroup
+    rotation: F64
+    image: I64
+    row_of_particle: I32
+    plane: HalfPlane
+    a: tuple[F32, F32]
+    b: F32
+    x: tuple[F32, F32]
+    model: F32
+    y: tuple[F32, F32]
+    weight: F32
+    power: F64
+
+    @property
+    def pixel_size(self) -> float:
+        """A per pixel of the images."""
+        return self.optics.pixel_size
+
+
+def base_offsets(chunk: ParticleSet) -> F64:
+    """Return the offsets in A that the search starts from: whole pixels for single particles."""
+    if chunk.dimensions == 3:
+        return chunk.offsets
+    pixel = np.array([chunk.optics[v.optics].pixel_size for v in chunk.views])[chunk.image_view][:, None]
+    return np.sign(chunk.offsets) * np.floor(np.abs(chunk.offsets) / pixel + 0.5) * pixel
+
+
+def shift_prior(chunk: ParticleSet, base: F64, parameters: ExpectationParameters) -> F32:
+    """Return the log prior of each coarse shift of each particle, shape (particles, shifts)."""
+    if parameters.cross_correlation:
+        return np.zeros((len(chunk), len(parameters.sampling.shifts)), np.float32)
+    distance = base[:, None] + parameters.sampling.shifts[None] - chunk.offset_priors[:, None]
+    return (-0.5 * np.sum(distance**2, axis=2) / parameters.sigma_offset**2).astype(np.float32)
+
+
+def prepare_views(
+    chunk: ParticleSet, raw: list[F32], base: F64, parameters: ExpectationParameters
+) -> list[ViewData]:
+    """Prepare a chunk's images, view by view.
+
+    Parameters
+    ----------
+    chunk : ParticleSet
+        Particles.
+    raw : list of ndarray, each of shape (box, box)
+        Their images as read.
+    base : ndarray, shape (particles, dimensions)
+        Offsets in A that are applied beforehand.
+    parameters : ExpectationParameters
+        Noise, scales and choices.
+    """
+    result = []
+    mean = parameters.mean_norm
+    for index in np.unique(chunk.image_view):
+        image = np.flatnonzero(chunk.image_view == index)
+        particle = chunk.image_particle[image]
+        view = chunk.views[index]
+        optics = chunk.optics[view.optics]
+        sigma2 = parameters.sigma2_noise[view.optics]
+        rotation = effective_rotation(view, optics, parameters.box, parameters.pixel_size)
+        moved = base[particle] @ view.projection.T / optics.pixel_size
+        whole = np.floor(np.abs(moved) + 0.5).astype(np.int64) * np.sign(moved).astype(np.int64)
+        if chunk.dimensions == 3:
+            whole[:] = 0
+        prepared = prepare_images(
+            np.stack([raw[i] for i in image]),
+            optics=optics,
+            box=parameters.box,
+            pixel_size=parameters.pixel_size,
+            size=parameters.current_size,
+            model=parameters.images,
+            gain=mean / chunk.norm[particle] if mean > 0 else np.ones(len(image)),
+            shifts=whole,
+            sigma2=sigma2,
+            seeds=parameters.seed + chunk.identity[particle],
+            reach=partial(
+                within_reach,
+                rotation=rotation,
+                size=parameters.current_size,
+                padding=parameters.padding,
+            ),
+        )
+        if chunk.dimensions == 3:
+            prepared = _shifted(prepared, moved)
+        rows = np.full(len(chunk), -1, np.int32)
+        rows[particle] = np.arange(len(image))
+        result.append(_weighted(chunk, view, rotation, image, rows, prepared, parameters))
+    return result
+
+
+def _shifted(prepared: PreparedImages, shifts: F64) -> PreparedImages:
+    """Apply sub-pixel shifts (n, 2) in pixels, for images that are not moved in real space."""
+    phases = shift_phases(prepared.plane, shifts)
+    return PreparedImages(
+        prepared.plane, prepared.masked * phases, prepared.unmasked * phases, prepared.power
+    )
+
+
+def _weighted(
+    chunk: ParticleSet,
+    view: View,
+    rotation: F64,
+    image: I64,
+    rows: I32,
+    prepared: PreparedImages,
+    parameters: ExpectationParameters,
+) -> ViewData:
+    plane = prepared.plane
+    optics = chunk.optics[view.optics]
+    model_choices = parameters.images
+    transfer = contrast_transfer(plane, optics, chunk.ctf.take(image), model_choices)
+    # A slice of the reference holds FFT / box^2 of the reference's box; an image's box may differ in A.
+    area = np.float32(remap(optics, parameters.box, parameters.pixel_size) ** 2)
+    premultiplied = optics.ctf_premultiplied and model_choices.ctf_correction
+    compared = transfer if model_choices.reference_ctf_corrected else np.ones_like(transfer)
+    model = area * (transfer**2 if premultiplied else compared)
+    scale = parameters.scale[chunk.group[chunk.image_particle[image]]].astype(np.float32)[:, None]
+    inverse = (1 / parameters.sigma2_noise[view.optics])[np.minimum(plane.shell, parameters.shells - 1)]
+    inverse[plane.shell >= parameters.shells] = 0
+    inverse = inverse.astype(np.float32)
+    # The origin holds the background's mean: it is reconstructed but not compared.
+    compared_inverse = inverse.copy()
+    compared_inverse[0] = 0
+    if parameters.cross_correlation:
+        compared_inverse = (compared_inverse > 0).astype(np.float32)
+        scale_model = model
+        length = np.sqrt(np.sum(np.abs(prepared.masked) ** 2 * compared_inverse, axis=1, keepdims=True))
+        a = prepared.masked * (model * compared_inverse / np.maximum(length, 1e-30))
+        b = model**2 * compared_inverse
+    else:
+        scale_model = scale * model
+        a = prepared.masked * (scale_model * compared_inverse)
+        b = 0.5 * scale_model**2 * compared_inverse
+    in_numerator = area * scale * (np.float32(1) if premultiplied else transfer)
+    y = prepared.unmasked * (in_numerator * inverse)
+    return ViewData(
+        view=view,
+        optics=optics,
+        rotation=rotation,
+        image=image,
+        row_of_particle=rows,
+        plane=plane,
+        a=split(a),
+        b=np.ascontiguousarray(b, np.float32),
+        x=split(prepared.masked),
+        model=np.ascontiguousarray(model, np.float32),
+        y=split(y),
+        weight=np.ascontiguousarray((area * scale * transfer) ** 2 * inverse, np.float32),
+        power=prepared.power,
+    )
+
+
+def split(values: NDArray[np.complex64]) -> tuple[F32, F32]:
+    """Split a complex array into its real and imaginary parts."""
+    return np.ascontiguousarray(values.real, np.float32), np.ascontiguousarray(values.imag, np.float32)
+
+
+def split_phases(data: ViewData, plane: HalfPlane, shifts: F64) -> tuple[F32, F32]:
+    """Return the phases of shifts (blocks, 4, dimensions) in A, split, shape (blocks, 4, pixels) each."""
+    return split(shift_phases(plane, shifts @ data.view.projection.T / data.pixel_size))
+
+
+def in_fours(values: F64) -> F64:
+    """Arrange rows in blocks of four, the last filled up with copies of its final row."""
+    fill = -len(values) % 4
+    return np.concatenate([values, np.repeat(values[-1:], fill, axis=0)]).reshape(-1, 4, values.shape[-1])
+
+
+def segments(block: NDArray[np.integer], pixels: int) -> list[slice]:
+    """Cut a sorted list of blocks of four slices into runs whose slices fit the working memory."""
+    unique, first = np.unique(block, return_index=True)
+    if len(unique) == 0:
+        return []
+    starts = first[:: max(1, MEMORY // (4 * 8 * pixels))]
+    return [slice(int(a), int(b)) for a, b in zip(starts, [*starts[1:], len(block)], strict=True)]

@@ -1,0 +1,183 @@
+"""Coarse search: which poses of each particle deserve a closer look."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryorefine.compute.array_module import array_module, to_host
+from cryorefine.refine import kernels, posterior
+from cryorefine.refine.chunk_images import MEMORY, ViewData, in_fours, segments, split_phases
+from cryorefine.refine.half_plane import HalfPlane, shift_phases
+from cryorefine.refine.parameters import ExpectationParameters
+from cryorefine.refine.particle_set import ParticleSet
+from cryorefine.refine.slicing import slices
+from cryorefine.refine.volume import C64, F32
+
+F64 = NDArray[np.float64]
+I32 = NDArray[np.int32]
+I64 = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Significant coarse samples in order of orientation, particle, shift.
+
+    ``orientation``, ``particle``, ``shift`` and the log ``prior`` of each, shape (samples,), and the
+    ``count`` of each particle, shape (particles,).
+    """
+
+    orientation: I64
+    particle: I32
+    shift: I32
+    prior: F32
+    count: I32
+
+
+class CoarseSearch:
+    """Coarse search of all particles of a chunk."""
+
+    def __init__(self, views: list[ViewData], volume: C64, parameters: ExpectationParameters) -> None:
+        self.views = views
+        self.volume = volume
+        self.parameters = parameters
+        self.planes = []
+        self.columns = []
+        for data in views:
+            full = data.plane
+            optics_size = (
+                int(np.ceil(parameters.coarse_size * full.size / parameters.current_size / 2 - 1e-6)) * 2
+            )
+            radius = min(optics_size, full.size) / 2
+            inner = full.kx**2 + full.ky**2 <= radius**2
+            self.planes.append(full.take(inner))
+            self.columns.append(np.flatnonzero(inner))
+
+    def _slices(self, data: ViewData, plane: HalfPlane, matrices: F64) -> tuple[F32, F32]:
+        return slices(self.volume, data.rotation @ matrices, plane, self.parameters.padding)
+
+    def global_search(self, particles: int, shift_prior: F32) -> Samples:
+        """Score every coarse pose of every particle as matrix products."""
+        sampling = self.parameters.sampling
+        grid = sampling.grid
+        orientations, shifts = grid.n_orientations, len(sampling.shifts)
+        with np.errstate(divide="ignore"):
+            log_direction = np.log(self.parameters.direction_prior).astype(np.float32)
+        if self.parameters.cross_correlation:
+            log_direction[:] = 0
+        orientation_prior = np.repeat(log_direction, grid.n_psi)
+        batch = max(1, min(particles, MEMORY // (4 * orientations * shifts)))
+        block = max(64, 4096 * 512 // max(512, max(p.pixels for p in self.planes)))
+        parts = []
+        for first in range(0, particles, batch):
+            members = np.arange(first, min(first + batch, particles))
+            scores = np.zeros((orientations, len(members), shifts), np.float32)
+            norms = np.zeros((orientations, len(members)), np.float32)
+            for data, plane, columns in zip(self.views, self.planes, self.columns, strict=True):
+                rows = data.row_of_particle[members]
+                here = np.flatnonzero(rows >= 0)
+                if len(here) == 0:
+                    continue
+                xp = array_module(self.parameters.device)
+                phase = shift_phases(plane, sampling.shifts @ data.view.projection.T / data.pixel_size)
+                image = data.a[0][rows[here]][:, columns] + 1j * data.a[1][rows[here]][:, columns]
+                moved = (image[:, None] * phase[None]).reshape(-1, plane.pixels)
+                right = xp.asarray(np.concatenate([moved.real, moved.imag], axis=1).T)
+                weights = data.b[rows[here]][:, columns].T
+                for start in range(0, orientations, block):
+                    some = np.arange(start, min(start + block, orientations))
+                    re, im = self._slices(data, plane, grid.coarse_matrices(some))
+                    left = xp.asarray(np.concatenate([re, im], axis=1))
+                    dots = to_host(left @ right).reshape(len(some), len(here), shifts)
+                    scores[some[0] : some[-1] + 1, here] += dots
+                    norms[some[0] : some[-1] + 1, here] += (re**2 + im**2) @ weights
+            if self.parameters.cross_correlation:
+                scores /= np.sqrt(np.maximum(norms, 1e-30))[:, :, None]
+                norms[:] = 0
+            posterior.add_priors(scores, norms, orientation_prior, shift_prior[members])
+            found = posterior.select_dense(
+                scores, self.parameters.fraction, self.parameters.cross_correlation
+            )
+            parts.append((found[0].astype(np.int64), found[1] + np.int32(first), found[2], found[3]))
+        orientation, particle, shift, count = (np.concatenate(part) for part in zip(*parts, strict=True))
+        prior = orientation_prior[orientation] + shift_prior[particle, shift]
+        return _ordered(orientation, particle, shift, prior, count)
+
+    def local_search(self, chunk: ParticleSet, shift_prior: F32) -> Samples:
+        """Score the coarse poses near each particle's previous one."""
+        sampling = self.parameters.sampling
+        grid = sampling.grid
+        pointer, candidates, weights = grid.local_candidates_many(
+            chunk.poses, sampling.local_sigma, sampling.relax_group or None
+        )
+        particle = np.repeat(np.arange(len(chunk)), np.diff(pointer))
+        # Four consecutive orientations share a slice block, whoever wants them.
+        key = (candidates // 4) * len(chunk) + particle
+        pairs, place = np.unique(key, return_inverse=True)
+        pair_particle = (pairs % len(chunk)).astype(np.int32)
+        pair_block = pairs // len(chunk)
+        orientation_prior = np.full((len(pairs), 4), -np.inf, np.float32)
+        orientation_prior[place, candidates % 4] = np.log(weights)
+        blocks = -(-len(sampling.shifts) // 4)
+        dots = np.zeros((len(pairs), blocks, 4, 4), np.float32)
+        norms = np.zeros((len(pairs), 4), np.float32)
+        shifts = in_fours(sampling.shifts)
+        for data, plane, columns in zip(self.views, self.planes, self.columns, strict=True):
+            phases = split_phases(data, plane, shifts)
+            image = tuple(np.ascontiguousarray(part[:, columns]) for part in data.a)
+            weight = np.ascontiguousarray(data.b[:, columns])
+            rows = data.row_of_particle[pair_particle]
+            for run in segments(pair_block, plane.pixels):
+                here = np.arange(run.start, run.stop)[rows[run] >= 0]
+                if len(here) == 0:
+                    continue
+                unique, block = np.unique(pair_block[here], return_inverse=True)
+                four = (4 * unique[:, None] + np.arange(4)).ravel()
+                re, im = self._slices(
+                    data, plane, grid.coarse_matrices(np.minimum(four, grid.n_orientations - 1))
+                )
+                entry_dots = np.zeros((len(here) * blocks, 4, 4), np.float32)
+                entry_norms = np.zeros((len(here) * blocks, 4), np.float32)
+                kernels.score_entries(
+                    re,
+                    im,
+                    *image,
+                    weight,
+                    *phases,
+                    np.repeat(block.astype(np.int32), blocks),
+                    np.repeat(rows[here], blocks),
+                    np.tile(np.arange(blocks, dtype=np.int32), len(here)),
+                    entry_dots,
+                    entry_norms,
+                )
+                dots[here] += entry_dots.reshape(len(here), blocks, 4, 4)
+                norms[here] += entry_norms[::blocks]
+        pair, row, shift = posterior.select_sparse(
+            dots,
+            norms,
+            pair_particle,
+            orientation_prior,
+            shift_prior,
+            len(sampling.shifts),
+            len(chunk),
+            self.parameters.fraction,
+        )
+        orientation = 4 * pair_block[pair] + row
+        chosen = pair_particle[pair]
+        prior = orientation_prior[pair, row] + shift_prior[chosen, shift]
+        return _ordered(orientation, chosen, shift, prior, np.bincount(chosen, minlength=len(chunk)))
+
+
+def _ordered(
+    orientation: NDArray[np.integer], particle: I32, shift: I32, prior: F32, count: NDArray[np.integer]
+) -> Samples:
+    order = np.lexsort((shift, particle, orientation))
+    return Samples(
+        orientation[order].astype(np.int64),
+        particle[order],
+        shift[order],
+        prior[order].astype(np.float32),
+        count.astype(np.int32),
+    )

@@ -1,0 +1,199 @@
+"""Fine search: the posterior over poses around the significant coarse ones, and the sums it weights."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryorefine.refine import kernels, posterior
+from cryorefine.refine.chunk_images import MEMORY, ViewData, segments, split_phases
+from cryorefine.refine.coarse import Samples
+from cryorefine.refine.parameters import ExpectationParameters
+from cryorefine.refine.particle_set import ParticleSet
+from cryorefine.refine.slicing import slices
+from cryorefine.refine.volume import C64, F32, empty_volume
+
+F64 = NDArray[np.float64]
+I32 = NDArray[np.int32]
+I64 = NDArray[np.int64]
+
+
+def batches(count: I32, fine_per_shift: int) -> list[tuple[int, int]]:
+    """Cut the particles into runs whose fine scores fit the working memory."""
+    cost = np.cumsum(count.astype(np.int64) * 8 * fine_per_shift * 4)
+    result, first = [], 0
+    while first < len(count):
+        spent = cost[first - 1] if first else 0
+        last = max(first + 1, int(np.searchsorted(cost, spent + MEMORY, "right")))
+        result.append((first, last))
+        first = last
+    return result
+
+
+class FineSearch:
+    """Fine search, posterior and weighted sums, a batch of particles at a time."""
+
+    def __init__(
+        self,
+        chunk: ParticleSet,
+        base: F64,
+        views: list[ViewData],
+        volume: C64,
+        parameters: ExpectationParameters,
+    ) -> None:
+        self.chunk, self.base, self.views, self.volume, self.parameters = (
+            chunk,
+            base,
+            views,
+            volume,
+            parameters,
+        )
+        sampling = parameters.sampling
+        self.fine_shifts = sampling.fine_shifts.reshape(-1, 4, sampling.fine_shifts.shape[-1])
+        self.shift_blocks = sampling.fine_shifts.shape[1] // 4
+        self.phases = [split_phases(d, d.plane, self.fine_shifts) for d in views]
+        self.numerator, self.weight = empty_volume(parameters.current_size, parameters.padding)
+        shells = parameters.shells
+        self.cross = [np.zeros((len(d.image), shells)) for d in views]
+        self.power = [np.zeros((len(d.image), shells)) for d in views]
+        local = sampling.local_sigma > 0
+        self.directions = np.zeros(0 if local else sampling.grid.n_directions)
+        self.offset_square = 0.0
+        n = len(chunk)
+        self.poses = chunk.poses.copy()
+        self.offsets = chunk.offsets.copy()
+        self.log_sum = np.zeros(n)
+        self.largest = np.zeros(n)
+        self.used = np.zeros(n)
+
+    def add(self, samples: Samples, first: int, last: int) -> None:
+        """Search the children of the samples of particles first..last-1 and add their sums."""
+        here = (samples.particle >= first) & (samples.particle < last)
+        coarse, particle, shift = (
+            samples.orientation[here],
+            samples.particle[here] - first,
+            samples.shift[here],
+        )
+        unique, place = np.unique(coarse, return_inverse=True)
+        s = self.shift_blocks
+        # Each coarse sample becomes 2 blocks of four orientations times s blocks of four shifts. Both
+        # blocks of an orientation keep the order (particle, shift), so that slices stay in cache.
+        block = (2 * place[:, None, None] + np.arange(2)[None, :, None] + np.zeros((1, 1, s), int)).ravel()
+        entry_particle = np.repeat(particle, 2 * s)
+        shift_block = (shift[:, None, None] * s + np.arange(s)[None, None] + np.zeros((1, 2, 1), int)).ravel()
+        prior = np.repeat(samples.prior[here], 2 * s)
+        order = np.argsort(block, kind="stable")
+        block = block[order].astype(np.int32)
+        entry_particle = entry_particle[order].astype(np.int32)
+        shift_block = shift_block[order].astype(np.int32)
+        prior = prior[order]
+        dots = np.zeros((len(block), 4, 4), np.float32)
+        norms = np.zeros((len(block), 4), np.float32)
+        self._score(unique, block, entry_particle, shift_block, first, dots, norms)
+        single = self.parameters.cross_correlation
+        if single:
+            dots /= np.sqrt(np.maximum(norms, 1e-30))[:, :, None]
+            norms[:] = 0
+            prior[:] = 0
+        log_sum, largest, best, used = posterior.normalise(
+            dots, norms, entry_particle, prior, last - first, self.parameters.fraction, single
+        )
+        self.log_sum[first:last], self.largest[first:last], self.used[first:last] = log_sum, largest, used
+        self._best_poses(unique, block, shift_block, first, best)
+        self._pose_sums(unique, block, entry_particle, shift_block, first, dots)
+        self._sum(unique, block, entry_particle, shift_block, first, dots)
+
+    def _rows(self, data: ViewData, particle: I32, first: int) -> I32:
+        return data.row_of_particle[particle + first]
+
+    def _slices(self, data: ViewData, unique: I64, blocks: I32) -> tuple[F64, F32, F32]:
+        """Slices of whole blocks of four fine orientations, with their matrices."""
+        grid = self.parameters.sampling.grid
+        parents, place = np.unique(blocks // 2, return_inverse=True)
+        fine = grid.fine_matrices(unique[parents]).reshape(-1, 2, 4, 3, 3)
+        matrices = data.rotation @ fine[place, blocks % 2].reshape(-1, 3, 3)
+        return matrices, *slices(self.volume, matrices, data.plane, self.parameters.padding)
+
+    def _score(
+        self, unique: I64, block: I32, particle: I32, shift: I32, first: int, dots: F32, norms: F32
+    ) -> None:
+        for data, phases in zip(self.views, self.phases, strict=True):
+            rows = self._rows(data, particle, first)
+            for run in segments(block, data.plane.pixels):
+                present = rows[run] >= 0
+                # A slice is a view of the arrays, so that the usual case copies nothing.
+                here = run if present.all() else np.arange(run.start, run.stop)[present]
+                own, place = np.unique(block[here], return_inverse=True)
+                _, re, im = self._slices(data, unique, own)
+                part_dots, part_norms = dots[here], norms[here]
+                kernels.score_entries(
+                    re,
+                    im,
+                    *data.a,
+                    data.b,
+                    *phases,
+                    place.astype(np.int32),
+                    rows[here],
+                    shift[here],
+                    part_dots,
+                    part_norms,
+                )
+                if not isinstance(here, slice):
+                    dots[here], norms[here] = part_dots, part_norms
+
+    def _sum(self, unique: I64, block: I32, particle: I32, shift: I32, first: int, weights: F32) -> None:
+        keep = np.flatnonzero(weights.reshape(len(weights), -1).any(axis=1))
+        block, particle, shift, weights = block[keep], particle[keep], shift[keep], weights[keep]
+        for k, (data, phases) in enumerate(zip(self.views, self.phases, strict=True)):
+            rows = self._rows(data, particle, first)
+            present = np.flatnonzero(rows >= 0)
+            own_block, own_rows, own_shift = (v[present] for v in (block, rows, shift))
+            own_weights = weights[present]
+            for here in segments(own_block, data.plane.pixels):
+                own, place = np.unique(own_block[here], return_inverse=True)
+                matrices, re, im = self._slices(data, unique, own)
+                sums = [np.zeros_like(re) for _ in range(3)]
+                kernels.sum_entries(
+                    re,
+                    im,
+                    *data.x,
+                    data.model,
+                    *data.y,
+                    data.weight,
+                    *phases,
+                    np.minimum(data.plane.shell, self.parameters.shells - 1),
+                    place.astype(np.int32),
+                    own_rows[here],
+                    own_shift[here],
+                    own_weights[here],
+                    *sums,
+                    self.cross[k],
+                    self.power[k],
+                )
+                kernels.insert_slices(
+                    self.numerator,
+                    self.weight,
+                    matrices.astype(np.float32),
+                    data.plane.kx,
+                    data.plane.ky,
+                    self.parameters.padding,
+                    *sums,
+                )
+
+    def _best_poses(self, unique: I64, block: I32, shift: I32, first: int, best: I64) -> None:
+        entry, sample = best // 16, best % 16
+        blocks = block[entry].astype(np.int64)
+        fine = self.parameters.sampling.grid.fine_matrices(unique[blocks // 2]).reshape(-1, 8, 3, 3)
+        here = slice(first, first + len(best))
+        self.poses[here] = fine[np.arange(len(best)), 4 * (blocks % 2) + sample // 4]
+        self.offsets[here] = self.base[here] + self.fine_shifts[shift[entry], sample % 4]
+
+    def _pose_sums(
+        self, unique: I64, block: I32, particle: I32, shift: I32, first: int, weights: F32
+    ) -> None:
+        here = slice(first, int(first + particle.max(initial=-1) + 1))
+        direction = (unique // self.parameters.sampling.grid.n_psi)[block // 2].astype(np.int32)
+        centre = (self.chunk.offset_priors - self.base)[here]
+        self.offset_square += posterior.pose_sums(
+            weights, particle, shift, direction, self.fine_shifts, centre, self.directions
+        )

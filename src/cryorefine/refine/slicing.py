@@ -1,0 +1,53 @@
+"""Slices of a reference as an optics group's images see them."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryorefine.refine import kernels
+from cryorefine.refine.half_plane import HalfPlane
+from cryorefine.refine.images import remap
+from cryorefine.refine.particle_set import OpticsGroup, View
+from cryorefine.refine.volume import C64, F32, volume_limit
+
+F64 = NDArray[np.float64]
+
+
+def effective_rotation(view: View, optics: OpticsGroup, box: int, pixel_size: float) -> F64:
+    """Return what multiplies an orientation so that slice points come out in samples of the reference.
+
+    Parameters
+    ----------
+    view, optics : View, OpticsGroup
+        Of the images.
+    box, pixel_size : int, float
+        Edge of the reference in voxels, and A per voxel.
+
+    Returns
+    -------
+    ndarray, shape (3, 3)
+        The view's rotation with magnification matrix and pixel size.
+    """
+    embedded = np.eye(3)
+    embedded[:2, :2] = np.reshape(optics.magnification, (2, 2)).T
+    return np.asarray(remap(optics, box, pixel_size) * embedded @ view.rotation)
+
+
+def slices(volume: C64, matrices: F64, plane: HalfPlane, padding: float) -> tuple[F32, F32]:
+    """Central slices, split into real and imaginary parts, shape (orientations, pixels) each."""
+    re = np.empty((len(matrices), plane.pixels), np.float32)
+    im = np.empty_like(re)
+    kernels.slice_volume(
+        volume.view(np.float32), matrices.astype(np.float32), plane.kx, plane.ky, padding, re, im
+    )
+    return re, im
+
+
+def within_reach(plane: HalfPlane, rotation: F64, size: int, padding: float) -> HalfPlane:
+    """Keep the pixels of a plane whose samples lie inside the Fourier volume of a current size.
+
+    Magnification and other pixel sizes can carry a plane's rim beyond it.
+    """
+    length = np.linalg.norm(np.stack([plane.kx, plane.ky], axis=1) @ rotation[:2], axis=1)
+    return plane.take(padding * length < volume_limit(size, padding) - 0.01)
