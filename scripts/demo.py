@@ -75,7 +75,7 @@ def main(project: Path) -> None:
     refined, masked, sharpened = process(project)
     print(f"""
 Finished in {(time.monotonic() - began) / 60:.1f} minutes. The results are in {project}:
-  refined map    {refined.map}
+  refined map    {os.path.relpath(refined.map)}
   mask           {masked.mask}
   sharpened map  {sharpened.map}
 Resolution without a mask  {refined.resolution:.2f} A

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from cryorefine.jobs.base import Event, Progress, ResultT, Run
+from cryorefine.jobs.base import Event, Product, Progress, ResultT, Run
 from cryorefine.jobs.events import to_text
 
 _UNITS = {"resolution": "A", "b_factor": "A^2", "pixel_size": "A/px"}
@@ -73,22 +74,17 @@ class Terminal:
         """Show one event."""
         if isinstance(event, Progress):
             self._show_progress(event)
-        elif text := to_text(event):
-            self._print(text)
+        elif not isinstance(event, Product) and (text := to_text(event)):
+            self._print(text)  # files are listed when the job is done
 
     def _show_progress(self, event: Progress) -> None:
         if event.stage != self.stage or (self.bar is not None and event.done < self.bar.n):
             self._end_stage()
             self.stage, self.began = event.stage, time.monotonic()
             if self.bars:
-                from tqdm import tqdm
-
-                self.bar = tqdm(
-                    total=event.total or None, desc=event.stage, file=sys.stderr, dynamic_ncols=True
-                )
+                self.bar = _bar(event)
         if self.bar is not None:
-            if event.message:
-                self.bar.set_postfix_str(event.message, refresh=False)
+            self.bar.set_postfix_str(event.message, refresh=False)
             self.bar.update(event.done - self.bar.n)
         if event.total and event.done >= event.total:
             self._end_stage()
@@ -107,3 +103,20 @@ class Terminal:
         print(text, flush=True)
         if self.bar is not None:
             self.bar.refresh()
+
+
+def _bar(event: Progress) -> Any:
+    from tqdm import tqdm
+
+    # A terminal that does not know its size would get bars of no width.
+    known = os.get_terminal_size(sys.stderr.fileno()).columns > 0
+    return tqdm(
+        total=event.total or None,
+        desc=event.stage,
+        file=sys.stderr,
+        ncols=None if known else 80,
+        nrows=None if known else 24,
+        bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
+        if event.total
+        else None,
+    )

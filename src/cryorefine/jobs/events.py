@@ -91,7 +91,7 @@ def to_text(event: Event) -> str:
     if isinstance(event, Product):
         return f"Made {event.path}"
     if isinstance(event, Figures):
-        return ", ".join(f"{name} {_short(value)}" for name, value in event.values.items())
+        return ", ".join(f"{name.replace('_', ' ')} {_short(value)}" for name, value in event.values.items())
     if isinstance(event, Progress):
         steps = f" {event.done}/{event.total}" if event.total else ""
         return f"{event.stage}{steps} {event.message}".rstrip()
