@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -129,6 +130,32 @@ def test_a_job_prints_its_result_and_fills_its_folder(sphere: Path, tmp_path: Pa
     assert re.search(rf"^mask +{mask}$", done.stdout, re.MULTILINE)
     assert read_map(mask).data[16, 16, 16] == 1
     assert status(mask.parent) == "succeeded"
+
+
+@pytest.mark.parametrize("columns", [100, 0])
+def test_a_terminal_shows_a_bar_even_if_it_does_not_know_its_width(
+    columns: int, sphere: Path, tmp_path: Path
+) -> None:
+    pty = pytest.importorskip("pty", reason="no pseudo-terminals here")
+    termios = pytest.importorskip("termios")
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24 if columns else 0, columns))
+    words = ["mask-create", "--input", sphere, "--output", tmp_path / "job001", "--threshold", "0.5"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cryorefine.cli", *map(str, words)], stdout=subprocess.PIPE, stderr=theirs
+    )
+    os.close(theirs)
+    drawn = b""
+    with contextlib.suppress(OSError):  # Linux says so when the other end has closed
+        while some := os.read(ours, 4096):
+            drawn += some
+    os.close(ours)
+
+    assert process.wait() == 0
+    assert re.search(rb"Making the mask: 100%\|[^|]+\| 3/3", drawn)
+    assert process.stdout is not None
+    assert b"mask.mrc" in process.stdout.read()
+    process.stdout.close()
 
 
 def test_a_job_file_is_run_where_it_stands_or_elsewhere(sphere: Path, tmp_path: Path) -> None:
