@@ -94,7 +94,16 @@ def test_scores_are_log_likelihoods(volume, plane, rng):
     dots = np.zeros((len(block), 4, 4), np.float32)
     norms = np.zeros((len(block), 4), np.float32)
     kernels.score_entries(
-        re, im, *split(x * ctf / sigma2), 0.5 * ctf**2 / sigma2, *split(phases), block, image, shift, dots, norms
+        re,
+        im,
+        *split(x * ctf / sigma2),
+        0.5 * ctf**2 / sigma2,
+        *split(phases),
+        block,
+        image,
+        shift,
+        dots,
+        norms,
     )
     for e in range(len(block)):
         n = image[e]
