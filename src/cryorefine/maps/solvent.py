@@ -18,8 +18,6 @@ from cryorefine.maps.slabs import thread_count
 RANDOMISE_BELOW = 0.8
 """Phases are randomised from the shell where the unmasked FSC drops below this."""
 
-_VOXELS = 2 * 256**3
-
 
 @dataclass(frozen=True)
 class SolventFsc:
@@ -46,9 +44,9 @@ def enough_draws(size: int) -> int:
     """Return how many draws of random phases to average in a box of ``size`` voxels.
 
     In a small box the curve of a single draw is so noisy that it alone may move the resolution by
-    several shells, but there more draws cost little: 128 for 64 voxels, 16 for 128, 2 for 256.
+    several shells, but there more draws cost little: 128 for 64 voxels, 12 for 128, 1 from 256 on.
     """
-    return math.ceil(_VOXELS / max(size, 64) ** 3)
+    return math.ceil((256 / min(max(size, 64), 256)) ** 3.5)
 
 
 def solvent_corrected_fsc(
