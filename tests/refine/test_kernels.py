@@ -5,8 +5,8 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from cryorefine.refine import kernels, oracle
-from cryorefine.refine.slicing import slices
 from cryorefine.refine.half_plane import half_plane, shift_phases
+from cryorefine.refine.slicing import slices
 from cryorefine.refine.volume import empty_volume
 
 BOX, SIZE, PADDING = 16, 12, 2.0
@@ -128,10 +128,8 @@ def test_weighted_sums_and_spectra(volume, plane, rng):
     weights[rng.random(weights.shape) < 0.3] = 0
     sums = [np.zeros_like(re) for _ in range(3)]
     cross, power = np.zeros((count, shells)), np.zeros((count, shells))
-    kernels.sum_entries(
-        re, im, *split(x), ctf, *split(y), y_weight, *split(phases), plane.shell, block, image, shift, weights,
-        *sums, cross, power,
-    )  # fmt: skip
+    prepared = (*split(x), ctf, *split(y), y_weight, *split(phases), plane.shell)
+    kernels.sum_entries(re, im, *prepared, block, image, shift, weights, *sums, cross, power)
     expected = np.zeros(re.shape, complex)
     expected_weight = np.zeros(re.shape)
     expected_cross, expected_power = np.zeros_like(cross), np.zeros_like(power)

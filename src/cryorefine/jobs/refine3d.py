@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cryorefine.errors import UserError
-from cryorefine.jobs.base import Job, Run, describe, option
+from cryorefine.jobs.base import Job, Run, option
 from cryorefine.jobs.folder import in_job_folder
 
 JOB = Job(
@@ -300,7 +299,6 @@ class Result:
     iterations: int
 
 
-OPTIONS_FILE = "refine3d_options.json"
 _MAY_CHANGE = (
     "threads",
     "device",
@@ -341,48 +339,34 @@ def run(options: Options) -> Run[Result]:
 
     settled = _continued(options) if options.continue_from is not None else options
     session = yield from open_session(settled)
-    if options.continue_from is None:
-        _save_options(settled)
     return (yield from run_session(session))
-
-
-def _save_options(options: Options) -> None:
-    """Keep every option for a continuation, which must not guess any of them."""
-    assert options.output is not None
-    from cryorefine.io.files import write_whole
-
-    values = {f.name: getattr(options, f.name) for f in dataclasses.fields(options)}
-    plain = {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
-    with write_whole(options.output / OPTIONS_FILE) as temporary:
-        temporary.write_text(json.dumps(plain, indent=1))
 
 
 def _continued(options: Options) -> Options:
     """Return the options of the refinement that goes on, with what may be changed on the way."""
     assert options.continue_from is not None
-    path = options.continue_from / OPTIONS_FILE
-    try:
-        saved = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    from cryorefine.jobs.relion_job import read_job
+
+    path = options.continue_from / "job.star"
+    if not path.exists():
         raise UserError(
-            f"{options.continue_from} holds no refinement that can go on ({path.name} is missing or "
-            "damaged); start it anew with --particles and --reference."
-        ) from error
+            f"{options.continue_from} holds no refinement that can go on (job.star is missing); start one "
+            "with --particles and --reference."
+        )
+    saved = read_job(path).options
+    if not isinstance(saved, Options):
+        raise UserError(f"{path} is no refinement's job file; give the folder of a Refine3D job.")
     changes: dict[str, Any] = {"output": options.output, "continue_from": options.continue_from}
     for field in dataclasses.fields(options):
         value = getattr(options, field.name)
         if field.name in changes or value == field.default:
             continue
-        if field.name in _MAY_CHANGE or str(value) == str(saved.get(field.name)):
+        if field.name in _MAY_CHANGE or value == getattr(saved, field.name):
             changes[field.name] = value
         else:
             flag = field.name.replace("_", "-")
             raise UserError(
-                f"--{flag} {value} differs from {saved.get(field.name)} in {path}; a refinement that is "
+                f"--{flag} {value} differs from {getattr(saved, field.name)} in {path}; a refinement that is "
                 "continued keeps it: leave the option out or start a new job."
             )
-    paths = {name for name, (f, _) in describe(Options).items() if "Path" in str(f.type)}
-    original = {
-        name: Path(value) if name in paths and value is not None else value for name, value in saved.items()
-    }
-    return Options(**(original | changes))
+    return dataclasses.replace(saved, **changes)
