@@ -6,23 +6,18 @@ import os
 import re
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from cryorefine import __version__
 from cryorefine.io.files import write_whole
-from cryorefine.io.mrc import write_map
+from cryorefine.io.mrc import read_map, write_map
 from cryorefine.io.particles import ParticleFile, write_particles
 from cryorefine.io.star import write_star
 from cryorefine.refine.angular_distribution import bild
 from cryorefine.refine.engine import IterationDone, Settings
-from cryorefine.refine.output_tables import (
-    ModelPart,
-    half_part,
-    joined_part,
-    model_blocks,
-    optimiser_blocks,
-    output_grid,
-    particle_file,
-    sampling_blocks,
-)
+from cryorefine.refine.output_models import ModelPart, half_part, joined_part, model_blocks
+from cryorefine.refine.output_tables import optimiser_blocks, output_grid, particle_file, sampling_blocks
 from cryorefine.refine.particle_set import ParticleSet
 from cryorefine.refine.state import State, save_state
 
@@ -159,6 +154,9 @@ def _write_common(
         names[label] = _shown(model, particles)
     names["rlnExperimentalDataStarFile"] = _shown(files["data"], particles)
     names["rlnOrientSamplingStarFile"] = _shown(files["sampling"], particles)
+    names["rlnSolventMaskName"] = "None"
+    if settings.mask is not None:
+        names["rlnSolventMaskName"] = _shown(_write_mask(root.parent, settings.mask, state), particles)
     write_star(
         files["optimiser"],
         optimiser_blocks(state, settings, names),
@@ -172,6 +170,14 @@ def _write_bild(path: Path, part: ModelPart, state: State, settings: Settings) -
     text = bild(part.distribution, output_grid(state, settings), extent=extent)
     with write_whole(path) as temporary:
         temporary.write_text(text, encoding="ascii")
+    return path
+
+
+def _write_mask(folder: Path, mask: NDArray[np.float32], state: State) -> Path:
+    """Keep the solvent mask as it is used, on the grid of the maps; it may change in a continuation."""
+    path = folder / "run_solvent_mask.mrc"
+    if not (path.exists() and np.array_equal(read_map(path).data, mask)):
+        write_map(path, mask, state.pixel_size)
     return path
 
 
@@ -194,7 +200,7 @@ def _write_checkpoint(folder: Path, state: State) -> Path:
 
 
 def _checkpoints(folder: Path) -> list[tuple[int, Path]]:
-    """Iterations and checkpoints in a folder, the last iteration last."""
+    """Return iterations and checkpoints in a folder, the last iteration last."""
     found = []
     for path in folder.glob("run_it*_checkpoint.npz"):
         if match := re.fullmatch(r"run_it(\d+)_checkpoint\.npz", path.name):
