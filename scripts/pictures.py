@@ -105,7 +105,7 @@ def show_solid(viewer: napari.Viewer) -> None:
             layer.rendering = "iso"
     viewer.reset_view()
     viewer.scene.camera.angles = VIEW
-    viewer.scene.camera.zoom *= 1.1
+    viewer.scene.camera.zoom *= 1.3
 
 
 def main(project: Path) -> None:

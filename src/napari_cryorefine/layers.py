@@ -223,7 +223,7 @@ def _refresh(layer: Image, data: NDArray[np.float32], keywords: dict[str, Any]) 
         layer.contrast_limits = limits
     if level_untouched:
         layer.iso_threshold = level
-    layer.metadata |= keywords["metadata"] | {"role": layer.metadata["role"]}
+    layer.metadata.update(keywords["metadata"])  # the role stays
 
 
 def _show_by_dimension(viewer: ViewerModel, body: Layer, outline: Layer) -> None:

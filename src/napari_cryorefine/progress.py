@@ -16,11 +16,11 @@ UNITS = {
     "pixel_size": "Å/px",
     "angular_step": "°",
     "accuracy_angle": "°",
-    "change_angle": "°",
     "offset_step": "Å",
     "accuracy_shift": "Å",
-    "change_shift": "Å",
 }
+HIDDEN = ("change_angle", "change_offset", "largest_weight", "current_size", "local_search", "seconds")
+"""Figures of a refinement that its log keeps and a person rarely asks for."""
 
 
 class Stopwatch:
@@ -51,7 +51,8 @@ def duration_text(seconds: float) -> str:
 def figures_text(values: Figures | Any) -> str:
     """Return the figures of a running job, or those of its Result, as lines of name and value."""
     pairs = values.values if isinstance(values, Figures) else _numbers(values)
-    return "\n".join(f"{_words(name)}: {_number(name, value)}" for name, value in pairs.items())
+    shown = {name: value for name, value in pairs.items() if name not in HIDDEN}
+    return "\n".join(f"{_words(name)}: {_number(name, value)}" for name, value in shown.items())
 
 
 def _numbers(result: Any) -> dict[str, Any]:
@@ -70,4 +71,5 @@ def _words(name: str) -> str:
 
 def _number(name: str, value: Any) -> str:
     text = f"{value:.4g}" if isinstance(value, float) else str(value)
-    return f"{text} {UNITS[name]}" if name in UNITS else text
+    unit = UNITS.get(name, "")
+    return f"{text}{unit}" if unit in ("", "°") else f"{text} {unit}"

@@ -54,16 +54,16 @@ def test_a_folder_without_results_is_refused_in_a_sentence(model, project, make)
 def test_the_half_maps_of_each_iteration_replace_the_last_ones(model, project, blob):
     folder = project / "Refine3D" / "job001"
     folder.mkdir(parents=True)
-    for iteration in (1, 2):
+    for iteration in (1, 2, 3):
         for half in (1, 2):
             path = folder / f"run_it00{iteration}_half{half}_class001.mrc"
             write_map(path, iteration * blob, 2.5)
             show_event(model, Product("half_map", path), folder)
     assert [layer.name for layer in model.layers] == [
-        "run_it002_half1_class001",
-        "run_it002_half2_class001",
+        "run_it003_half1_class001",
+        "run_it003_half2_class001",
     ]
-    np.testing.assert_allclose(model.layers[0].data, 2 * blob, rtol=1e-6)
+    np.testing.assert_allclose(model.layers[0].data, 3 * blob, rtol=1e-6)
     model.layers[0].iso_threshold = 0.7
     assert model.layers[1].iso_threshold == 0.7
 
