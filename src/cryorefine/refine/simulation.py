@@ -243,7 +243,7 @@ def simulate_particles(
         )
     names = np.empty(count, dtype=object)
     (folder / "Extract").mkdir(parents=True, exist_ok=True)
-    amplitude = 0.0
+    amplitude = kept = 1.0
     for g, group in enumerate(optics):
         here = np.flatnonzero(index == g)
         own = transfer.take(here) if transfer is not None else None
@@ -261,7 +261,11 @@ def simulate_particles(
             phase_flipped=phase_flipped,
             rng=rng,
         )
-        images = normalise(images, min(1.1 * atoms.radius / group.pixel_size, 0.45 * group.box))
+        raw = images
+        images = normalise(raw, min(1.1 * atoms.radius / group.pixel_size, 0.45 * group.box))
+        if g == 0:
+            # Signal that the CTF carries into the background is noise to whoever normalises.
+            kept = float(np.median(images.std(axis=(1, 2)) / raw.std(axis=(1, 2))))
         for m in np.unique(micrograph[here]):
             members = np.flatnonzero(micrograph[here] == m)
             stack = f"Extract/micrograph{m + 1:03d}.mrcs"
@@ -274,7 +278,8 @@ def simulate_particles(
         folder / "particles.star", ParticleFile(truth.optics, truth.particles.drop(columns=hidden))
     )
     first = optics[0]
-    write_map(folder / "truth.mrc", amplitude * density(atoms, first.box, first.pixel_size), first.pixel_size)
+    whole = kept * amplitude * density(atoms, first.box, first.pixel_size)
+    write_map(folder / "truth.mrc", whole, first.pixel_size)
     return Simulated(
         folder / "particles.star",
         folder / "truth.star",
