@@ -61,6 +61,7 @@ def forms(project: Path) -> None:
 def mask(project: Path) -> None:
     """Picture the mask over the refined map, in a section and in 3D."""
     import napari
+
     from napari_cryorefine import open_results
 
     viewer = napari.Viewer()
@@ -79,6 +80,7 @@ def mask(project: Path) -> None:
 def sharpened(project: Path) -> None:
     """Picture the sharpened map with its FSC and Guinier plots: the end of the way, and the README."""
     import napari
+
     from napari_cryorefine import open_results
 
     viewer = napari.Viewer()

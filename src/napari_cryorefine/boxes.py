@@ -155,7 +155,7 @@ class OptionalNumberBox(QLineEdit):
         if not text:
             return None
         try:
-            value = self._number(text)
+            value: float | int = self._number(text)
         except ValueError:
             raise UserError(f"{what.label}: '{text}' is not a number; give one or leave it empty.") from None
         if what.minimum is not None and value < what.minimum:
@@ -266,7 +266,7 @@ def make_box(
     return box
 
 
-def _wheel(box: QWidget, base: type, event: Any) -> None:
+def _wheel(box: QWidget, base: Any, event: Any) -> None:
     if box.hasFocus():
         base.wheelEvent(box, event)
     else:

@@ -107,7 +107,10 @@ class OptionsPage(QWidget):
     def suggest_output(self) -> None:
         """Name the next free job folder, unless there stands one that is still free."""
         box = self.boxes.get("output")
-        if self.job.folder and isinstance(box, PathBox) and (not box.get() or status(box.get()) != "empty"):
+        if not self.job.folder or not isinstance(box, PathBox):
+            return
+        named = box.get()
+        if named is None or status(named) != "empty":
             self._suggested = suggest_folder(self.job, Path())
             box.set(self._suggested)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +70,7 @@ class PathBox(QWidget):
         self.layer_menu.clear()
         found = self._layers() if self._layers else {}
         for name, path in found.items():
-            self.layer_menu.addAction(name, lambda path=path: self.set(_short(path)))
+            self.layer_menu.addAction(name, partial(self.set, _short(path)))
         if not found:
             self.layer_menu.addAction("No layer was read from a file").setEnabled(False)
 
