@@ -217,7 +217,8 @@ class _JobFolder:
     def full(self, error: OSError) -> UserError:
         """Return what to say when the folder takes no more."""
         return UserError(
-            f"{self.path} cannot be written to any more ({error.strerror}); make room there and run the job again."
+            f"{self.path} cannot be written to any more ({error.strerror}); make room there and run the "
+            "job again."
         )
 
     def _unusable(self, error: OSError) -> UserError:
