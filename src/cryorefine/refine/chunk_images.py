@@ -71,26 +71,19 @@ class ViewData:
         return self.optics.pixel_size
 
 
-def base_offsets(chunk: ParticleSet) -> F64:
-    """Return the offsets in A that the search starts from: whole pixels for single particles."""
-    if chunk.dimensions == 3:
-        return chunk.offsets
-    pixel = np.array([chunk.optics[v.optics].pixel_size for v in chunk.views])[chunk.image_view][:, None]
-    return np.sign(chunk.offsets) * np.floor(np.abs(chunk.offsets) / pixel + 0.5) * pixel
-
-
-def shift_prior(chunk: ParticleSet, base: F64, parameters: ExpectationParameters) -> F32:
+def shift_prior(chunk: ParticleSet, parameters: ExpectationParameters) -> F32:
     """Return the log prior of each coarse shift of each particle, shape (particles, shifts)."""
     if parameters.cross_correlation:
         return np.zeros((len(chunk), len(parameters.sampling.shifts)), np.float32)
-    distance = base[:, None] + parameters.sampling.shifts[None] - chunk.offset_priors[:, None]
+    distance = chunk.offsets[:, None] + parameters.sampling.shifts[None] - chunk.offset_priors[:, None]
     return (-0.5 * np.sum(distance**2, axis=2) / parameters.sigma_offset**2).astype(np.float32)
 
 
-def prepare_views(
-    chunk: ParticleSet, raw: list[F32], base: F64, parameters: ExpectationParameters
-) -> list[ViewData]:
-    """Prepare a chunk's images, view by view.
+def prepare_views(chunk: ParticleSet, raw: list[F32], parameters: ExpectationParameters) -> list[ViewData]:
+    """Prepare a chunk's images, view by view, centred by the offsets that are known.
+
+    Whole pixels are moved before the images are masked, what is left of an offset afterwards: a search
+    that began at a whole pixel might not reach the true offset any more once its range is small.
 
     Parameters
     ----------
@@ -98,8 +91,6 @@ def prepare_views(
         Particles.
     raw : list of ndarray, each of shape (box, box)
         Their images as read.
-    base : ndarray, shape (particles, dimensions)
-        Offsets in A that are applied beforehand.
     parameters : ExpectationParameters
         Noise, scales and choices.
     """
@@ -112,7 +103,7 @@ def prepare_views(
         optics = chunk.optics[view.optics]
         sigma2 = parameters.sigma2_noise[view.optics]
         rotation = effective_rotation(view, optics, parameters.box, parameters.pixel_size)
-        moved = base[particle] @ view.projection.T / optics.pixel_size
+        moved = chunk.offsets[particle] @ view.projection.T / optics.pixel_size
         whole = np.floor(np.abs(moved) + 0.5).astype(np.int64) * np.sign(moved).astype(np.int64)
         if chunk.dimensions == 3:
             whole[:] = 0
@@ -134,8 +125,7 @@ def prepare_views(
                 padding=parameters.padding,
             ),
         )
-        if chunk.dimensions == 3:
-            prepared = _shifted(prepared, moved)
+        prepared = _shifted(prepared, moved - whole)
         rows = np.full(len(chunk), -1, np.int32)
         rows[particle] = np.arange(len(image))
         result.append(_weighted(chunk, view, rotation, image, rows, prepared, parameters))
@@ -143,7 +133,7 @@ def prepare_views(
 
 
 def _shifted(prepared: PreparedImages, shifts: F64) -> PreparedImages:
-    """Apply sub-pixel shifts (n, 2) in pixels, for images that are not moved in real space."""
+    """Apply shifts (n, 2) in pixels to transforms."""
     phases = shift_phases(prepared.plane, shifts)
     return PreparedImages(
         prepared.plane, prepared.masked * phases, prepared.unmasked * phases, prepared.power

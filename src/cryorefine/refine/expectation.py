@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cryorefine.refine.chunk_images import ViewData, base_offsets, prepare_views, shift_prior
+from cryorefine.refine.chunk_images import ViewData, prepare_views, shift_prior
 from cryorefine.refine.coarse import CoarseSearch, Samples
 from cryorefine.refine.fine import FineSearch, batches
 from cryorefine.refine.half_plane import half_plane, pixels_per_shell
@@ -103,15 +103,14 @@ def expectation(
     ChunkResult
         Sums for the maximisation step and the particles' new values.
     """
-    base = base_offsets(chunk)
-    views = prepare_views(chunk, raw, base, parameters)
-    prior = shift_prior(chunk, base, parameters)
+    views = prepare_views(chunk, raw, parameters)
+    prior = shift_prior(chunk, parameters)
     coarse = CoarseSearch(views, volume, parameters)
     if parameters.sampling.local_sigma > 0:
         samples = coarse.local_search(chunk, prior)
     else:
         samples = coarse.global_search(len(chunk), prior)
-    fine = FineSearch(chunk, base, views, volume, parameters)
+    fine = FineSearch(chunk, views, volume, parameters)
     for batch in batches(samples.count, parameters.sampling.fine_shifts.shape[1]):
         fine.add(samples, *batch)
     return _result(chunk, samples, fine, parameters)

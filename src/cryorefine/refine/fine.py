@@ -36,14 +36,12 @@ class FineSearch:
     def __init__(
         self,
         chunk: ParticleSet,
-        base: F64,
         views: list[ViewData],
         volume: C64,
         parameters: ExpectationParameters,
     ) -> None:
-        self.chunk, self.base, self.views, self.volume, self.parameters = (
+        self.chunk, self.views, self.volume, self.parameters = (
             chunk,
-            base,
             views,
             volume,
             parameters,
@@ -186,14 +184,14 @@ class FineSearch:
         fine = self.parameters.sampling.grid.fine_matrices(unique[blocks // 2]).reshape(-1, 8, 3, 3)
         here = slice(first, first + len(best))
         self.poses[here] = fine[np.arange(len(best)), 4 * (blocks % 2) + sample // 4]
-        self.offsets[here] = self.base[here] + self.fine_shifts[shift[entry], sample % 4]
+        self.offsets[here] = self.chunk.offsets[here] + self.fine_shifts[shift[entry], sample % 4]
 
     def _pose_sums(
         self, unique: I64, block: I32, particle: I32, shift: I32, first: int, weights: F32
     ) -> None:
         here = slice(first, int(first + particle.max(initial=-1) + 1))
         direction = (unique // self.parameters.sampling.grid.n_psi)[block // 2].astype(np.int32)
-        centre = (self.chunk.offset_priors - self.base)[here]
+        centre = (self.chunk.offset_priors - self.chunk.offsets)[here]
         self.offset_square += posterior.pose_sums(
             weights, particle, shift, direction, self.fine_shifts, centre, self.directions
         )
