@@ -110,6 +110,14 @@ def show_solid(viewer: napari.Viewer) -> None:
     viewer.scene.camera.zoom *= 1.3
 
 
+def shrink() -> None:
+    """Store the pictures in 256 colours, in which they look the same and take a third of the space."""
+    from PIL import Image
+
+    for path in PICTURES.glob("*.png"):
+        Image.open(path).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
+
+
 def main(project: Path) -> None:
     """Take all pictures of a finished demo project."""
     if not (project / "PostProcess/job003/postprocess.star").is_file():
@@ -126,6 +134,7 @@ def main(project: Path) -> None:
     forms(project)
     mask(project)
     sharpened(project)
+    shrink()
     print(f"The pictures are in {PICTURES}.")
 
 
