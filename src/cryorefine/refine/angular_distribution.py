@@ -68,7 +68,7 @@ def bild(distribution: F64, grid: SamplingGrid, *, extent: float) -> str:
     if len(shown) == 0:
         return ""
     values = distribution[shown]
-    spread = float(np.std(distribution, ddof=1)) if len(distribution) > 1 else 0.0
+    spread = float(np.std(distribution))
     deviation = (values - distribution.mean()) / spread if spread > 1e-12 else np.zeros_like(values)
     red = (np.clip(deviation, -1, 5) + 1) / 6
     thickness = _THICKNESS * radius * np.deg2rad(grid.step) / 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -133,17 +134,20 @@ def load_state(path: Path) -> State:
         If the file is not a checkpoint of this program.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         numbers = json.loads(str(arrays.pop("numbers")))
-    except (OSError, ValueError, KeyError) as error:
+        if numbers["version"] == _VERSION:
+            return _assemble(numbers, arrays)
+    # A damaged archive raises any of these, wherever its first wrong byte is.
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(
             f"{path} is not a checkpoint of a refinement; delete it to go on from the iteration before."
         ) from error
-    if numbers["version"] != _VERSION:
-        raise UserError(
-            f"{path} was written by another version of this program; finish that refinement with it."
-        )
+    raise UserError(f"{path} was written by another version of this program; finish that refinement with it.")
+
+
+def _assemble(numbers: dict[str, Any], arrays: dict[str, Any]) -> State:
     merged = numbers | arrays
 
     def part(kind: type, prefix: str) -> Any:
