@@ -41,7 +41,7 @@ class Options:
     )
     pixel_size: float | None = option(
         None,
-        label="Pixel size (A)",
+        label="Pixel size",
         help="Pixel size of the input; that of the file unless given.",
         unit="A/px",
         step=0.001,

@@ -34,7 +34,7 @@ class Options:
     )
     lowpass: float = option(
         15.0,
-        label="Lowpass filter map (A)",
+        label="Lowpass filter map",
         help="The map is filtered to this resolution before the threshold is applied, so that noise "
         "makes no specks; 0 or less leaves it as it is.",
         unit="A",
@@ -44,7 +44,7 @@ class Options:
     )
     pixel_size: float | None = option(
         None,
-        label="Pixel size (A)",
+        label="Pixel size",
         help="Pixel size of the map; that of the file unless given.",
         unit="A/px",
         group="Mask",

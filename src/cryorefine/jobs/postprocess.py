@@ -57,7 +57,7 @@ class Options:
     )
     pixel_size: float | None = option(
         None,
-        label="Calibrated pixel size (A)",
+        label="Calibrated pixel size",
         help="The pixel size, if calibration has shown that it differs from that in the file.",
         unit="A/px",
         step=0.001,
@@ -90,7 +90,7 @@ class Options:
     )
     autob_lowest_resolution: float = option(
         10.0,
-        label="Lowest resolution for auto-B fit (A)",
+        label="Lowest resolution for auto-B fit",
         help="The fit begins here; coarser than about 10 A the amplitudes follow the shape of the "
         "particle instead of the B-factor.",
         unit="A",
@@ -118,7 +118,7 @@ class Options:
     )
     lowpass: float = option(
         _LOWPASS,
-        label="Ad-hoc low-pass filter (A)",
+        label="Ad-hoc low-pass filter",
         help="Resolution to which the map is filtered when FSC-weighting is skipped; 0 or less: not at all.",
         unit="A",
         group="Sharpen",
