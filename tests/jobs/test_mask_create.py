@@ -78,6 +78,7 @@ def test_given_pixel_size_decides_the_filter_and_the_header(ball, tmp_path):
     assert not np.array_equal(read_map(one.mask).data, read_map(header.mask).data)
 
 
+@pytest.mark.filterwarnings("ignore:Data array contains NaN:RuntimeWarning")
 def test_bad_input_is_refused_and_leaves_no_folder(ball, tmp_path):
     write_map(tmp_path / "flat.mrc", np.zeros((8, 8, 10)), 1.0)
     holed = np.ones((8, 8, 8), dtype=np.float32)

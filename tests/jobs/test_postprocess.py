@@ -202,6 +202,7 @@ def test_random_phases_that_correlate_are_warned_of(settings, tmp_path, rng):
     assert any("too sharp or too tight" in text or "better than with" in text for text in warnings_of(events))
 
 
+@pytest.mark.filterwarnings("ignore:Data array contains NaN:RuntimeWarning")
 def test_bad_input_is_refused_in_one_sentence_and_leaves_no_folder(settings, tmp_path, half_map):
     data = read_map(half_map).data
     write_map(tmp_path / "other.mrc", data, PIXEL)
@@ -218,6 +219,8 @@ def test_bad_input_is_refused_in_one_sentence_and_leaves_no_folder(settings, tmp
     write_map(tmp_path / "nan_half2.mrc", data, PIXEL)
     (tmp_path / "short_half1.mrc").write_bytes(half_map.read_bytes()[:9000])
     write_map(tmp_path / "short_half2.mrc", data, PIXEL)
+    for half in (1, 2):
+        write_map(tmp_path / f"empty_half{half}.mrc", np.zeros_like(data), PIXEL)
     write_map(tmp_path / "loud_mask.mrc", np.full_like(data, 1.01), PIXEL)
     write_map(tmp_path / "small_mask.mrc", np.ones((16, 16, 16)), PIXEL)
     write_map(tmp_path / "zero_mask.mrc", np.zeros_like(data), PIXEL)
@@ -231,6 +234,7 @@ def test_bad_input_is_refused_in_one_sentence_and_leaves_no_folder(settings, tmp
         ({"half_map": "flat_half1.mrc"}, "32 x 32 x 28 px; a map has to be a cube"),
         ({"half_map": "nan_half2.mrc"}, "nan_half1.mrc holds NaN"),
         ({"half_map": "short_half2.mrc"}, "short_half1.mrc is truncated"),
+        ({"half_map": "empty_half1.mrc"}, "empty_half1.mrc is empty: every voxel is 0"),
         ({"mask": "loud_mask.mrc"}, "values from 1.01 to 1.01; a mask lies between 0 and 1"),
         ({"mask": "small_mask.mrc"}, "small_mask.mrc is 16 x 16 x 16 px but .* is 32 x 32 x 32 px"),
         ({"mask": "zero_mask.mrc"}, "zero everywhere"),

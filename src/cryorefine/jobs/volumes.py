@@ -30,13 +30,15 @@ def read_cubic(path: Path, pixel_size: float | None = None) -> Map:
     Raises
     ------
     UserError
-        When the file cannot be read, is not cubic, or its pixel size is unknown.
+        When the file cannot be read, is empty or not cubic, or its pixel size is unknown.
     """
     from cryorefine.io.mrc import read_map
 
     volume = read_map(path, pixel_size=pixel_size if pixel_size is not None and pixel_size > 0 else None)
     if len(set(volume.data.shape)) != 1:
         raise UserError(f"{path} is {_dimensions(volume.data.shape)} px; a map has to be a cube.")
+    if volume.data.min() == volume.data.max():
+        raise UserError(f"{path} is empty: every voxel is {volume.data.flat[0]:g}; make the map again.")
     return volume
 
 
