@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -19,7 +18,6 @@ from napari_cryorefine.boxes import Box, make_box
 from napari_cryorefine.path_box import PathBox
 
 UNITS = {"A": "Å", "A/px": "Å/px", "A^2": "Å²", "degrees": "°"}
-_UNIT_IN_LABEL = re.compile(r" \((A|Å|px|pix)\)$")  # the page says it behind the box
 
 
 class OptionsPage(QWidget):
@@ -141,7 +139,7 @@ class OptionsPage(QWidget):
                 box.set(field.default)
             box.setObjectName(name)
             self.boxes[name] = box
-            label = QLabel(_UNIT_IN_LABEL.sub("", description.label))
+            label = QLabel(description.label)
             label.setToolTip(description.help)
             label.setBuddy(box)
             if isinstance(box, PathBox):

@@ -151,7 +151,7 @@ def test_a_stack_does_not_mix_image_numbers_with_depth(model, blob):
     stack = layers.add_stack(model, Map(blob[:5], 2.5), axis="particle")
     layers.add_map(model, Map(blob, 2.5))
     assert stack.data.shape == (5, 1, 24, 24)
-    assert model.dims.axis_labels == ("particle", "z", "y", "x")
+    assert stack.axis_labels == ("particle", "z", "y", "x")
     assert model.dims.range[0].stop == 4
     assert model.dims.range[1].stop == pytest.approx(23 * 2.5)
 
