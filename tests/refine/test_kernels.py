@@ -91,6 +91,7 @@ def test_scores_are_log_likelihoods(volume, plane, rng):
     shifts = rng.uniform(-3, 3, (2, 4, 2))
     phases = shift_phases(plane, shifts)
     block, image, shift = entries(blocks, count, 2)
+    four = rng.permutation(4 * blocks).reshape(-1, 4).astype(np.int32)
     dots = np.zeros((len(block), 4, 4), np.float32)
     norms = np.zeros((len(block), 4), np.float32)
     kernels.score_entries(
@@ -99,6 +100,7 @@ def test_scores_are_log_likelihoods(volume, plane, rng):
         *split(x * ctf / sigma2),
         0.5 * ctf**2 / sigma2,
         *split(phases),
+        four,
         block,
         image,
         shift,
@@ -109,7 +111,7 @@ def test_scores_are_log_likelihoods(volume, plane, rng):
         n = image[e]
         constant = 0.5 * np.sum(np.abs(x[n]) ** 2 / sigma2)
         for c, s in np.ndindex(4, 4):
-            row = 4 * block[e] + c
+            row = four[block[e], c]
             difference = oracle.squared_difference(
                 x[n], phases[shift[e], s], ctf[n], re[row] + 1j * im[row], sigma2
             )

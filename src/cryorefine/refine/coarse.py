@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from cryorefine.compute.array_module import array_module, to_host
 from cryorefine.refine import kernels, posterior
-from cryorefine.refine.chunk_images import MEMORY, ViewData, in_fours, segments, split_phases
+from cryorefine.refine.chunk_images import MEMORY, ViewData, in_fours, split_phases
 from cryorefine.refine.half_plane import HalfPlane, shift_phases
 from cryorefine.refine.parameters import ExpectationParameters
 from cryorefine.refine.particle_set import ParticleSet
@@ -112,32 +112,25 @@ class CoarseSearch:
         pointer, candidates, weights = grid.local_candidates_many(
             chunk.poses, sampling.local_sigma, sampling.relax_group or None
         )
-        particle = np.repeat(np.arange(len(chunk)), np.diff(pointer))
-        # Four consecutive orientations share a slice block, whoever wants them.
-        key = (candidates // 4) * len(chunk) + particle
-        pairs, place = np.unique(key, return_inverse=True)
-        pair_particle = (pairs % len(chunk)).astype(np.int32)
-        pair_block = pairs // len(chunk)
-        orientation_prior = np.full((len(pairs), 4), -np.inf, np.float32)
-        orientation_prior[place, candidates % 4] = np.log(weights)
+        quads, orientation_prior, pair_particle = _quads(pointer, candidates, np.log(weights))
         blocks = -(-len(sampling.shifts) // 4)
-        dots = np.zeros((len(pairs), blocks, 4, 4), np.float32)
-        norms = np.zeros((len(pairs), 4), np.float32)
+        dots = np.zeros((len(quads), blocks, 4, 4), np.float32)
+        norms = np.zeros((len(quads), 4), np.float32)
         shifts = in_fours(sampling.shifts)
         for data, plane, columns in zip(self.views, self.planes, self.columns, strict=True):
             phases = split_phases(data, plane, shifts)
             image = tuple(np.ascontiguousarray(part[:, columns]) for part in data.a)
             weight = np.ascontiguousarray(data.b[:, columns])
             rows = data.row_of_particle[pair_particle]
-            for run in segments(pair_block, plane.pixels):
-                here = np.arange(run.start, run.stop)[rows[run] >= 0]
+            most = max(1, MEMORY // (4 * 8 * plane.pixels))
+            for first in range(0, len(quads), most):
+                here = np.arange(first, min(first + most, len(quads)))
+                here = here[rows[here] >= 0]
                 if len(here) == 0:
                     continue
-                unique, block = np.unique(pair_block[here], return_inverse=True)
-                four = (4 * unique[:, None] + np.arange(4)).ravel()
-                re, im = self._slices(
-                    data, plane, grid.coarse_matrices(np.minimum(four, grid.n_orientations - 1))
-                )
+                # Particles with similar poses want the same slices: each is made once.
+                unique, place = np.unique(quads[here], return_inverse=True)
+                re, im = self._slices(data, plane, grid.coarse_matrices(unique))
                 entry_dots = np.zeros((len(here) * blocks, 4, 4), np.float32)
                 entry_norms = np.zeros((len(here) * blocks, 4), np.float32)
                 kernels.score_entries(
@@ -146,7 +139,8 @@ class CoarseSearch:
                     *image,
                     weight,
                     *phases,
-                    np.repeat(block.astype(np.int32), blocks),
+                    place.reshape(-1, 4).astype(np.int32),
+                    np.repeat(np.arange(len(here), dtype=np.int32), blocks),
                     np.repeat(rows[here], blocks),
                     np.tile(np.arange(blocks, dtype=np.int32), len(here)),
                     entry_dots,
@@ -164,10 +158,42 @@ class CoarseSearch:
             len(chunk),
             self.parameters.fraction,
         )
-        orientation = 4 * pair_block[pair] + row
+        orientation = quads[pair, row]
         chosen = pair_particle[pair]
         prior = orientation_prior[pair, row] + shift_prior[chosen, shift]
         return _ordered(orientation, chosen, shift, prior, np.bincount(chosen, minlength=len(chunk)))
+
+
+def _quads(pointer: I64, candidates: I64, log_weights: F64) -> tuple[I64, F32, I32]:
+    """Arrange each particle's candidates in fours, the last four filled up with copies that do not count.
+
+    Parameters
+    ----------
+    pointer, candidates, log_weights : ndarray
+        Orientations and log priors of particle i at ``pointer[i]:pointer[i + 1]``.
+
+    Returns
+    -------
+    quads : ndarray of int64, shape (pairs, 4)
+        Orientation indices, in order of the first of each four.
+    prior : ndarray of float32, shape (pairs, 4)
+        Log priors; -inf for copies.
+    particle : ndarray of int32, shape (pairs,)
+        Whose candidates they are.
+    """
+    counts = np.diff(pointer)
+    fours = -(-counts // 4)
+    particle = np.repeat(np.arange(len(counts)), fours)
+    start = np.repeat(pointer[:-1], fours) + 4 * (
+        np.arange(fours.sum()) - np.repeat(np.cumsum(fours) - fours, fours)
+    )
+    index = start[:, None] + np.arange(4)
+    inside = index < pointer[particle + 1][:, None]
+    index = np.where(inside, index, start[:, None])
+    quads = candidates[index]
+    prior = np.where(inside, log_weights[index], -np.inf).astype(np.float32)
+    order = np.lexsort((particle, quads[:, 0]))
+    return quads[order], prior[order], particle[order].astype(np.int32)
 
 
 def _ordered(

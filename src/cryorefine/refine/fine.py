@@ -130,6 +130,7 @@ class FineSearch:
                     *data.a,
                     data.b,
                     *phases,
+                    np.arange(4 * len(own), dtype=np.int32).reshape(-1, 4),
                     place.astype(np.int32),
                     rows[here],
                     shift[here],

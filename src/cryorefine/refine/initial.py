@@ -59,7 +59,8 @@ def initial_noise(
             shell = prepared.plane.shell[inside]
             power += prepared.power.sum(axis=0)
             total = total + prepared.masked[:, inside].sum(axis=0)
-            average = np.bincount(shell, np.abs(total / len(members)) ** 2, minlength=shells).astype(np.float64)
+            mean_power = np.abs(total / len(members)) ** 2
+            average = np.bincount(shell, mean_power, minlength=shells).astype(np.float64)
             count = np.maximum(np.bincount(shell, minlength=shells), 1).astype(np.float64)
         result[index] = _positive(0.5 * power / len(members) / count - 0.5 * average / count)
     return result

@@ -180,7 +180,7 @@ def insert_slices(
 
 
 @njit(**_FAST)
-def _dot_block(v_re: F32, v_im: F32, row: int, a_re: F32, a_im: F32, t_re: F32, t_im: F32, out: F32) -> None:
+def _dot_block(v_re: F32, v_im: F32, rows: I32, a_re: F32, a_im: F32, t_re: F32, t_im: F32, out: F32) -> None:
     """Add Re sum conj(V_o) a t to out (4, 4) for 4 slices and 4 shifts held in registers.
 
     Sixteen sums are kept in registers while the pixels stream by, so that each shifted pixel is made
@@ -189,8 +189,8 @@ def _dot_block(v_re: F32, v_im: F32, row: int, a_re: F32, a_im: F32, t_re: F32, 
     z = np.float32(0)
     s00 = s01 = s02 = s03 = s10 = s11 = s12 = s13 = z
     s20 = s21 = s22 = s23 = s30 = s31 = s32 = s33 = z
-    vr0, vr1, vr2, vr3 = v_re[row], v_re[row + 1], v_re[row + 2], v_re[row + 3]
-    vi0, vi1, vi2, vi3 = v_im[row], v_im[row + 1], v_im[row + 2], v_im[row + 3]
+    vr0, vr1, vr2, vr3 = v_re[rows[0]], v_re[rows[1]], v_re[rows[2]], v_re[rows[3]]
+    vi0, vi1, vi2, vi3 = v_im[rows[0]], v_im[rows[1]], v_im[rows[2]], v_im[rows[3]]
     tr0, tr1, tr2, tr3 = t_re[0], t_re[1], t_re[2], t_re[3]
     ti0, ti1, ti2, ti3 = t_im[0], t_im[1], t_im[2], t_im[3]
     for p in range(a_re.shape[0]):
@@ -251,6 +251,7 @@ def score_entries(
     b: F32,
     t_re: F32,
     t_im: F32,
+    rows: I32,
     block: I32,
     image: I32,
     shift: I32,
@@ -261,12 +262,14 @@ def score_entries(
 
     Parameters
     ----------
-    v_re, v_im : float32, shape (4 * blocks, pixels)
-        Slices, four consecutive rows to a block.
+    v_re, v_im : float32, shape (slices, pixels)
+        Slices.
     a_re, a_im, b : float32, shape (images, pixels)
         Weighted image (model CTF * X / sigma2) and half its model's weight (CTF^2 / sigma2 / 2).
     t_re, t_im : float32, shape (shift blocks, 4, pixels)
         Phases of the shifts, four to a block.
+    rows : int32, shape (blocks, 4)
+        The slices of each block.
     block, image, shift : int32, shape (entries,)
         What each entry pairs; sorted by block, then image, so that slices stay in cache.
     dots : float32, shape (entries, 4, 4)
@@ -276,19 +279,19 @@ def score_entries(
     """
     norm = np.zeros(4, np.float32)
     for e in range(block.shape[0]):
-        row = 4 * block[e]
+        four = rows[block[e]]
         n = image[e]
         if e == 0 or block[e] != block[e - 1] or image[e] != image[e - 1]:
             bn = b[n]
             for c in range(4):
-                vr, vi = v_re[row + c], v_im[row + c]
+                vr, vi = v_re[four[c]], v_im[four[c]]
                 s = np.float32(0)
                 for p in range(bn.shape[0]):
                     s += bn[p] * (vr[p] * vr[p] + vi[p] * vi[p])
                 norm[c] = s
         for c in range(4):
             norms[e, c] += norm[c]
-        _dot_block(v_re, v_im, row, a_re[n], a_im[n], t_re[shift[e]], t_im[shift[e]], dots[e])
+        _dot_block(v_re, v_im, four, a_re[n], a_im[n], t_re[shift[e]], t_im[shift[e]], dots[e])
 
 
 @njit(**_FAST)
