@@ -22,7 +22,7 @@ from cryorefine.refine import outputs
 from cryorefine.refine.angular_distribution import bild, distribution_of_poses
 from cryorefine.refine.engine import IterationDone, Settings
 from cryorefine.refine.maximisation import MaximisationResult
-from cryorefine.refine.outputs import latest_checkpoint, write_final, write_iteration
+from cryorefine.refine.outputs import discard_checkpoints, latest_checkpoint, write_final, write_iteration
 from cryorefine.refine.parameters import ImageModel
 from cryorefine.refine.particle_set import OpticsGroup, ParticleSet, single_particles
 from cryorefine.refine.schedule import Schedule
@@ -351,6 +351,8 @@ def test_the_last_two_checkpoints_stay(rng, about, folder):
 
 def test_checkpoints_of_an_earlier_run_are_not_taken_for_this_ones(rng, about, folder):
     write_iteration(folder, make_outcome(rng, iteration=7), *about)
+    discard_checkpoints(folder)
+    assert latest_checkpoint(folder) is None
     write_iteration(folder, make_outcome(rng, iteration=1), *about)
     assert latest_checkpoint(folder) == folder / "run_it001_checkpoint.npz"
 

@@ -21,7 +21,12 @@ from cryorefine.maps.fsc import resolution
 from cryorefine.refine.engine import ChunkDone, IterationDone, Settings, refine
 from cryorefine.refine.initial import initial_model, initial_noise
 from cryorefine.refine.loading import check_geometry, check_images, load_particles
-from cryorefine.refine.outputs import latest_checkpoint, write_final, write_iteration
+from cryorefine.refine.outputs import (
+    discard_checkpoints,
+    latest_checkpoint,
+    write_final,
+    write_iteration,
+)
 from cryorefine.refine.parameters import ImageModel
 from cryorefine.refine.particle_set import ParticleSet
 from cryorefine.refine.references import load_mask, load_references
@@ -194,6 +199,9 @@ def run_session(session: Session) -> Run[Result]:
     options, folder = session.options, session.settings.scratch
     assert options.output is not None
     words = " ".join(command(JOB, options))
+    if options.continue_from is None:
+        # An earlier run in this folder must not be what a continuation finds.
+        discard_checkpoints(folder)
     warned: set[str] = set()
     last: IterationDone | None = None
     about = (session.file, session.particles, session.settings, words)
@@ -207,10 +215,10 @@ def run_session(session: Session) -> Run[Result]:
                 if notice not in warned:
                     warned.add(notice)
                     yield Notice(notice, warning=True)
-            files = write_iteration(folder, step, *about)
+            write = write_final if step.state.schedule.converged else write_iteration
+            files = write(folder, step, *about)
             yield from _iteration_events(step, files)
     assert last is not None
-    files = write_final(folder, last, *about)
     box = last.state.halves[0].reference.shape[0]
     reached = resolution(last.state.fsc, box, last.state.pixel_size)
     yield Product("map", files["map"], "refined map")

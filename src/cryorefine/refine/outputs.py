@@ -187,12 +187,14 @@ def _shown(path: Path, particles: ParticleSet) -> str:
     return str(whole.relative_to(root)) if whole.is_relative_to(root) else str(whole)
 
 
+def discard_checkpoints(folder: Path) -> None:
+    """Delete the checkpoints of an earlier run, so that nobody goes on from them."""
+    for _, path in _checkpoints(folder):
+        path.unlink(missing_ok=True)
+
+
 def _write_checkpoint(folder: Path, state: State) -> Path:
     path = folder / f"run_it{state.iteration:03d}_checkpoint.npz"
-    # Later ones are of an earlier run in the same folder, and must not be taken for this one's.
-    for iteration, old in _checkpoints(folder):
-        if iteration > state.iteration:
-            old.unlink(missing_ok=True)
     save_state(path, state)
     for _, old in _checkpoints(folder)[:-_CHECKPOINTS_KEPT]:
         old.unlink(missing_ok=True)
