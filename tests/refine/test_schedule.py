@@ -126,6 +126,13 @@ def test_sampling_stops_at_the_accuracy_of_the_poses():
     assert not rules.has_converged(replace(enough, without_gain=0), ignore_changes=False)
 
 
+def test_what_was_fine_enough_for_a_poor_map_is_not_for_a_better_one():
+    enough = sampled_finer(replace(SETTLED, accuracy_angle=10.1))
+    better = sampled_finer(replace(enough, accuracy_angle=3.0))
+    assert not better.fine_enough
+    assert better.order == 3
+
+
 def test_tomographic_steps_never_shrink_by_more_than_half():
     assert sampled_finer(replace(SETTLED, accuracy_shift=0.1), dimensions=3).offset_step >= 3.54
 

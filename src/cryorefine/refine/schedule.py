@@ -176,6 +176,9 @@ def refine_sampling(
     finest_order : int
         Order beyond which the sampling never goes.
     """
+    if schedule.fine_enough and schedule.order < finest_order:
+        # The accuracy may have been that of a poor early map: what seemed fine need not be any more.
+        schedule = replace(schedule, fine_enough=schedule.fine_step < schedule.accuracy_angle)
     wanted = 360 / np.ceil(np.pi * diameter * schedule.resolution) if schedule.resolution > 0 else 360.0
     by_resolution = faster and wanted < schedule.fine_step and schedule.order + 1 != schedule.local_order
     settled = (schedule.without_gain >= 1 or by_resolution) and (faster or schedule.without_change >= 1)
