@@ -237,8 +237,8 @@ def _write_plots(report: Report, path: Path) -> None:
 
     with write_whole(path) as temporary, pdf_pages(temporary) as pages:
         for draw in (_plot_fsc, _plot_guinier):
-            figure = figure_type(figsize=(7.0, 4.6), layout="constrained")
-            draw(report, figure.add_subplot())
+            figure = figure_type(figsize=(7.0, 4.8))
+            draw(report, figure.add_axes((0.1, 0.11, 0.87, 0.73)))
             pages.savefig(figure)
 
 
