@@ -53,7 +53,15 @@ def test_a_dip_is_bridged_when_the_signal_returns_four_shells_later():
 def test_gain_is_counted():
     better = rules.count_gain(replace(START, without_gain=1), START.resolution + 0.01)
     assert better.without_gain == 0
-    assert rules.count_gain(START, START.resolution).without_gain == 1
+    assert rules.count_gain(better, better.resolution).without_gain == 1
+
+
+def test_coming_back_to_an_old_resolution_is_no_gain():
+    best = rules.count_gain(START, 0.10)
+    worse = rules.count_gain(best, 0.08)
+    again = rules.count_gain(worse, 0.10)
+    assert (worse.without_gain, again.without_gain) == (1, 2)
+    assert again.resolution == 0.10
 
 
 def test_poses_have_settled_when_their_changes_stop_shrinking():

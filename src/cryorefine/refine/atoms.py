@@ -66,10 +66,16 @@ def random_protein(
     """
     rng = np.random.default_rng(seed)
     operators = point_group(symmetry).operators
-    # Subunits sit off every symmetry axis; an ellipsoid has no symmetry that a mirror could hide in.
+    # Subunits sit off every symmetry axis; an ellipsoid has no symmetry that a mirror could hide in. Two
+    # or three are long ones side by side: round ones would look the same from all around their axis.
     alone = len(operators) == 1
-    centre = np.zeros(3) if alone else radius * np.array([0.42, 0.22, 0.2])
-    axes = radius * (np.array([0.95, 0.7, 0.5]) if alone else np.array([0.45, 0.38, 0.32]))
+    if alone:
+        centre, axes = np.zeros(3), np.array([0.95, 0.7, 0.5])
+    elif len(operators) <= 3:
+        centre, axes = np.array([0.35, 0.15, 0.1]), np.array([0.4, 0.3, 0.75])
+    else:
+        centre, axes = np.array([0.42, 0.22, 0.2]), np.array([0.45, 0.38, 0.32])
+    centre, axes = radius * centre, radius * axes
     chain = [np.zeros(3)]
     while len(chain) < residues:
         step = rng.standard_normal(3)

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from cryorefine.geometry.symmetry import point_group
 from cryorefine.maps.filters import initial_lowpass
-from cryorefine.maps.fourier import forward, inverse
-from cryorefine.maps.fsc import corrected_fsc, first_shell_below, fourier_shell_correlation
+from cryorefine.maps.fourier import forward
+from cryorefine.maps.fsc import first_shell_below, fsc_of_spectra
 from cryorefine.maps.masks import soft_sphere
-from cryorefine.maps.randomise import randomise_phases
+from cryorefine.maps.solvent import RANDOMISE_BELOW, solvent_corrected_fsc
 from cryorefine.refine.expectation import ChunkSums
 from cryorefine.refine.reconstruct import Prior, join_low_resolution, prior_from_fsc, reconstruct
 from cryorefine.refine.state import HalfModel
@@ -30,7 +30,6 @@ F64 = NDArray[np.float64]
 Volume = tuple[C64, F32]
 JOIN_BELOW = 40.0
 SMALLEST_SIGMA2_OFFSET = 2.0
-RANDOMISE_BELOW = 0.8
 # A scale needs shells in which the signal stands well above the noise of the map.
 SCALE_NEEDS_SSNR = 3.0
 
@@ -169,7 +168,7 @@ def maximise(
         fsc = half_volume_correlation(one, two, options.size, options.box // 2 + 1, options.padding)
         if options.solvent_fsc and options.mask is not None:
             maps = unregularised()
-            fsc = solvent_corrected_fsc(*maps, options.mask, options.size, options.seed, notices)
+            fsc = flattened_fsc(*maps, options.mask, options.size, options.seed, notices)
             unfiltered = unfiltered or maps
         if options.last:
             whole = (one[0] + two[0], one[1] + two[1])
@@ -214,15 +213,14 @@ def flatten(density: F32, options: MaximisationOptions) -> F32:
     return np.asarray(density * mask, np.float32)
 
 
-def solvent_corrected_fsc(
-    first: F32, second: F32, mask: F32, size: int, seed: int, notices: list[str]
-) -> F64:
-    """FSC inside a mask, corrected by that of half maps with random phases.
+def flattened_fsc(first: F32, second: F32, mask: F32, size: int, seed: int, notices: list[str]) -> F64:
+    """FSC of two half maps inside a mask, never negative, and 0 beyond size/2.
 
-    Chen et al., Ultramicroscopy 135 (2013) 24-35. Never negative, and 0 beyond size/2.
+    Where the half maps agree too well for a correction (unmasked FSC never below 0.8), the unmasked
+    curve is returned and a notice added.
     """
-    box = first.shape[0]
-    unmasked = fourier_shell_correlation(first, second, threads=1)
+    spectra = (forward(first, threads=1), forward(second, threads=1))
+    unmasked = fsc_of_spectra(*spectra, threads=1)
     start = first_shell_below(unmasked, RANDOMISE_BELOW)
     if start is None:
         notices.append(
@@ -230,14 +228,9 @@ def solvent_corrected_fsc(
             "used."
         )
         return unmasked
-    masked = fourier_shell_correlation(first * mask, second * mask, threads=1)
     rng = np.random.default_rng(seed)
-    random = [
-        inverse(randomise_phases(forward(m, threads=1), start, box, rng, threads=1), box, threads=1) * mask
-        for m in (first, second)
-    ]
-    noise = fourier_shell_correlation(random[0], random[1], threads=1)
-    corrected = np.maximum(corrected_fsc(masked, noise, start), 0)
+    curves = solvent_corrected_fsc(spectra, mask, unmasked, start, rng)
+    corrected = np.maximum(curves.corrected, 0)
     corrected[size // 2 + 1 :] = 0
     return corrected
 

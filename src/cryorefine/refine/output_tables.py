@@ -137,7 +137,7 @@ def optimiser_blocks(state: State, settings: Settings, files: Mapping[str, str])
         "rlnDoAutoRefine": True,
         "rlnAutoLocalSearchesHealpixOrder": schedule.local_order,
         "rlnNumberOfIterWithoutResolutionGain": schedule.without_gain,
-        "rlnBestResolutionThusFar": schedule.resolution,
+        "rlnBestResolutionThusFar": schedule.best_resolution,
         "rlnNumberOfIterWithoutChangingAssignments": schedule.without_change,
         "rlnOverallAccuracyRotations": schedule.accuracy_angle,
         "rlnOverallAccuracyTranslationsAngst": schedule.accuracy_shift,

@@ -29,8 +29,8 @@ class Schedule:
         Coarse search over shifts in A.
     perturbation : float
         Random part of the sampling step in [-0.5, 0.5].
-    resolution : float
-        Current resolution in 1/A.
+    resolution, best_resolution : float
+        Current resolution and the best one so far in 1/A.
     increment : int
         Shells beyond the resolution that images reach.
     high_fsc_at_limit : bool
@@ -57,6 +57,7 @@ class Schedule:
     offset_step: float
     perturbation: float = 0.0
     resolution: float = 0.0
+    best_resolution: float = 0.0
     increment: int = 10
     high_fsc_at_limit: bool = False
     mean_largest_weight: float = 0.0
@@ -129,9 +130,14 @@ def resolution_shell(ssnr: F64) -> tuple[int, bool]:
 
 
 def count_gain(schedule: Schedule, resolution: float) -> Schedule:
-    """Note a new resolution in 1/A, counting the iterations without a better one."""
-    gained = resolution > schedule.resolution + 1e-4
-    return replace(schedule, resolution=resolution, without_gain=0 if gained else schedule.without_gain + 1)
+    """Note a new resolution in 1/A, counting the iterations since the best one was surpassed."""
+    gained = resolution > schedule.best_resolution + 1e-4
+    return replace(
+        schedule,
+        resolution=resolution,
+        best_resolution=max(resolution, schedule.best_resolution),
+        without_gain=0 if gained else schedule.without_gain + 1,
+    )
 
 
 def count_changes(schedule: Schedule, angle: float, offset: float) -> Schedule:
