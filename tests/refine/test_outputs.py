@@ -105,7 +105,7 @@ def make_outcome(
 ) -> IterationDone:
     schedule = Schedule(
         order=order, local_order=2, offset_range=12.5, offset_step=5.0, perturbation=0.3,
-        resolution=5 / (BOX * PIXEL), increment=11, accuracy_angle=2.5, accuracy_shift=1.25,
+        resolution=5 / (BOX * PIXEL), best_resolution=6 / (BOX * PIXEL), increment=11, accuracy_angle=2.5, accuracy_shift=1.25,
         change_angle=4.0, change_offset=1.5, smallest_angle=3.0, smallest_offset=1.0, converged=last,
     )  # fmt: skip
     directions = 0 if schedule.is_local else SamplingGrid(order, symmetry).n_directions
@@ -293,7 +293,7 @@ def test_sampling_and_optimiser_say_where_the_refinement_stands(rng, about, fold
         "rlnOrientSamplingStarFile": "Refine3D/job001/run_it003_sampling.star",
         "rlnCurrentIteration": 3, "rlnDoSplitRandomHalves": 1, "rlnParticleDiameter": 30.0,
         "rlnRandomSeed": 5, "rlnIncrementImageSize": 11, "rlnAutoLocalSearchesHealpixOrder": 2,
-        "rlnBestResolutionThusFar": 0.125, "rlnOverallAccuracyRotations": 2.5,
+        "rlnBestResolutionThusFar": 0.15, "rlnOverallAccuracyRotations": 2.5,
         "rlnChangesOptimalOffsets": 1.5, "rlnSmallestChangesOrientations": 3.0, "rlnHasConverged": 0,
         "rlnSolventMaskName": "None",
     }  # fmt: skip
