@@ -105,7 +105,8 @@ def make_outcome(
 ) -> IterationDone:
     schedule = Schedule(
         order=order, local_order=2, offset_range=12.5, offset_step=5.0, perturbation=0.3,
-        resolution=5 / (BOX * PIXEL), best_resolution=6 / (BOX * PIXEL), increment=11, accuracy_angle=2.5, accuracy_shift=1.25,
+        resolution=5 / (BOX * PIXEL), best_resolution=6 / (BOX * PIXEL), increment=11,
+        accuracy_angle=2.5, accuracy_shift=1.25,
         change_angle=4.0, change_offset=1.5, smallest_angle=3.0, smallest_offset=1.0, converged=last,
     )  # fmt: skip
     directions = 0 if schedule.is_local else SamplingGrid(order, symmetry).n_directions
