@@ -102,7 +102,7 @@ def test_every_key_of_relion_is_one_of_that_job(name: str) -> None:
     assert set(keys) <= set(KEYS.get(module.JOB.relion_label, {}))
 
 
-@pytest.mark.parametrize("name", JOBS)
+@pytest.mark.parametrize("name", COMMANDS)
 def test_the_command_lines_that_scripts_rely_on_are_understood(name: str) -> None:
     words = shlex.split(COMMANDS[name])
     options = parse(name, words)
