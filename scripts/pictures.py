@@ -50,6 +50,7 @@ def forms(project: Path) -> None:
         if (job_file := project / job / "job.star").is_file():
             form.load(job_file)
             form.status.clear()
+        settle()  # the style of napari makes boxes higher
         height = form.findChild(QScrollArea).widget().sizeHint().height()
         viewer.window.resize(1500, height + 260)
         settle()

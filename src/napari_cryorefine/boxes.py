@@ -1,7 +1,8 @@
-"""One box of a form for each type of option; every box has ``get``, ``set`` and the signal ``changed``.
+"""One magicgui widget for each type of option.
 
-Made for numbers that must come back exactly as they went in: 0.143 stays 0.143, 1e-7 stays 1e-7,
-and a box left empty stays None.
+magicgui's own serve for switches, choices and texts. Numbers get widgets of ours, because they must
+come back exactly as they went in: magicgui's FloatSpinBox rounds to two decimals, its SpinBox takes
+the keyboard's focus when it is set and may be left blank, and neither can be empty for None.
 """
 
 from __future__ import annotations
@@ -10,12 +11,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QLocale, Qt, Signal
+from magicgui.backends._qtpy.widgets import QBaseRangedWidget  # adapts any spin box of Qt
+from magicgui.types import Undefined
+from magicgui.widgets import CheckBox, ComboBox, LineEdit
+from magicgui.widgets.bases import BaseValueWidget, RangedWidget
+from qtpy.QtCore import QLocale
 from qtpy.QtGui import QValidator
-from qtpy.QtWidgets import QCheckBox, QComboBox, QDoubleSpinBox, QLineEdit, QSpinBox, QWidget
+from qtpy.QtWidgets import QDoubleSpinBox
 
 from cryorefine.errors import UserError
-from napari_cryorefine.path_box import PathBox
+from napari_cryorefine.path_box import PathEdit
 
 if TYPE_CHECKING:
     from cryorefine.jobs.base import Field
@@ -29,194 +34,82 @@ def exact_text(value: float) -> str:
     return repr(float(value)).removesuffix(".0")
 
 
-class NumberBox(QDoubleSpinBox):
-    """A number with its arrows, whatever its digits."""
+class NumberEdit(RangedWidget[float]):
+    """A number with its arrows, whatever its digits.
 
-    changed = Signal(object)
+    Parameters
+    ----------
+    number : type
+        float, or int for whole numbers.
+    min, max, step : float
+        As of every ranged widget of magicgui.
+    **keywords
+        As of every widget of magicgui: value, name, label, tooltip and so on.
+    """
 
-    def __init__(self, description: Field) -> None:
-        super().__init__()
-        self.setLocale(QLocale.c())  # a decimal point everywhere, as in STAR files
-        self.setDecimals(25)  # Qt rounds to these; what is shown is exact_text
-        self.setRange(
-            -LARGEST if description.minimum is None else description.minimum,
-            LARGEST if description.maximum is None else description.maximum,
+    def __init__(self, number: type[float] = float, **keywords: Any) -> None:
+        super().__init__(
+            widget_type=_QtNumberEdit, annotation=number, backend_kwargs={"number": number}, **keywords
         )
-        self.setSingleStep(description.step or 1.0)
-        self.setKeyboardTracking(False)
-        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
-        self.valueChanged.connect(self.changed.emit)
-
-    def get(self) -> float:
-        """Return the number in the box, also while it is being typed."""
-        self.interpretText()
-        return float(self.value())
-
-    def set(self, value: float) -> None:
-        """Put a number into the box, all its digits."""
-        self.setValue(float(value))
-
-    def textFromValue(self, value: float) -> str:
-        """Show every digit of the number and no more."""
-        return exact_text(value)
-
-    def valueFromText(self, text: str) -> float:
-        """Read what Python reads, 1e-7 included."""
-        return float(text)
-
-    def validate(self, text: str, position: int) -> tuple[Any, str, int]:
-        """Accept a number in range; let everything that may become one be typed."""
-        try:
-            inside = self.minimum() <= float(text) <= self.maximum()
-        except ValueError:
-            typing = set(text) <= set("0123456789.eE+-")
-            state = QValidator.State.Intermediate if typing else QValidator.State.Invalid
-        else:
-            state = QValidator.State.Acceptable if inside else QValidator.State.Intermediate
-        return state, text, position
-
-    def stepBy(self, steps: int) -> None:
-        """Step without the dust of binary fractions (0.143 + 0.001 is 0.144)."""
-        self.setValue(round(self.get() + steps * self.singleStep(), 12))
-
-    def wheelEvent(self, event: Any) -> None:
-        """Leave the wheel to the form, which scrolls, unless this box was clicked."""
-        _wheel(self, QDoubleSpinBox, event)
 
 
-class WholeNumberBox(QSpinBox):
-    """A whole number with its arrows."""
+class OptionalNumberEdit(LineEdit):
+    """A number that may be left out: an empty line is None.
 
-    changed = Signal(object)
+    Parameters
+    ----------
+    number : type
+        float, or int for whole numbers.
+    min, max : float, optional
+        The range.
+    **keywords
+        As of every widget of magicgui: value, name, label, tooltip and so on.
+    """
 
-    def __init__(self, description: Field) -> None:
-        super().__init__()
-        self.setRange(
-            -LARGEST_WHOLE if description.minimum is None else int(description.minimum),
-            LARGEST_WHOLE if description.maximum is None else int(description.maximum),
-        )
-        self.setSingleStep(int(description.step or 1))
-        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
-        self.valueChanged.connect(self.changed.emit)
+    def __init__(
+        self,
+        number: type[float] = float,
+        *,
+        min: float | None = None,
+        max: float | None = None,
+        **keywords: Any,
+    ) -> None:
+        self._number, self.min, self.max = number, min, max
+        super().__init__(annotation=number | None, nullable=True, **keywords)
+        self.native.setPlaceholderText("not set")
 
-    def get(self) -> int:
-        """Return the number in the box, also while it is being typed."""
-        self.interpretText()
-        return int(self.value())
-
-    def set(self, value: int) -> None:
-        """Put a number into the box."""
-        self.setValue(int(value))
-
-    def wheelEvent(self, event: Any) -> None:
-        """Leave the wheel to the form, which scrolls, unless this box was clicked."""
-        _wheel(self, QSpinBox, event)
-
-
-class TextBox(QLineEdit):
-    """A line of text."""
-
-    changed = Signal(object)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.textChanged.connect(self.changed.emit)
-
-    def get(self) -> str:
-        """Return the text without spaces around it."""
-        return self.text().strip()
-
-    def set(self, value: str) -> None:
-        """Put a text into the box."""
-        self.setText(value)
-        self.setCursorPosition(0)
-
-
-class OptionalNumberBox(QLineEdit):
-    """A number that may be left out: an empty box is None."""
-
-    changed = Signal(object)
-
-    def __init__(self, description: Field, number: type) -> None:
-        super().__init__()
-        self._description, self._number = description, number
-        self.setPlaceholderText("not set")
-        self.textChanged.connect(self.changed.emit)
-
-    def get(self) -> float | int | None:
+    def get_value(self) -> Any:
         """Return the number, or None.
 
         Raises
         ------
         UserError
-            If the text is not a number, or one outside the option's range.
+            If the text is not a number, or one outside the range.
         """
-        text, what = self.text().strip(), self._description
+        text = super().get_value().strip()
         if not text:
             return None
         try:
-            value: float | int = self._number(text)
+            value = self._number(text)
         except ValueError:
-            raise UserError(f"{what.label}: '{text}' is not a number; give one or leave it empty.") from None
-        if what.minimum is not None and value < what.minimum:
-            raise UserError(f"{what.label}: {text} is too small; give at least {exact_text(what.minimum)}.")
-        if what.maximum is not None and value > what.maximum:
-            raise UserError(f"{what.label}: {text} is too large; give at most {exact_text(what.maximum)}.")
+            raise UserError(f"{self.label}: '{text}' is not a number; give one or leave it empty.") from None
+        if self.min is not None and value < self.min:
+            raise UserError(f"{self.label}: {text} is too small; give at least {exact_text(self.min)}.")
+        if self.max is not None and value > self.max:
+            raise UserError(f"{self.label}: {text} is too large; give at most {exact_text(self.max)}.")
         return value
 
-    def set(self, value: float | None) -> None:
-        """Put a number into the box, or empty it."""
-        self.setText("" if value is None else exact_text(value))
+    def set_value(self, value: float | None) -> None:
+        """Put a number into the line, or empty it."""
+        super().set_value("" if value is None else exact_text(value))
 
-
-class SwitchBox(QCheckBox):
-    """Yes or no."""
-
-    changed = Signal(object)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.toggled.connect(self.changed.emit)
-
-    def get(self) -> bool:
-        """Return whether it is ticked."""
-        return self.isChecked()
-
-    def set(self, value: bool) -> None:
-        """Tick it or not."""
-        self.setChecked(bool(value))
-
-
-class ChoiceBox(QComboBox):
-    """One of a few values."""
-
-    changed = Signal(object)
-
-    def __init__(self, description: Field, value_type: type) -> None:
-        super().__init__()
-        self.addItems(list(description.choices))
-        self._type = value_type
-        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
-        self.currentIndexChanged.connect(self.changed.emit)
-
-    def get(self) -> Any:
-        """Return the chosen value, in the option's type."""
-        return self._type(self.currentText())
-
-    def set(self, value: Any) -> None:
-        """Choose the entry that stands for a value."""
-        for index in range(self.count()):
-            if self._type(self.itemText(index)) == value:
-                self.setCurrentIndex(index)
-                return
-        raise ValueError(f"{value} is none of the choices")
-
-    def wheelEvent(self, event: Any) -> None:
-        """Leave the wheel to the form, which scrolls, unless this box was clicked."""
-        _wheel(self, QComboBox, event)
-
-
-Box = NumberBox | WholeNumberBox | TextBox | OptionalNumberBox | SwitchBox | ChoiceBox | PathBox
+    def _on_value_change(self, value: Any = None) -> None:
+        """Emit numbers rather than texts, and nothing while a text is not yet a number."""
+        try:
+            value = self.get_value()
+        except UserError:
+            return
+        self.changed.emit(value)
 
 
 def make_box(
@@ -225,9 +118,10 @@ def make_box(
     value_type: type,
     *,
     optional: bool,
+    value: Any = Undefined,
     layers: Callable[[], dict[str, Path]] | None = None,
-) -> Box:
-    """Make the box that suits an option.
+) -> BaseValueWidget[Any]:
+    """Make the widget that suits an option.
 
     Parameters
     ----------
@@ -239,35 +133,91 @@ def make_box(
         Path, bool, int, float or str.
     optional : bool
         Whether it may be None.
+    value : object, optional
+        What it holds at first.
     layers : callable, optional
         Returns the names and files of the layers that a map may be taken from.
 
     Returns
     -------
-    Box
-        A widget with ``get``, ``set`` and the signal ``changed``.
+    BaseValueWidget
+        A widget of magicgui, named and labelled like the option.
     """
-    box: Box
+    common = {"name": name, "label": description.label, "tooltip": description.help, "value": value}
+    low, high, step = description.minimum, description.maximum, description.step
     if value_type is Path:
-        box = PathBox(description, save=name == "output", layers=layers)
-    elif description.choices:
-        box = ChoiceBox(description, value_type)
-    elif value_type is bool:
-        box = SwitchBox()
-    elif value_type in (int, float) and optional:
-        box = OptionalNumberBox(description, value_type)
-    elif value_type is float:
-        box = NumberBox(description)
-    elif value_type is int:
-        box = WholeNumberBox(description)
-    else:
-        box = TextBox()
-    box.setToolTip(description.help)
-    return box
+        return PathEdit(description.kind, save=name == "output", layers=layers, **common)
+    if description.choices:
+        choices = [(choice, value_type(choice)) for choice in description.choices]
+        return ComboBox(choices=choices, annotation=value_type, **common)
+    if value_type is bool:
+        box = CheckBox(annotation=bool, **common)
+        box.text = ""  # its label stands beside it, like those of the others
+        return box
+    if value_type in (int, float):
+        if optional:
+            return OptionalNumberEdit(value_type, min=low, max=high, **common)
+        largest = LARGEST_WHOLE if value_type is int else LARGEST
+        return NumberEdit(
+            value_type,
+            min=-largest if low is None else low,
+            max=largest if high is None else high,
+            step=step or 1,
+            **common,
+        )
+    return LineEdit(annotation=str, **common)
 
 
-def _wheel(box: QWidget, base: Any, event: Any) -> None:
-    if box.hasFocus():
-        base.wheelEvent(box, event)
-    else:
-        event.ignore()
+class _NumberBox(QDoubleSpinBox):
+    """A spin box that shows and takes every digit of a number."""
+
+    def __init__(self, parent: Any = None) -> None:
+        super().__init__(parent)
+        self.number: type[float] = float
+        self.setLocale(QLocale.c())  # a decimal point everywhere, as in STAR files
+        self.setDecimals(25)  # Qt rounds to these; what is shown is exact_text
+        self.setKeyboardTracking(False)
+
+    def textFromValue(self, value: float) -> str:
+        """Show every digit of the number and no more."""
+        return exact_text(value)
+
+    def valueFromText(self, text: str) -> float:
+        """Read what Python reads, 1e-7 included."""
+        return float(self.number(text))
+
+    def validate(self, text: str, position: int) -> tuple[Any, str, int]:
+        """Accept a number in range; let everything that may become one be typed."""
+        try:
+            inside = self.minimum() <= self.number(text) <= self.maximum()
+        except ValueError:
+            typing = set(text) <= set("0123456789+-" if self.number is int else "0123456789.eE+-")
+            state = QValidator.State.Intermediate if typing else QValidator.State.Invalid
+        else:
+            state = QValidator.State.Acceptable if inside else QValidator.State.Intermediate
+        return state, text, position
+
+    def stepBy(self, steps: int) -> None:
+        """Step without the dust of binary fractions (0.143 + 0.001 is 0.144)."""
+        self.interpretText()
+        self.setValue(round(self.value() + steps * self.singleStep(), 12))
+
+
+class _QtNumberEdit(QBaseRangedWidget):
+    """What magicgui asks of a backend, for our spin box."""
+
+    _qwidget: _NumberBox
+
+    def __init__(self, number: type[float] = float, **keywords: Any) -> None:
+        super().__init__(_NumberBox, **keywords)
+        self._number = self._qwidget.number = number
+
+    def _mgui_get_value(self) -> float:
+        self._qwidget.interpretText()  # also while it is being typed
+        return self._number(self._qwidget.value())
+
+    def _mgui_bind_change_callback(self, callback: Callable[[float], None]) -> None:
+        self._qwidget.valueChanged.connect(lambda value: callback(self._number(value)))
+
+    def _pre_set_hook(self, value: float) -> float:
+        return self._number(value)

@@ -11,12 +11,10 @@ from napari.utils.notifications import show_error, show_info, show_warning
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QFileDialog,
-    QFrame,
     QHBoxLayout,
     QLabel,
     QProgressBar,
     QPushButton,
-    QScrollArea,
     QVBoxLayout,
     QWidget,
 )
@@ -25,7 +23,7 @@ from cryorefine.errors import UserError
 from cryorefine.jobs.base import Event, Figures, Job, Notice, Progress
 from cryorefine.jobs.events import to_text
 from cryorefine.jobs.folder import status
-from napari_cryorefine.layers import source_path
+from napari_cryorefine.layer_files import LayerFiles
 from napari_cryorefine.page import OptionsPage
 from napari_cryorefine.progress import Stopwatch, duration_text, figures_text
 from napari_cryorefine.results import open_results, show_event
@@ -51,13 +49,14 @@ class JobForm(QWidget):
     Attributes
     ----------
     page : OptionsPage
-        The options and their boxes.
+        The options, a container of magicgui: ``form.page["symmetry"].value = "D2"``.
     """
 
     def __init__(self, module: ModuleType, viewer: ViewerModel | None = None) -> None:
         super().__init__()
         self.job: Job = module.JOB
         self._job_run, self._viewer = module.run, viewer
+        self._layers = LayerFiles(viewer)
         self._run: ThreadRun | FolderRun | None = None
         self._clock = Stopwatch()
         self.setObjectName(self.job.name)
@@ -65,15 +64,9 @@ class JobForm(QWidget):
         summary = QLabel(self.job.summary + ".")
         summary.setWordWrap(True)
         self.page = OptionsPage(module, self._layer_files)
-        area = QScrollArea()
-        area.setWidget(self.page)
-        area.setWidgetResizable(True)
-        area.setFrameShape(QFrame.Shape.NoFrame)
-        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        area.setMinimumWidth(self.page.sizeHint().width() + 16)
         layout = QVBoxLayout(self)
         layout.addWidget(summary)
-        layout.addWidget(area, 1)
+        layout.addWidget(self.page.root_native_widget, 1)
         self._build_foot(layout)
 
     @property
@@ -84,12 +77,16 @@ class JobForm(QWidget):
     def run(self) -> None:
         """Start the job with what is in the boxes."""
         try:
-            options = self.page.options()
-            folder = None
-            if self.job.folder:
-                folder = options.output or getattr(options, "continue_from", None)
-            if folder is not None and status(folder) == "running":
-                raise UserError(f"{folder} is in use by a running job; choose another output folder.")
+            folder = self.page.folder()
+            if folder is not None:
+                if status(folder) == "running":
+                    raise UserError(f"{folder} is in use by a running job; choose another output folder.")
+                paths = {name: path for name, path in self.page.asdict().items() if isinstance(path, Path)}
+                with self._layers.saved(paths.values(), folder) as saved:
+                    self.page.update({name: saved.get(path, path) for name, path in paths.items()})
+                    options = self.page.job_options()
+            else:
+                options = self.page.job_options()
         except UserError as error:
             self._complain(str(error))
             return
@@ -200,13 +197,7 @@ class JobForm(QWidget):
         self.status.setText(text)
 
     def _layer_files(self) -> dict[str, Path]:
-        """Return the files of the image layers, by name, newest first."""
-        found = {}
-        for layer in reversed(self._viewer.layers if self._viewer is not None else []):
-            path = source_path(layer)
-            if path is not None and path.is_file() and layer.metadata.get("cryorefine") != "outline":
-                found[layer.name] = path
-        return found
+        return self._layers.offer(self.page.folder())
 
     def _build_foot(self, layout: QVBoxLayout) -> None:
         """Add what stays in sight while the options scroll: buttons, bar and words."""

@@ -1,4 +1,4 @@
-"""The options of a job as a page of boxes: in groups, each under its label, with its unit."""
+"""The options of a job as a magicgui container: in groups, each under its label, with its unit."""
 
 from __future__ import annotations
 
@@ -8,20 +8,28 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from qtpy.QtWidgets import QGridLayout, QLabel, QWidget
+from magicgui.types import Undefined
+from magicgui.widgets import ComboBox, Container
+from magicgui.widgets.bases import BaseValueWidget, RangedWidget
+from qtpy.QtCore import QEvent, QObject, Qt
+from qtpy.QtWidgets import QFrame, QGridLayout, QLabel
 
 from cryorefine.errors import UserError
 from cryorefine.jobs.base import Job, describe, flag_of, value_types
 from cryorefine.jobs.check import checked
 from cryorefine.jobs.folder import status, suggest_folder
-from napari_cryorefine.boxes import Box, make_box
-from napari_cryorefine.path_box import PathBox
+from napari_cryorefine.boxes import make_box
+from napari_cryorefine.path_box import PathEdit
 
 UNITS = {"A": "Å", "A/px": "Å/px", "A^2": "Å²", "degrees": "°"}
 
 
-class OptionsPage(QWidget):
-    """A box for each option of a job, made from its Options class.
+class OptionsPage(Container[BaseValueWidget[Any]]):
+    """A container with a widget for each option of a job, made from its Options class.
+
+    It is scripted like every container of magicgui: ``page["symmetry"].value = "D2"``,
+    ``page.asdict()``, ``page.update(symmetry="D2")``, ``page.changed.connect(...)``. Brackets reach
+    every option; as an attribute, ``page.extend`` is what lists have.
 
     Parameters
     ----------
@@ -29,38 +37,25 @@ class OptionsPage(QWidget):
         The job's module, with ``JOB`` and ``Options``.
     layers : callable
         Returns the names and files of the layers that a map may be taken from.
-
-    Attributes
-    ----------
-    boxes : dict of str to Box
-        The box of each option, with ``get`` and ``set``.
     """
 
     def __init__(self, module: ModuleType, layers: Callable[[], dict[str, Path]] = dict) -> None:
-        super().__init__()
         self.job: Job = module.JOB
-        self.boxes: dict[str, Box] = {}
         self._options_type: type = module.Options
         self._suggested: Path | None = None
-        self._build(layers)
+        types = value_types(module.Options)
+        boxes = []
+        for name, (field, description) in describe(module.Options).items():
+            value_type, optional = types[name]
+            value = Undefined if field.default is dataclasses.MISSING else field.default
+            boxes.append(
+                make_box(name, description, value_type, optional=optional, value=value, layers=layers)
+            )
+        super().__init__(widgets=boxes, labels=False, scrollable=True)
+        self._lay_out()
         self.suggest_output()
 
-    def values(self) -> dict[str, Any]:
-        """Return what is in the boxes, by option.
-
-        Raises
-        ------
-        UserError
-            If a number cannot be read, or a box that must be filled is empty.
-        """
-        values = {name: box.get() for name, box in self.boxes.items()}
-        types = value_types(self._options_type)
-        for name, (_, description) in describe(self._options_type).items():
-            if values[name] is None and not types[name][1]:
-                raise UserError(f"{self.job.title}: '{description.label}' is empty; fill it in.")
-        return values
-
-    def options(self) -> Any:
+    def job_options(self) -> Any:
         """Return the checked options of the job as they stand on the page.
 
         Raises
@@ -68,18 +63,26 @@ class OptionsPage(QWidget):
         UserError
             If something is missing or cannot be, named by its label on the page.
         """
-        values = self.values()
-        if values.get("continue_from") and values["output"] == self._suggested:
-            values["output"] = None  # goes on in its own folder unless the person has named another
+        values = {
+            name: value.strip() if isinstance(value, str) else value for name, value in self.asdict().items()
+        }
+        types = value_types(self._options_type)
+        for name, (_, description) in describe(self._options_type).items():
+            if values[name] is None and not types[name][1]:
+                raise UserError(f"{self.job.title}: '{description.label}' is empty; fill it in.")
+        if self._goes_on():
+            values["output"] = None
         try:
             return checked(self._options_type(**values))
         except UserError as error:
             raise UserError(self.by_labels(str(error))) from None
 
-    def fill(self, values: dict[str, Any]) -> None:
-        """Put values into the boxes, by option."""
-        for name, value in values.items():
-            self.boxes[name].set(value)
+    def folder(self) -> Path | None:
+        """Return the folder of the job, or None where it has none or none is named yet."""
+        if not self.job.folder:
+            return None
+        folder: Path | None = self["continue_from" if self._goes_on() else "output"].value
+        return folder
 
     def load(self, path: Path) -> str:
         """Fill the page from a job.star of this program or of RELION; the output folder stays.
@@ -99,18 +102,19 @@ class OptionsPage(QWidget):
         file = read_job(path)
         if file.name != self.job.name:
             raise UserError(f"{path} is a job of type {file.name}; open it in that form.")
-        self.fill({name: getattr(file.options, name) for name in self.boxes if name != "output"})
+        names = [name for name in describe(self._options_type) if name != "output"]
+        self.update({name: getattr(file.options, name) for name in names})
         return " ".join(file.notices)
 
     def suggest_output(self) -> None:
         """Name the next free job folder, unless there stands one that is still free."""
-        box = self.boxes.get("output")
-        if not self.job.folder or not isinstance(box, PathBox):
+        if not self.job.folder:
             return
-        named = box.get()
+        box = self["output"]
+        named = box.value
         if named is None or status(named) != "empty":
             self._suggested = suggest_folder(self.job, Path())
-            box.set(self._suggested)
+            box.value = self._suggested
 
     def by_labels(self, sentence: str) -> str:
         """Name options in a sentence as the page does rather than as the command line does."""
@@ -120,36 +124,68 @@ class OptionsPage(QWidget):
             sentence = sentence.replace(flag, f"'{flags[flag].rstrip('?')}'")
         return sentence
 
-    def _build(self, layers: Callable[[], dict[str, Path]]) -> None:
-        """Make the boxes: a path under its label, everything else beside it, the unit behind."""
-        grid = QGridLayout(self)
-        grid.setContentsMargins(2, 2, 8, 2)
+    def _goes_on(self) -> bool:
+        """Whether a job is continued in its own folder: the person has named no other."""
+        source = self.get_widget("continue_from")
+        return bool(source and source.value and self["output"].value == self._suggested)
+
+    def _lay_out(self) -> None:
+        """Give each widget its place: a path under its label, everything else beside it, the unit behind."""
+        area = self.root_native_widget
+        area.setFrameShape(QFrame.Shape.NoFrame)
+        layout = self.native.layout()
+        grid = QGridLayout()
         grid.setColumnStretch(1, 1)
-        types = value_types(self._options_type)
         group = ""
-        for name, (field, description) in describe(self._options_type).items():
+        for name, (_, description) in describe(self._options_type).items():
+            box = self[name]
+            layout.removeWidget(box.native)
             row = grid.rowCount()
             if description.group != group:
                 group = description.group
                 grid.addWidget(_heading(group), row, 0, 1, 3)
                 row += 1
-            value_type, optional = types[name]
-            box = make_box(name, description, value_type, optional=optional, layers=layers)
-            if field.default is not dataclasses.MISSING:
-                box.set(field.default)
-            box.setObjectName(name)
-            self.boxes[name] = box
-            label = QLabel(description.label)
-            label.setToolTip(description.help)
-            label.setBuddy(box)
-            if isinstance(box, PathBox):
+            label, unit = QLabel(), QLabel(UNITS.get(description.unit, description.unit))
+            if isinstance(box, PathEdit):
                 grid.addWidget(label, row, 0, 1, 3)
-                grid.addWidget(box, row + 1, 0, 1, 3)
+                grid.addWidget(box.native, row + 1, 0, 1, 3)
             else:
                 grid.addWidget(label, row, 0)
-                grid.addWidget(box, row, 1)
-                grid.addWidget(QLabel(UNITS.get(description.unit, description.unit)), row, 2)
-        grid.setRowStretch(grid.rowCount(), 1)
+                grid.addWidget(box.native, row, 1)
+                grid.addWidget(unit, row, 2)
+            _Row(box, label, unit)
+        self.margins = (2, 2, 8, 2)
+        layout.addLayout(grid)
+        layout.addStretch(1)
+        area.setMinimumWidth(self.native.sizeHint().width() + 16)
+
+
+class _Row(QObject):
+    """Keeps a widget's label and unit beside it: with its text and help, and in sight when it is."""
+
+    def __init__(self, box: BaseValueWidget[Any], label: QLabel, unit: QLabel) -> None:
+        super().__init__(box.native)
+        self._label, self._unit = label, unit
+        label.setText(box.label)
+        label.setToolTip(box.tooltip or "")
+        label.setBuddy(box.native)
+        box.label_changed.connect(label.setText, check_nargs=False)
+        self._keeps_wheel = isinstance(box, RangedWidget | ComboBox)
+        if self._keeps_wheel:
+            box.native.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        box.native.installEventFilter(self)
+
+    def eventFilter(self, watched: Any, event: QEvent) -> bool:
+        kind = event.type()
+        if kind == QEvent.Type.Wheel and self._keeps_wheel and not watched.hasFocus():
+            event.ignore()  # the page scrolls; a number changes only where it was clicked before
+            return True
+        if kind in (QEvent.Type.ShowToParent, QEvent.Type.HideToParent):
+            for companion in (self._label, self._unit):
+                companion.setVisible(not watched.isHidden())
+        elif kind == QEvent.Type.ToolTipChange:
+            self._label.setToolTip(watched.toolTip())
+        return False
 
 
 def _heading(text: str) -> QLabel:

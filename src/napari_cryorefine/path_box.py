@@ -1,17 +1,16 @@
-"""The box of a form for a file or a folder."""
+"""The widget for a file or a folder: magicgui's FileEdit that keeps paths as they are given."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QLineEdit, QMenu, QPushButton, QWidget
-
-if TYPE_CHECKING:
-    from cryorefine.jobs.base import Field
+from magicgui.types import FileDialogMode, Undefined
+from magicgui.widgets import FileEdit
+from qtpy.QtCore import QEvent, QObject
+from qtpy.QtWidgets import QFileDialog, QMenu, QPushButton, QWidget
 
 MAP_KINDS = ("map", "mask", "half_map")
 FILTERS = {
@@ -20,71 +19,108 @@ FILTERS = {
 }
 
 
-class PathBox(QWidget):
-    """A file or folder: typed, dropped, browsed for or, for maps, taken from a layer."""
+class PathEdit(FileEdit):
+    """A file or folder: typed, dropped, browsed for or, for maps, taken from a layer.
 
-    changed = Signal(object)
+    A relative path stays relative, as in RELION's projects, and an empty line is None.
+
+    Parameters
+    ----------
+    kind : str
+        What the path holds, as in :class:`cryorefine.jobs.base.Field`.
+    save : bool
+        Whether it is a file to be written, which need not exist.
+    layers : callable, optional
+        Returns the names and files of the layers that a map may be taken from.
+    value : Path or str, optional
+        What it holds at first.
+    **keywords
+        As of every widget of magicgui: name, label, tooltip and so on.
+    """
 
     def __init__(
-        self, description: Field, *, save: bool = False, layers: Callable[[], dict[str, Path]] | None = None
+        self,
+        kind: str = "",
+        *,
+        save: bool = False,
+        layers: Callable[[], dict[str, Path]] | None = None,
+        value: Any = Undefined,
+        **keywords: Any,
     ) -> None:
-        super().__init__()
-        self._description, self._save, self._layers = description, save, layers
-        self.line = _PathLine()
-        self.line.textChanged.connect(self.changed.emit)
-        row = QHBoxLayout(self)
-        row.setContentsMargins(0, 0, 0, 0)
+        mode = FileDialogMode.OPTIONAL_FILE if save else FileDialogMode.EXISTING_FILE
+        if kind == "folder":
+            mode = FileDialogMode.EXISTING_DIRECTORY
+        filters = FILTERS.get(kind, "All files (*)")
+        super().__init__(mode, filters, value, nullable=True, annotation=Path | None, **keywords)
+        self._layers = layers
+        self._drops = _Drops(self)
+        self.choose_btn.text, self.choose_btn.tooltip = "Browse…", "Choose from the disk"
+        self.choose_btn.changed.disconnect()
+        self.choose_btn.changed.connect(self.browse)
+        row = self.native.layout()
         row.setSpacing(4)
-        row.addWidget(self.line, 1)
-        if layers is not None and description.kind in MAP_KINDS and not save:
-            self.layer_menu = QMenu(self)
+        self.native.setFocusProxy(self.line_edit.native)
+        if layers is not None and kind in MAP_KINDS and not save:
+            self.layer_menu = QMenu(self.native)
             self.layer_menu.aboutToShow.connect(self._list_layers)
-            layers_button = _button("Layers", "Take the file of a layer")
-            layers_button.setMenu(self.layer_menu)
-            row.addWidget(layers_button)
-        browse = _button("Browse…", "Choose from the disk")
-        browse.clicked.connect(self.browse)
-        row.addWidget(browse)
+            button = QPushButton("Layers")
+            button.setToolTip("Take the map of a layer")
+            button.setMenu(self.layer_menu)
+            row.insertWidget(1, button)
+            QWidget.setTabOrder(self.line_edit.native, button)
+            QWidget.setTabOrder(button, self.choose_btn.native)
 
-    def get(self) -> Path | None:
+    def get_value(self) -> Path | None:
         """Return the path, or None where none is given."""
-        text = self.line.text().strip()
+        text = self.line_edit.value.strip()
         return Path(text).expanduser() if text else None
 
-    def set(self, value: Path | str | None) -> None:
-        """Put a path into the box, or empty it."""
-        self.line.setText("" if value is None else str(value))
+    def set_value(self, value: Any) -> None:
+        """Put a path into the line, or empty it."""
+        self.line_edit.value = "" if value is None else str(value)
 
     def browse(self) -> None:
-        """Ask for the file or folder in a dialogue that starts where the box points to."""
-        title, start = self._description.label, str(self.get() or Path.cwd())
-        if self._description.kind == "folder":
-            chosen = QFileDialog.getExistingDirectory(self, title, start)
+        """Ask for the file or folder in a dialogue that starts where the line points to."""
+        window, start = self.native, str(self.value or Path.cwd())
+        if self.mode is FileDialogMode.EXISTING_DIRECTORY:
+            chosen = QFileDialog.getExistingDirectory(window, self.label, start)
         else:
-            ask = QFileDialog.getSaveFileName if self._save else QFileDialog.getOpenFileName
-            chosen, _ = ask(self, title, start, FILTERS.get(self._description.kind, "All files (*)"))
+            saves = self.mode is FileDialogMode.OPTIONAL_FILE
+            ask = QFileDialog.getSaveFileName if saves else QFileDialog.getOpenFileName
+            chosen, _ = ask(window, self.label, start, self.filter or "")
         if chosen:
-            self.set(_short(Path(chosen)))
+            self.value = _short(Path(chosen))
 
     def _list_layers(self) -> None:
         self.layer_menu.clear()
         found = self._layers() if self._layers else {}
         for name, path in found.items():
-            self.layer_menu.addAction(name, partial(self.set, _short(path)))
+            self.layer_menu.addAction(name, partial(self.set_value, _short(path)))
         if not found:
-            self.layer_menu.addAction("No layer was read from a file").setEnabled(False)
+            self.layer_menu.addAction("No layer holds a map").setEnabled(False)
 
 
-class _PathLine(QLineEdit):
-    """A line that takes a dropped file as its path rather than as a file:// address."""
+class _Drops(QObject):
+    """Takes a dropped file as its path; Qt's line would refuse it, or take its file:// address."""
 
-    def dropEvent(self, event: Any) -> None:
+    KINDS = (QEvent.Type.DragEnter, QEvent.Type.DragMove, QEvent.Type.Drop)
+
+    def __init__(self, edit: PathEdit) -> None:
+        line = edit.line_edit.native
+        super().__init__(line)
+        self._edit = edit
+        line.installEventFilter(self)
+
+    def eventFilter(self, watched: QObject, event: Any) -> bool:
+        if event.type() not in self.KINDS:
+            return False
         files = [url.toLocalFile() for url in event.mimeData().urls() if url.isLocalFile()]
-        if files:
-            self.setText(str(_short(Path(files[0]))))
-            event.acceptProposedAction()
-        else:
-            super().dropEvent(event)
+        if not files:
+            return False
+        event.acceptProposedAction()
+        if event.type() == QEvent.Type.Drop:
+            self._edit.value = _short(Path(files[0]))
+        return True
 
 
 def _short(path: Path) -> Path:
@@ -93,9 +129,3 @@ def _short(path: Path) -> Path:
         return path.relative_to(Path.cwd())
     except ValueError:
         return path
-
-
-def _button(text: str, tip: str) -> QPushButton:
-    button = QPushButton(text)
-    button.setToolTip(tip)
-    return button
