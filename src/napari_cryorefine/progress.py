@@ -10,17 +10,8 @@ from typing import Any
 
 from cryorefine.jobs.base import Figures, Progress
 
-UNITS = {
-    "resolution": "Å",
-    "b_factor": "Å²",
-    "pixel_size": "Å/px",
-    "angular_step": "°",
-    "accuracy_angle": "°",
-    "offset_step": "Å",
-    "accuracy_shift": "Å",
-}
-HIDDEN = ("change_angle", "change_offset", "largest_weight", "current_size", "local_search", "seconds")
-"""Figures of a refinement that its log keeps and a person rarely asks for."""
+UNITS = {"resolution": "A", "b_factor": "A^2", "pixel_size": "A/px"}
+"""Units of the numbers in a job's Result, whose names have none."""
 
 
 class Stopwatch:
@@ -51,25 +42,25 @@ def duration_text(seconds: float) -> str:
 def figures_text(values: Figures | Any) -> str:
     """Return the figures of a running job, or those of its Result, as lines of name and value."""
     pairs = values.values if isinstance(values, Figures) else _numbers(values)
-    shown = {name: value for name, value in pairs.items() if name not in HIDDEN}
-    return "\n".join(f"{_words(name)}: {_number(name, value)}" for name, value in shown.items())
+    return "\n".join(f"{_words(name)}: {_number(name, value)}" for name, value in pairs.items())
 
 
 def _numbers(result: Any) -> dict[str, Any]:
     fields = [field.name for field in dataclasses.fields(result)]
     return {
-        name: value
+        f"{name} ({UNITS[name]})" if name in UNITS else name: value
         for name in fields
         if isinstance(value := getattr(result, name), str | int | float) and not isinstance(value, Path)
     }
 
 
 def _words(name: str) -> str:
-    text = name.replace("_", " ").replace("b factor", "B-factor")
+    text = name.partition(" (")[0].replace("_", " ").replace("b factor", "B-factor")
     return text[:1].upper() + text[1:]
 
 
 def _number(name: str, value: Any) -> str:
     text = f"{value:.4g}" if isinstance(value, float) else str(value)
-    unit = UNITS.get(name, "")
+    unit = name.partition(" (")[2].removesuffix(")")
+    unit = unit.replace("degrees", "°").replace("A", "Å").replace("^2", "²")
     return f"{text}{unit}" if unit in ("", "°") else f"{text} {unit}"

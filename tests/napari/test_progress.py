@@ -39,5 +39,5 @@ def test_durations_are_short():
 
 
 def test_figures_are_lines_with_units():
-    text = figures_text(Figures({"iteration": 5, "resolution": 7.30839, "b_factor": -80.0}))
+    text = figures_text(Figures({"iteration": 5, "resolution (A)": 7.30839, "b_factor (A^2)": -80.0}))
     assert text == "Iteration: 5\nResolution: 7.308 Å\nB-factor: -80 Å²"

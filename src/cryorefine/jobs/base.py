@@ -155,9 +155,13 @@ class Curve:
 
 @dataclass(frozen=True)
 class Figures:
-    """Numbers of the moment by name, e.g. iteration, resolution in A, accuracy in degrees."""
+    """Numbers of the moment by name, the unit in the name: {"iteration": 3, "resolution (A)": 7.3}.
+
+    ``details`` are further numbers that the log keeps and nobody asks for at first sight.
+    """
 
     values: Mapping[str, float | int | str]
+    details: Mapping[str, float | int | str] = field(default_factory=dict)
 
 
 Event = Progress | Notice | Product | Curve | Figures

@@ -30,7 +30,7 @@ from cryorefine.refine.outputs import (
 from cryorefine.refine.parameters import ImageModel
 from cryorefine.refine.particle_set import ParticleSet
 from cryorefine.refine.references import load_mask, load_references
-from cryorefine.refine.schedule import Schedule
+from cryorefine.refine.schedule import NEVER, Schedule
 from cryorefine.refine.state import PoseTable, State, load_state
 
 
@@ -238,23 +238,25 @@ def _iteration_events(step: IterationDone, files: dict[str, Path]) -> list[Event
     state, schedule = step.state, step.state.schedule
     box = state.halves[0].reference.shape[0]
     frequency = np.arange(len(state.fsc)) / (box * state.pixel_size)
+    values: dict[str, float | int | str] = {
+        "iteration": state.iteration,
+        "resolution (A)": 1 / schedule.resolution,
+        "angular step (degrees)": schedule.fine_step,
+    }
+    if schedule.accuracy_angle < NEVER:
+        values["accuracy (degrees)"] = schedule.accuracy_angle
+        values["accuracy (A)"] = schedule.accuracy_shift
+    details = {
+        "local search": int(schedule.is_local),
+        "offset step (A)": schedule.offset_step / 2,
+        "change of orientations (degrees)": schedule.change_angle,
+        "change of offsets (A)": schedule.change_offset,
+        "largest weight": schedule.mean_largest_weight,
+        "image size (px)": step.current_size,
+        "seconds": step.seconds,
+    }
     events: list[Event] = [
-        Figures(
-            {
-                "iteration": state.iteration,
-                "resolution": 1 / schedule.resolution,
-                "angular_step": schedule.fine_step,
-                "offset_step": schedule.offset_step / 2,
-                "accuracy_angle": schedule.accuracy_angle,
-                "accuracy_shift": schedule.accuracy_shift,
-                "change_angle": schedule.change_angle,
-                "change_offset": schedule.change_offset,
-                "largest_weight": schedule.mean_largest_weight,
-                "current_size": step.current_size,
-                "local_search": int(schedule.is_local),
-                "seconds": step.seconds,
-            }
-        ),
+        Figures(values, details),
         Curve("FSC", frequency.tolist(), {f"iteration {state.iteration}": state.fsc.tolist()}),
     ]
     events += [
