@@ -11,6 +11,7 @@ JOBS: dict[str, str] = {
     "refine3d": "cryorefine.jobs.refine3d",
     "mask-create": "cryorefine.jobs.mask_create",
     "postprocess": "cryorefine.jobs.postprocess",
+    "local-resolution": "cryorefine.jobs.local_resolution",
     "image-handler": "cryorefine.jobs.image_handler",
 }
 """Command name -> module, in the order in which the jobs follow each other."""

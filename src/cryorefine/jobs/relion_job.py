@@ -107,6 +107,24 @@ KEYS: dict[str, dict[str, str]] = {
         "low_pass": "5",
         "mtf_angpix": "1",
     },
+    "relion.localres.own": {
+        **_QUEUE,
+        "adhoc_bfac": "-100",
+        "angpix": "-1",
+        "do_relion_locres": "Yes",
+        "do_resmap_locres": "No",
+        "fn_in": "",
+        "fn_mask": "",
+        "fn_mtf": "",
+        "fn_resmap": "",
+        "locres_sampling": "25",
+        "maxres": "0",
+        "minres": "0",
+        "nr_mpi": "1",
+        "pval": "0.05",
+        "randomize_at": "25",
+        "stepres": "1",
+    },
 }
 """RELION's label of a job -> each key of its form and the default."""
 
@@ -117,7 +135,7 @@ def write_job(job: Job, options: Any) -> dict[str, Any]:
     """Return the tables of a job.star: block name -> simple list (dict) or loop (DataFrame)."""
     import pandas
 
-    texts = dict(KEYS[job.relion_label])
+    texts = dict(KEYS.get(job.relion_label, {}))  # RELION has no form for jobs of our own
     own: dict[str, str] = {}
     for name, (_, description) in describe(type(options)).items():
         value = getattr(options, name)
@@ -278,7 +296,8 @@ class _Form:
 
 def _to_relion(key: str, value: Any, defaults: Mapping[str, str]) -> Mapping[str, str]:
     if key in _FORMS:
-        return _FORMS[key].to_relion(value)
+        # A choice that goes with the value in one job is missing from the form of another.
+        return {name: text for name, text in _FORMS[key].to_relion(value).items() if name in defaults}
     # A number that is not given (pixel size: take the header's) has RELION's own way to say so.
     return {key: defaults[key] if value is None else _text(value)}
 
@@ -326,6 +345,8 @@ _FORMS: dict[str, _Form] = {
             # RELION takes one of the two, never both.
             else {"do_auto_bfac": "No", "do_adhoc_bfac": "Yes", "adhoc_bfac": _text(bfactor)}
         ),
-        from_relion=lambda texts: float(texts["adhoc_bfac"]) if texts.get("do_adhoc_bfac") == "Yes" else None,
+        from_relion=lambda texts: (
+            float(texts["adhoc_bfac"]) if texts.get("do_adhoc_bfac", "Yes") == "Yes" else None
+        ),
     ),
 }

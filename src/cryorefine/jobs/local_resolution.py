@@ -1,0 +1,314 @@
+"""LocalRes: resolution at every place of a map, and the map filtered to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cryorefine.errors import UserError
+from cryorefine.jobs.base import Figures, Job, Notice, Product, Progress, Run, option
+from cryorefine.jobs.folder import in_job_folder
+from cryorefine.jobs.postprocess import half_map_paths
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from cryorefine.io.mrc import Map
+    from cryorefine.maps.local_resolution import LocalResolution
+
+JOB = Job(
+    name="local-resolution",
+    title="Local resolution",
+    folder="LocalRes",
+    relion_label="relion.localres.own",
+    summary="Measure the resolution place by place and filter the map to it",
+)
+
+_STAGE = "Local resolution"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What one estimate of the local resolution is asked to do."""
+
+    half_map: Path = option(
+        label="One of the 2 unfiltered half-maps",
+        help="Either unfiltered half map of a refinement; the other one is found by exchanging half1 and "
+        "half2 in the name of the file.",
+        kind="half_map",
+        relion="fn_in",
+    )
+    mask: Path | None = option(
+        None,
+        label="User-provided solvent mask",
+        help="Only places from which the sphere reaches into the mask are measured, and the histogram "
+        "counts the voxels inside. The values inside are the same without it.",
+        kind="mask",
+        relion="fn_mask",
+    )
+    output: Path = option(
+        label="Output folder",
+        help="The folder of this job, e.g. LocalRes/job004; relion_locres.mrc and others are written there.",
+        kind="folder",
+    )
+    pixel_size: float | None = option(
+        None,
+        label="Calibrated pixel size",
+        help="The pixel size, if calibration has shown that it differs from that in the file.",
+        unit="A/px",
+        step=0.001,
+        relion="angpix",
+    )
+    bfactor: float = option(
+        -100.0,
+        label="User-provided B-factor",
+        help="The filtered map is sharpened with this B-factor; 0 leaves it as it is. It does not change "
+        "the local resolution.",
+        unit="A^2",
+        group="Sharpen",
+        step=10.0,
+        relion="adhoc_bfac",
+    )
+    mtf: Path | None = option(
+        None,
+        label="MTF of the detector (STAR file)",
+        help="Modulation transfer function of the detector; the filtered map is divided by it.",
+        group="Sharpen",
+        kind="star",
+        relion="fn_mtf",
+    )
+    mtf_pixel_size: float = option(
+        1.0,
+        label="Original detector pixel size",
+        help="Pixel size of the detector for which the MTF holds, that is before any binning. "
+        "0 or less means that of the map.",
+        unit="A/px",
+        group="Sharpen",
+        step=0.001,
+    )
+    sampling: float = option(
+        25.0,
+        label="Sampling rate",
+        help="Distance between the places at which the resolution is measured. Half of it costs eight "
+        "times the time.",
+        unit="A",
+        group="Sphere",
+        minimum=0.001,
+        step=1.0,
+        relion="locres_sampling",
+    )
+    sphere_radius: float | None = option(
+        None,
+        label="Radius of the sphere",
+        help="Radius of the soft sphere behind which the maps are correlated; half the sampling rate unless "
+        "given. A small one finds more detail and is noisier.",
+        unit="A",
+        group="Sphere",
+        minimum=0.001,
+        step=1.0,
+    )
+    sphere_edge: float | None = option(
+        None,
+        label="Soft edge of the sphere",
+        help="Width of the sphere's edge beyond its radius; as wide as the sampling rate unless given.",
+        unit="A",
+        group="Sphere",
+        minimum=0.0,
+        step=1.0,
+    )
+    randomise_at: float = option(
+        25.0,
+        label="Frequency for phase-randomisation",
+        help="The correlation that the sphere itself makes is worked out for phases that are random beyond "
+        "this resolution, and taken away.",
+        unit="A",
+        group="Sphere",
+        minimum=0.001,
+        step=1.0,
+        relion="randomize_at",
+    )
+    lowest_resolution: float = option(
+        50.0,
+        label="Lowest resolution",
+        help="Places that are worse than this get this resolution.",
+        unit="A",
+        group="Sphere",
+        minimum=0.001,
+        step=1.0,
+    )
+    smooth: bool = option(
+        False,
+        label="Also write a smooth map?",
+        help="Write locres_smooth.mrc, the resolution as a smooth function of the place without the steps "
+        "of overlapping spheres, to colour surfaces with.",
+        group="Sphere",
+    )
+    threads: int = option(
+        0,
+        label="Number of threads",
+        help="How many processor cores to use; 0 means all of them.",
+        group="Compute",
+        minimum=0,
+        maximum=1024,
+        step=1,
+    )
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a finished estimate leaves.
+
+    Attributes
+    ----------
+    output : Path
+        The job's folder.
+    local_resolution : Path
+        relion_locres.mrc, the resolution in A at each voxel; 0 where it was not measured.
+    filtered : Path
+        relion_locres_filtered.mrc, the sharpened map filtered to it.
+    smooth : Path or None
+        locres_smooth.mrc, if it was asked for.
+    histogram : Path or None
+        histogram.pdf, with a mask.
+    best, median, worst : float
+        Resolution in A that 1, 50 and 99 % of the voxels reach: of those inside the mask, or of all
+        that were measured.
+    """
+
+    output: Path
+    local_resolution: Path
+    filtered: Path
+    smooth: Path | None
+    histogram: Path | None
+    best: float
+    median: float
+    worst: float
+
+
+@in_job_folder(JOB)
+def run(options: Options) -> Run[Result]:
+    """Measure the local resolution; yields events and returns the result."""
+    import numpy as np
+
+    from cryorefine.io.mrc import write_map
+    from cryorefine.jobs import local_resolution_report
+    from cryorefine.jobs.volumes import read_mask
+
+    yield Progress(_STAGE, 0, 0, "reading the maps")
+    paths, first, second = read_halves(options.half_map, options.pixel_size)
+    if options.pixel_size is None or options.pixel_size <= 0:
+        yield Notice(f"The pixel size of {paths[0]} is {first.pixel_size:g} A/px, as its header says.")
+    mask = read_mask(options.mask, first) if options.mask is not None else None
+    size, pixel_size = first.data.shape[0], first.pixel_size
+
+    yield Progress(_STAGE, 0, 0, "correlating the half maps")
+    centres, local, unmasked = _prepare(options, first, second, mask)
+    for done, _ in enumerate(local.visit(centres, options.threads), start=1):
+        yield Progress(_STAGE, done, len(centres))
+
+    resolution, filtered = local.maps()
+    path, filtered_path = options.output / "relion_locres.mrc", options.output / "relion_locres_filtered.mrc"
+    write_map(path, resolution, pixel_size)
+    write_map(filtered_path, filtered, pixel_size)
+    smooth_path = options.output / "locres_smooth.mrc" if options.smooth else None
+    if smooth_path is not None:
+        write_map(smooth_path, local.smooth_map(), pixel_size)
+    local_resolution_report.write_curves(
+        options.output / "relion_locres_fscs.star", local.points, unmasked, size, pixel_size
+    )
+    counted = resolution[(mask > 0.5) & (resolution > 0) if mask is not None else resolution > 0]
+    histogram = None
+    if mask is not None:
+        histogram = options.output / "histogram.pdf"
+        local_resolution_report.write_histogram(histogram, counted)
+    best, median, worst = (float(a) for a in np.percentile(counted, (1, 50, 99)))
+    yield Product("local_resolution", filtered_path, "local resolution")
+    yield Figures({"best 1 % (A)": best, "median (A)": median, "worst 1 % (A)": worst})
+    if worst > 0.99 * options.lowest_resolution and mask is not None:
+        yield Notice(
+            f"Parts inside {options.mask} are worse than {options.lowest_resolution:g} A; the mask is wider "
+            "than the particle, or these parts move.",
+            warning=True,
+        )
+    return Result(options.output, path, filtered_path, smooth_path, histogram, best, median, worst)
+
+
+def read_halves(half_map: Path, pixel_size: float | None) -> tuple[tuple[Path, Path], Map, Map]:
+    """Read both half maps from the path of either.
+
+    Raises
+    ------
+    UserError
+        When one is missing or no cubic map, or they differ in their boxes.
+    """
+    from cryorefine.jobs.volumes import read_cubic
+
+    paths = half_map_paths(half_map)
+    first = read_cubic(paths[0], pixel_size)
+    second = read_cubic(paths[1], first.pixel_size)
+    if first.data.shape != second.data.shape:
+        raise UserError(
+            f"{paths[0]} has a box of {first.data.shape[0]} px but {paths[1]} one of "
+            f"{second.data.shape[0]} px; give two half maps of one refinement."
+        )
+    return paths, first, second
+
+
+def _prepare(
+    options: Options, first: Map, second: Map, mask: NDArray[np.float32] | None
+) -> tuple[list[tuple[int, int, int]], LocalResolution, NDArray[np.float64]]:
+    """Return the places to measure at, what measures there, and the FSC of the whole maps."""
+    from cryorefine.maps import fourier, fsc
+    from cryorefine.maps.local_resolution import LocalFsc, LocalResolution, Sphere, sampling_points
+
+    size, pixel_size = first.data.shape[0], first.pixel_size
+    sphere = Sphere.of(pixel_size, options.sampling, options.sphere_radius, options.sphere_edge)
+    if sphere.radius < 1 or sphere.radius >= size / 2:
+        raise UserError(
+            f"A sphere of {sphere.radius * pixel_size:g} A does not suit {first.path}, whose box is "
+            f"{size * pixel_size:g} A wide with {pixel_size:g} A/px; give another --sphere-radius."
+        )
+    centres = sampling_points(size, sphere, mask > 0 if mask is not None else None)
+    if not centres:
+        raise UserError(
+            f"No place to measure at lies in {first.path}, whose box is {size * pixel_size:g} A wide; give a "
+            f"smaller --sampling than {options.sampling:g} A."
+        )
+    spectra = fourier.forward(first.data, options.threads), fourier.forward(second.data, options.threads)
+    unmasked = fsc.fsc_of_spectra(spectra[0], spectra[1], options.threads)
+    average = spectra[0]
+    average += spectra[1]
+    average *= 0.5
+    del spectra
+    _sharpen(options, average, pixel_size)
+    start = max(1, int(size * pixel_size / options.randomise_at))
+    local_fsc = LocalFsc((first.data, second.data), sphere, start, options.threads)
+    # The best parts of a map are usually not much better than the whole box.
+    expected = fsc.resolution_shell(unmasked) * 5 // 4
+    return (
+        centres,
+        LocalResolution(local_fsc, pixel_size, options.lowest_resolution, average, expected),
+        unmasked,
+    )
+
+
+def _sharpen(options: Options, spectrum: NDArray[Any], pixel_size: float) -> None:
+    from cryorefine.io.mtf import read_mtf
+    from cryorefine.maps import filters, sharpen
+    from cryorefine.maps.shells import apply_gain, radius_table
+
+    size = spectrum.shape[0]
+    if options.mtf is not None:
+        frequency, value = read_mtf(options.mtf)
+        if value.min() <= 0:
+            raise UserError(
+                f"The MTF {options.mtf} falls to {value.min():g}; the map is divided by it, "
+                "so give one above 0."
+            )
+        detector = options.mtf_pixel_size if options.mtf_pixel_size > 0 else pixel_size
+        apply_gain(spectrum, sharpen.mtf_gain(frequency, value, detector, size, pixel_size), options.threads)
+    if options.bfactor != 0:
+        gain = filters.bfactor_gain(radius_table(size), size, pixel_size, options.bfactor)
+        apply_gain(spectrum, gain, options.threads)
