@@ -30,6 +30,11 @@ COMMANDS = {
     "postprocess": "--half-map run_half1_class001_unfil.mrc --mask mask.mrc --output PostProcess/job003 "
     "--pixel-size 1.244 --mtf F.star --mtf-pixel-size 0.885 --auto-bfactor --autob-lowest-resolution 10 "
     "--bfactor -80 --skip-fsc-weighting --lowpass 5 --random-seed 1",
+    "directional-fsc": "--half-map run_half1_class001_unfil.mrc --mask mask.mrc "
+    "--output DirectionalFsc/job004 --pixel-size 1.244 --cone-angle 20 --healpix-order 2 --symmetry D2 "
+    "--threshold 0.5 --threads 2",
+    "orientations": "--particles run_data.star --symmetry D2 --output Orientations/job005 --healpix-order 4 "
+    "--fourier-radius 80",
     "image-handler": "--input MAP.mrc --output OUT.mrc --pixel-size 3.54 "
     "--rescale-pixel-size 1.244 --new-box 256",
 }

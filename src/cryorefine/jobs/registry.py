@@ -12,6 +12,8 @@ JOBS: dict[str, str] = {
     "mask-create": "cryorefine.jobs.mask_create",
     "postprocess": "cryorefine.jobs.postprocess",
     "local-resolution": "cryorefine.jobs.local_resolution",
+    "directional-fsc": "cryorefine.jobs.directional_fsc",
+    "orientations": "cryorefine.jobs.orientations",
     "image-handler": "cryorefine.jobs.image_handler",
 }
 """Command name -> module, in the order in which the jobs follow each other."""
