@@ -14,6 +14,7 @@ JOBS: dict[str, str] = {
     "local-resolution": "cryorefine.jobs.local_resolution",
     "directional-fsc": "cryorefine.jobs.directional_fsc",
     "orientations": "cryorefine.jobs.orientations",
+    "confidence": "cryorefine.jobs.confidence",
     "image-handler": "cryorefine.jobs.image_handler",
 }
 """Command name -> module, in the order in which the jobs follow each other."""
