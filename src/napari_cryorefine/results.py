@@ -11,6 +11,7 @@ from cryorefine.jobs.base import Curve, Event, Product
 from napari_cryorefine.curves import postprocess_curves, refinement_curves
 from napari_cryorefine.layer_data import STACKS
 from napari_cryorefine.layers import add_half_maps, add_map, add_mask, add_stack
+from napari_cryorefine.sky import open_directions
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -63,7 +64,7 @@ def open_results(viewer: ViewerModel, folder: Path | str) -> list[Any]:
     viewer : napari.Viewer or ViewerModel
         Where to show them. Without a window there are layers and no plots.
     folder : path
-        Folder of a Refine3D, MaskCreate or PostProcess job, of this program or of RELION.
+        Folder of a job of this program, or of a Refine3D, MaskCreate or PostProcess job of RELION.
 
     Returns
     -------
@@ -73,7 +74,7 @@ def open_results(viewer: ViewerModel, folder: Path | str) -> list[Any]:
     Raises
     ------
     UserError
-        If the folder is missing or holds no results of these jobs.
+        If the folder is missing or holds no results of such a job.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -87,10 +88,10 @@ def open_results(viewer: ViewerModel, folder: Path | str) -> list[Any]:
     if (folder / "mask.mrc").is_file():
         add_mask(viewer, folder / "mask.mrc", role=job)
         shown = True
+    shown |= open_directions(viewer, folder)
     if not shown:
         raise UserError(
-            f"{folder} holds no results of Refine3D, MaskCreate or PostProcess; give the folder of a "
-            "job that has finished."
+            f"{folder} holds no results that can be shown; give the folder of a job that has finished."
         )
     return [layer for layer in viewer.layers if layer not in before]
 

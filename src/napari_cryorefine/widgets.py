@@ -22,7 +22,11 @@ class MaskCreateForm(JobForm):
     """Make a solvent mask from a map."""
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
+        from napari_cryorefine.mask_tool import MaskTool
+
         super().__init__(load("mask-create"), viewer)
+        self.tool = MaskTool(self.page, viewer, self._layers)
+        self.add_tool(self.tool.native)
 
 
 class PostProcessForm(JobForm):
@@ -30,6 +34,20 @@ class PostProcessForm(JobForm):
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
         super().__init__(load("postprocess"), viewer)
+
+
+class DirectionalFscForm(JobForm):
+    """Measure the resolution in every direction."""
+
+    def __init__(self, viewer: napari.viewer.Viewer) -> None:
+        super().__init__(load("directional-fsc"), viewer)
+
+
+class OrientationsForm(JobForm):
+    """Show how the views of particles are spread."""
+
+    def __init__(self, viewer: napari.viewer.Viewer) -> None:
+        super().__init__(load("orientations"), viewer)
 
 
 class RescaleMapForm(JobForm):

@@ -52,8 +52,8 @@ def test_an_isotropic_pair_has_one_resolution(tmp_path, rng):
     result, events = collect(options)
     expected = SIZE * PIXEL / (11 * 6 ** (1 / 6))  # FSC = 1 / (1 + (r / 11)^6) = 1/7
     assert result.resolution == pytest.approx(expected, rel=0.04)
-    assert result.best > 0.8 * expected
-    assert result.worst < 1.3 * expected
+    assert result.best_resolution > 0.8 * expected
+    assert result.worst_resolution < 1.3 * expected
     assert result.cfar > 0.75
     assert result.sphericity > 0.9
     assert not [event for event in events if isinstance(event, Notice)]
@@ -71,7 +71,7 @@ def test_the_files_hold_what_the_result_says(tmp_path, rng):
     assert general["cryorefineFscAreaRatio"] == pytest.approx(result.cfar)
     area = table["cryorefineFscArea"].to_numpy()
     assert area.min() / area.max() == pytest.approx(result.cfar)
-    assert table["rlnAngstromResolution"].max() == pytest.approx(result.worst)
+    assert table["rlnAngstromResolution"].max() == pytest.approx(result.worst_resolution)
     # what is missing is missing along z
     worst = int(np.argmin(area))
     assert min(tilt[worst], 180 - tilt[worst]) < 20
@@ -106,7 +106,7 @@ def test_a_mask_is_applied_to_both_halves(tmp_path, rng):
         healpix_order=1,
     )
     result, events = collect(options)
-    assert result.resolution == result.worst == pytest.approx(2 * PIXEL)
+    assert result.resolution == result.worst_resolution == pytest.approx(2 * PIXEL)
     assert any(isinstance(event, Notice) and "reaches the last shell" in event.message for event in events)
 
 

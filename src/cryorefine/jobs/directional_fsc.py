@@ -129,7 +129,7 @@ class Result:
         Of the body of all frequencies that are resolved; 1 for an isotropic map.
     resolution : float
         Resolution of the whole shells in A.
-    best, worst : float
+    best_resolution, worst_resolution : float
         Resolution of the best and the worst direction in A.
     """
 
@@ -140,8 +140,8 @@ class Result:
     cfar: float
     sphericity: float
     resolution: float
-    best: float
-    worst: float
+    best_resolution: float
+    worst_resolution: float
 
 
 @in_job_folder(JOB)
@@ -203,8 +203,8 @@ def run(options: Options) -> Run[Result]:
         cfar=report.cfar,
         sphericity=report.sphericity,
         resolution=report.resolution,
-        best=report.best,
-        worst=report.worst,
+        best_resolution=report.best,
+        worst_resolution=report.worst,
     )
 
 

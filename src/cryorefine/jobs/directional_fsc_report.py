@@ -61,7 +61,7 @@ class Report:
     def __init__(
         self, fsc: ConicalFsc, around: Cones, size: int, pixel_size: float, threshold: float
     ) -> None:
-        self.fsc, self.pixel_size, self.threshold = fsc, pixel_size, threshold
+        self.fsc, self.size, self.pixel_size, self.threshold = fsc, size, pixel_size, threshold
         self.half_angle = around.half_angle
         self.frequency = shell_frequencies(size, pixel_size)
         self.whole_shell = float(crossing_shells(fsc.whole[None], threshold)[0])
@@ -101,6 +101,8 @@ class Report:
         rot, tilt = self.worst_direction
         general = {
             "rlnFinalResolution": self.resolution,
+            "rlnImageSize": self.size,
+            "rlnPixelSize": self.pixel_size,
             "cryorefineConeHalfAngle": self.half_angle,
             "cryorefineFscThreshold": self.threshold,
             "cryorefineFscAreaRatio": self.cfar,
