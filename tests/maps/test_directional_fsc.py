@@ -8,16 +8,8 @@ import pytest
 from cryorefine.geometry.euler import view_directions
 from cryorefine.geometry.healpix import directions
 from cryorefine.geometry.symmetry import point_group
-from cryorefine.maps.directional_fsc import (
-    FEWEST,
-    area_ratio,
-    areas,
-    cones,
-    conical_fsc,
-    crossing_shells,
-    fsc_volume,
-    sphericity,
-)
+from cryorefine.maps.conical_fsc import FEWEST, cones, conical_fsc, fsc_volume
+from cryorefine.maps.directional_fsc import area_ratio, areas, crossing_shells, sphericity
 from cryorefine.maps.fourier import forward, inverse
 from cryorefine.maps.fsc import fourier_shell_correlation
 from cryorefine.maps.shells import logical_indices
@@ -180,3 +172,10 @@ def test_sphericity_of_a_sphere_and_of_a_spheroid():
     surface = 2 * np.pi * (1 + 2 * np.arcsin(e) / e)
     expected = np.pi ** (1 / 3) * (6 * 8 * np.pi / 3) ** (2 / 3) / surface
     assert sphericity(radius) == pytest.approx(expected, abs=0.01)
+    assert sphericity(radius, 10.0) == pytest.approx(expected, abs=0.02)
+
+
+def test_roughness_finer_than_the_smoothing_hardly_counts(rng):
+    rough = rng.normal(1, 0.05, 768)
+    assert sphericity(rough) < 0.85
+    assert sphericity(rough, 20.0) > 0.98

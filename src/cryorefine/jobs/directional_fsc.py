@@ -151,7 +151,7 @@ def run(options: Options) -> Run[Result]:
     from cryorefine.jobs import directional_fsc_report
     from cryorefine.jobs.postprocess import half_map_paths
     from cryorefine.jobs.volumes import read_cubic, read_mask
-    from cryorefine.maps import directional_fsc
+    from cryorefine.maps import conical_fsc
     from cryorefine.maps.fourier import forward
 
     yield Progress(_STAGE, 0, _STEPS, "reading the maps")
@@ -172,8 +172,8 @@ def run(options: Options) -> Run[Result]:
     yield Progress(_STAGE, 1, _STEPS, "transforming")
     spectra = [forward(half, options.threads) for half in halves]
     yield Progress(_STAGE, 2, _STEPS, "correlating in cones")
-    around = directional_fsc.cones(options.healpix_order, options.cone_angle, options.symmetry)
-    fsc = directional_fsc.conical_fsc(spectra[0], spectra[1], around, options.threads)
+    around = conical_fsc.cones(options.healpix_order, options.cone_angle, options.symmetry)
+    fsc = conical_fsc.conical_fsc(spectra[0], spectra[1], around, options.threads)
     report = directional_fsc_report.Report(fsc, around, size, pixel_size, options.threshold)
     yield Curve(
         "Directional FSC", report.frequency.tolist(), {k: v.tolist() for k, v in report.spread().items()}
@@ -182,7 +182,7 @@ def run(options: Options) -> Run[Result]:
 
     yield Progress(_STAGE, 3, _STEPS, "writing the 3D FSC")
     volume = options.output / "fsc3d.mrc"
-    write_map(volume, directional_fsc.fsc_volume(fsc, around, size, options.threads), pixel_size)
+    write_map(volume, conical_fsc.fsc_volume(fsc, around, size, options.threads), pixel_size)
     yield Progress(_STAGE, 4, _STEPS, "writing the table and the picture")
     star, picture = directional_fsc_report.write(report, options.output)
     yield Figures(

@@ -13,14 +13,8 @@ from cryorefine.geometry.sky import order_of
 from cryorefine.io.files import write_whole
 from cryorefine.io.star import write_star
 from cryorefine.jobs.sky_plot import draw_sky
-from cryorefine.maps.directional_fsc import (
-    Cones,
-    ConicalFsc,
-    area_ratio,
-    areas,
-    crossing_shells,
-    sphericity,
-)
+from cryorefine.maps.conical_fsc import Cones, ConicalFsc
+from cryorefine.maps.directional_fsc import area_ratio, areas, crossing_shells, sphericity
 from cryorefine.maps.shells import shell_frequencies
 
 if TYPE_CHECKING:
@@ -72,7 +66,7 @@ class Report:
         area = areas(fsc.curves, threshold)
         self.area: F64 = (area / extent)[around.place]
         self.cfar = area_ratio(area)
-        self.sphericity = sphericity(shells[around.place])
+        self.sphericity = sphericity(shells[around.place], around.half_angle / 2)
         self.resolution = extent / self.whole_shell
         self.best, self.worst = float(self.resolutions.min()), float(self.resolutions.max())
         self.directions = healpix.directions(order_of(self.resolutions))
