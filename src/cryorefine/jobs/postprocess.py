@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
@@ -99,6 +98,14 @@ class Options:
         step=1.0,
         relion="autob_lowres",
     )
+    bfactor_method: str = option(
+        "weighted",
+        label="How to fit the B-factor",
+        help="'weighted' fits the amplitude that both half maps share, each shell by how well it is known, "
+        "and tells the uncertainty; 'relion' gives every shell the same weight, as RELION does.",
+        group="Sharpen",
+        choices=("weighted", "relion"),
+    )
     bfactor: float | None = option(
         None,
         label="User-provided B-factor",
@@ -124,6 +131,22 @@ class Options:
         group="Sharpen",
         step=1.0,
         relion="low_pass",
+    )
+    half_maps: bool = option(
+        False,
+        label="Sharpen the half maps as well?",
+        help="Write postprocess_half1.mrc and postprocess_half2.mrc, each half map with the same filters.",
+        group="Sharpen",
+    )
+    molecular_weight: float | None = option(
+        None,
+        label="Molecular weight",
+        help="Weight of the ordered part of the particle; adds the FSC that it would have alone, without "
+        "the solvent of the box, to the table.",
+        unit="kDa",
+        group="Sharpen",
+        minimum=0.001,
+        step=10.0,
     )
     random_seed: int = option(
         1,
@@ -163,6 +186,8 @@ class Result:
         Final resolution in A (FSC = 0.143); infinite when no shell but the first reaches it.
     b_factor : float
         B-factor applied, in A^2; 0 for none.
+    b_factor_error : float or None
+        Its standard error in A^2, where it was fitted by the weighted method.
     """
 
     output: Path
@@ -171,6 +196,7 @@ class Result:
     star: Path
     resolution: float
     b_factor: float
+    b_factor_error: float | None
 
 
 @in_job_folder(JOB)
@@ -178,10 +204,12 @@ def run(options: Options) -> Run[Result]:
     """Post-process the half maps; yields events and returns the result."""
     import numpy as np
 
-    from cryorefine.jobs import postprocess_report
+    from cryorefine.jobs import postprocess_checks, postprocess_report
+    from cryorefine.jobs.postprocess_sharpen import sharpening_gain
     from cryorefine.jobs.volumes import read_cubic, read_mask
     from cryorefine.maps import fsc, solvent
     from cryorefine.maps.fourier import forward
+    from cryorefine.maps.shells import apply_gain, cross_sums
 
     yield Progress(_STAGE, 0, _STEPS, "reading the maps")
     paths = half_map_paths(options.half_map)
@@ -197,51 +225,70 @@ def run(options: Options) -> Run[Result]:
     size, pixel_size = first.data.shape[0], first.pixel_size
     if options.pixel_size is None or options.pixel_size <= 0:
         yield Notice(f"The pixel size of {paths[0]} is {pixel_size:g} A/px, as its header says.")
+    given = [*paths, options.mask] if options.mask is not None else list(paths)
+    for sentence in postprocess_checks.pixel_sizes(given, pixel_size, options.pixel_size):
+        yield Notice(sentence, warning=True)
 
     # Loading the plotting library takes about as long as the transforms, which leave a core to it.
     loading = Thread(target=postprocess_report.load_plotting)
     loading.start()
     yield Progress(_STAGE, 1, _STEPS, "correlating the half maps")
     spectra = forward(first.data, options.threads), forward(second.data, options.threads)
-    unmasked = fsc.fsc_of_spectra(spectra[0], spectra[1], options.threads)
+    sums = cross_sums(spectra[0], spectra[1], options.threads)
+    unmasked = fsc.fsc_of_sums(sums)
+    if unmasked[1:].min() > postprocess_checks.COPIES:
+        raise UserError(
+            f"{paths[0]} and {paths[1]} are copies of each other: their FSC never drops below "
+            f"{unmasked[1:].min():.4f}; give the two half maps of one refinement."
+        )
     curves = None
     if mask is not None:
         yield Progress(_STAGE, 2, _STEPS, "correlating behind the mask")
-        start = fsc.first_shell_below(unmasked, solvent.RANDOMISE_BELOW)
-        if start is None:
-            raise UserError(
-                f"The FSC between {paths[0]} and {paths[1]} never drops below {solvent.RANDOMISE_BELOW:g}; "
-                "give unfiltered half maps that were refined independently, at a finer pixel size."
-            )
         curves = solvent.solvent_corrected_fsc(
             spectra,
             mask,
             unmasked,
-            start,
+            # Where the FSC never drops there is nothing to randomise, and the masked FSC stays as it is.
+            fsc.first_shell_below(unmasked, solvent.RANDOMISE_BELOW) or len(unmasked) - 1,
             np.random.default_rng(options.random_seed),
             threads=options.threads,
         )
-    report = postprocess_report.Report(paths, options.mask, size, pixel_size, unmasked, curves, mask)
+    power = np.sqrt(sums[1] * sums[2])
+    report = postprocess_report.Report(
+        paths, options.mask, size, pixel_size, unmasked, power, curves, mask, options.molecular_weight
+    )
     yield _curve("FSC", report, report.fsc_curves())
-    yield from _warn_of_fsc(report)
+    for sentence in postprocess_checks.curves(report, mask):
+        yield Notice(sentence, warning=True)
 
     yield Progress(_STAGE, 3, _STEPS, "sharpening")
     average = spectra[0]
     average += spectra[1]
     average *= 0.5
-    yield from _sharpen(options, average, mtf, report)
+    gain = yield from sharpening_gain(options, average, mask, mtf, report)
+    apply_gain(average, gain, options.threads)
+    yield _curve("Guinier", report, report.guinier_curves())
 
     yield Progress(_STAGE, 4, _STEPS, "writing the maps")
-    map_path, masked_path = _write_maps(options, average, first, mask)
+    map_path, masked_path = _write_maps(options, "postprocess", average, first, mask)
     yield Product("map", map_path, "postprocess")
     if masked_path is not None:
         yield Product("map", masked_path, "postprocess masked")
+    if options.half_maps:
+        for number, half in enumerate((first, second), 1):
+            spectrum = apply_gain(forward(half.data, options.threads), gain, options.threads)
+            path, _ = _write_maps(options, f"postprocess_half{number}", spectrum, first, mask)
+            yield Product("half_map", path, f"postprocess half {number}")
     yield Progress(_STAGE, 5, _STEPS, "writing curves and plots")
     loading.join()
     star = postprocess_report.write(report, options.output, map_path, masked_path)
-    yield Figures({"resolution (A)": report.resolution, "B-factor (A^2)": report.b_factor})
+    figures = {"resolution (A)": report.resolution, "B-factor (A^2)": report.b_factor}
+    error = report.fit.b_factor_error if report.fit is not None else None
+    if error is not None:
+        figures["uncertainty of the B-factor (A^2)"] = error
+    yield Figures(figures)
     yield Progress(_STAGE, _STEPS, _STEPS)
-    return Result(options.output, map_path, masked_path, star, report.resolution, report.b_factor)
+    return Result(options.output, map_path, masked_path, star, report.resolution, report.b_factor, error)
 
 
 def half_map_paths(half_map: Path) -> tuple[Path, Path]:
@@ -276,109 +323,22 @@ def _read_mtf(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return frequency, value
 
 
-def _warn_of_fsc(report: Report) -> Iterator[Notice]:
-    """Say what is wrong with the curves, if anything."""
-    if report.resolution_shell == 0:
-        yield Notice(
-            "The half maps do not agree at any resolution (FSC below 0.143 from the first shell on); "
-            "check that they belong to the same refinement.",
-            warning=True,
-        )
-    elif report.resolution_shell == report.size // 2:
-        yield Notice(
-            f"The FSC never drops below 0.143, so the resolution is limited by the pixel size of "
-            f"{report.pixel_size:g} A/px; refine with less binned particles.",
-            warning=True,
-        )
-    if report.fell_back:
-        yield Notice(
-            f"The resolution without the mask is better than with {report.mask_path}, so the unmasked FSC "
-            "is used; the mask probably cuts into the particle, so make a wider or softer one.",
-            warning=True,
-        )
-    elif report.curves is not None and report.curves.randomised[report.resolution_shell] > 0.1:
-        yield Notice(
-            f"Behind {report.mask_path} maps with random phases correlate by "
-            f"{report.curves.randomised[report.resolution_shell]:.2f} at {report.resolution:.2f} A; "
-            "the mask is too sharp or too tight, so make a wider or softer one.",
-            warning=True,
-        )
-
-
-def _sharpen(
-    options: Options,
-    spectrum: NDArray[Any],
-    mtf: tuple[NDArray[np.float64], NDArray[np.float64]] | None,
-    report: Report,
-) -> Run[None]:
-    """Work out the gain of all filters, note the Guinier plot after each, and apply it in place."""
-    from cryorefine.maps import filters, sharpen
-    from cryorefine.maps.shells import apply_gain, radius_table
-
-    size, pixel_size = report.size, report.pixel_size
-    amplitudes = sharpen.Amplitudes(spectrum, options.threads)
-    gain = radius_table(size) * 0 + 1
-    report.add_guinier("rlnLogAmplitudesOriginal", amplitudes.guinier())
-    if mtf is not None:
-        detector = options.mtf_pixel_size if options.mtf_pixel_size > 0 else pixel_size
-        gain = gain * sharpen.mtf_gain(mtf[0], mtf[1], detector, size, pixel_size)
-        report.add_guinier("rlnLogAmplitudesMTFCorrected", amplitudes.guinier(gain))
-    if not options.skip_fsc_weighting:
-        gain = gain * sharpen.shell_gain(sharpen.fsc_weights(report.final_fsc), size)
-        report.add_guinier("rlnLogAmplitudesWeighted", amplitudes.guinier(gain))
-
-    if options.bfactor is not None:
-        report.b_factor = options.bfactor
-    elif options.auto_bfactor:
-        report.fit = sharpen.fit_guinier(
-            report.frequency**2, report.last_guinier(), options.autob_lowest_resolution
-        )
-        if report.fit is None:
-            raise UserError(
-                f"No B-factor can be fitted to {report.halves[0]}: fewer than two shells lie between "
-                f"{options.autob_lowest_resolution:g} A and the resolution of {report.resolution:.2f} A; "
-                "give a larger --autob-lowest-resolution, or a --bfactor of your own."
-            )
-        report.b_factor = report.fit.b_factor
-    if report.b_factor > 0:
-        yield Notice(
-            f"The B-factor of {report.b_factor:.1f} A^2 is positive, so it dampens the map instead of "
-            "sharpening it; give a negative --bfactor.",
-            warning=True,
-        )
-    if report.b_factor == 0:
-        yield Notice("The map is not sharpened, because the B-factor is 0.", warning=True)
-    else:
-        gain = gain * filters.bfactor_gain(radius_table(size), size, pixel_size, report.b_factor)
-        report.add_guinier("rlnLogAmplitudesSharpened", amplitudes.guinier(gain))
-    if options.skip_fsc_weighting and options.lowpass > 0:
-        gain = gain * filters.lowpass_gain(radius_table(size), size, pixel_size, options.lowpass)
-    elif options.lowpass not in (0, _LOWPASS):
-        yield Notice(
-            f"The --lowpass of {options.lowpass:g} A is not applied, because FSC-weighting filters the map; "
-            "use it with --skip-fsc-weighting.",
-            warning=True,
-        )
-    apply_gain(spectrum, gain, options.threads)
-    yield _curve("Guinier", report, report.guinier_curves())
-
-
 def _curve(name: str, report: Report, curves: dict[str, NDArray[np.float64]]) -> Curve:
     return Curve(name, report.frequency.tolist(), {label: y.tolist() for label, y in curves.items()})
 
 
 def _write_maps(
-    options: Options, spectrum: NDArray[Any], like: Map, mask: NDArray[np.float32] | None
+    options: Options, name: str, spectrum: NDArray[Any], like: Map, mask: NDArray[np.float32] | None
 ) -> tuple[Path, Path | None]:
     from cryorefine.io.mrc import write_map
     from cryorefine.maps.fourier import inverse
 
     volume = inverse(spectrum, like.data.shape[0], options.threads, overwrite=True)
-    path = options.output / "postprocess.mrc"
+    path = options.output / f"{name}.mrc"
     write_map(path, volume, like.pixel_size)
     if mask is None:
         return path, None
-    masked_path = options.output / "postprocess_masked.mrc"
+    masked_path = options.output / f"{name}_masked.mrc"
     volume *= mask
     write_map(masked_path, volume, like.pixel_size)
     return path, masked_path

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from cryorefine.io.files import write_whole
 from cryorefine.io.star import write_star
 from cryorefine.maps import fsc
+from cryorefine.maps.density import DALTONS_PER_CUBIC_ANGSTROM
 from cryorefine.maps.sharpen import NO_AMPLITUDE, GuinierFit
 from cryorefine.maps.shells import shell_frequencies
 from cryorefine.maps.solvent import SolventFsc
@@ -46,10 +47,14 @@ class Report:
         A/px.
     unmasked : numpy.ndarray
         FSC of the half maps, shape (size // 2 + 1,).
+    unmasked_power : numpy.ndarray
+        Geometric mean of the power of the half maps, summed over the voxels of each shell.
     curves : SolventFsc or None
         The curves behind the mask, if there is one.
     mask : numpy.ndarray or None
         The mask itself, shape (z, y, x).
+    molecular_weight : float or None
+        kDa of ordered protein, if known.
 
     Attributes
     ----------
@@ -62,8 +67,12 @@ class Report:
         Last shell before ``final_fsc`` drops below 0.143.
     resolution : float
         Its resolution in A.
+    power : numpy.ndarray
+        As ``unmasked_power``, of the maps to which ``final_fsc`` belongs.
     mask_factor : float
         How many times larger the box is than the masked particle, counting protein at its own volume.
+    weight_factor : float
+        The same for the molecular weight; 0 where that is unknown.
     fit : GuinierFit or None
         The line through the Guinier plot, if one was fitted.
     b_factor : float
@@ -77,8 +86,10 @@ class Report:
         size: int,
         pixel_size: float,
         unmasked: NDArray[np.float64],
+        unmasked_power: NDArray[np.float64],
         curves: SolventFsc | None,
         mask: NDArray[Any] | None,
+        molecular_weight: float | None = None,
     ) -> None:
         self.halves, self.mask_path = halves, mask_path
         self.size, self.pixel_size = size, pixel_size
@@ -87,11 +98,17 @@ class Report:
         # 0.476 is the share of a wet particle's volume that the protein itself fills (cisTEM).
         inside = np.count_nonzero(mask > 0.5) / mask.size if mask is not None else 0.0
         self.mask_factor = 0.476 / inside if inside > 0 else 1.0
-        self.final_fsc, self.fell_back = unmasked, False
+        self.molecular_weight = molecular_weight
+        self.weight_factor = 0.0
+        if molecular_weight is not None:
+            volume = (size * pixel_size) ** 3
+            self.weight_factor = 0.476 * volume * DALTONS_PER_CUBIC_ANGSTROM / (1000 * molecular_weight)
+        self.final_fsc, self.power, self.fell_back = unmasked, unmasked_power, False
         if curves is not None:
             shells = fsc.resolution_shell(unmasked), fsc.resolution_shell(curves.corrected)
             self.fell_back = shells[0] > shells[1]
-            self.final_fsc = unmasked if self.fell_back else curves.corrected
+            if not self.fell_back:
+                self.final_fsc, self.power = curves.corrected, curves.masked_power
         self.resolution_shell = fsc.resolution_shell(self.final_fsc)
         self.resolution = fsc.shell_resolution(self.resolution_shell, size, pixel_size)
         self.fit: GuinierFit | None = None
@@ -143,6 +160,9 @@ class Report:
             "rlnUnfilteredMapHalf2": str(self.halves[1]),
             "rlnPostprocessedMap": str(map_path),
         }
+        if self.molecular_weight is not None:
+            general["rlnMolecularWeight"] = self.molecular_weight
+            general["rlnParticleBoxFractionMolecularWeight"] = self.weight_factor
         if self.curves is not None:
             start = self.curves.first_randomised_shell
             general["rlnParticleBoxFractionSolventMask"] = self.mask_factor
@@ -153,6 +173,8 @@ class Report:
             general["rlnFittedSlopeGuinierPlot"] = self.fit.slope
             general["rlnFittedInterceptGuinierPlot"] = self.fit.intercept
             general["rlnCorrelationFitGuinierPlot"] = self.fit.correlation
+            if self.fit.b_factor_error is not None:
+                general["cryorefineBfactorUncertainty"] = self.fit.b_factor_error
         return general
 
     def _fsc_table(self) -> Any:
@@ -173,6 +195,9 @@ class Report:
             particle = fsc.part_fsc(self.unmasked, self.mask_factor)
             table["rlnFourierShellCorrelationCorrected"] = self.final_fsc
             table["rlnFourierShellCorrelationParticleMaskFraction"] = particle
+            if self.weight_factor > 0:
+                particle = fsc.part_fsc(self.unmasked, self.weight_factor)
+                table["rlnFourierShellCorrelationParticleMolWeight"] = particle
             table[unmasked] = self.unmasked
             table["rlnFourierShellCorrelationMaskedMaps"] = self.curves.masked
             table["rlnCorrectedFourierShellCorrelationPhaseRandomizedMaskedMaps"] = self.curves.randomised
@@ -280,7 +305,9 @@ def _plot_guinier(report: Report, axes: Axes) -> None:
     axes.set_xlim(0, squared[-1])
     axes.set_ylabel("ln (mean amplitude)")
     _label_frequency(axes, squared[-1], squared=True)
-    axes.set_title(f"Guinier plot, B-factor = {report.b_factor:.1f} Å²")
+    error = report.fit.b_factor_error if report.fit is not None else None
+    uncertainty = f" ± {error:.1f}" if error is not None else ""
+    axes.set_title(f"Guinier plot, B-factor = {report.b_factor:.1f}{uncertainty} Å²")
     axes.legend(frameon=False)
 
 

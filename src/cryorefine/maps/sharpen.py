@@ -32,16 +32,24 @@ class GuinierFit:
         Logarithm of the amplitude at frequency zero.
     correlation : float
         Squared correlation coefficient, 0 to 1.
+    slope_error : float or None
+        Standard error of the slope in A^2; None where it was not estimated.
     """
 
     slope: float
     intercept: float
     correlation: float
+    slope_error: float | None = None
 
     @property
     def b_factor(self) -> float:
         """B-factor in A^2, four times the slope; negative, and to be applied as it is to sharpen."""
         return 4.0 * self.slope
+
+    @property
+    def b_factor_error(self) -> float | None:
+        """Standard error of the B-factor in A^2, if it was estimated."""
+        return None if self.slope_error is None else 4.0 * self.slope_error
 
 
 class Amplitudes:
@@ -53,13 +61,20 @@ class Amplitudes:
         Half-complex spectrum of a map (:func:`.fourier.forward`), shape (z, y, x // 2 + 1).
     threads : int
         0 for every core.
+
+    Attributes
+    ----------
+    size : int
+        Box in pixels.
+    counts : numpy.ndarray
+        Voxels in shells 0..size/2, shape (size // 2 + 1,).
     """
 
     def __init__(self, spectrum: NDArray[Any], threads: int = 0) -> None:
         self.size = int(spectrum.shape[0])
         self._sums, counts = sums_by_squared_radius(np.abs(spectrum), threads)
         self._shells = shell_table(self.size)
-        self._counts = np.bincount(self._shells, weights=counts)[: self.size // 2 + 1]
+        self.counts = np.bincount(self._shells, weights=counts)[: self.size // 2 + 1]
 
     def guinier(self, gain: NDArray[np.float64] | float = 1.0) -> NDArray[np.float64]:
         """Return ln of the mean amplitude in shells 0..size/2, after an isotropic gain.
@@ -74,7 +89,7 @@ class Amplitudes:
         numpy.ndarray
             Shape (size // 2 + 1,); :data:`NO_AMPLITUDE` where there is none.
         """
-        mean = np.bincount(self._shells, weights=self._sums * gain)[: self.size // 2 + 1] / self._counts
+        mean = np.bincount(self._shells, weights=self._sums * gain)[: self.size // 2 + 1] / self.counts
         return np.log(mean, out=np.full_like(mean, NO_AMPLITUDE), where=mean > 0)
 
 

@@ -31,6 +31,8 @@ class SolventFsc:
         :func:`.fsc.corrected_fsc` of them.
     first_randomised_shell : int
         Where the random phases begin.
+    masked_power : numpy.ndarray
+        Geometric mean of the power of the two masked half maps, summed over the voxels of each shell.
     """
 
     unmasked: NDArray[np.float64]
@@ -38,6 +40,7 @@ class SolventFsc:
     randomised: NDArray[np.float64]
     corrected: NDArray[np.float64]
     first_randomised_shell: int
+    masked_power: NDArray[np.float64]
 
 
 def enough_draws(size: int) -> int:
@@ -88,7 +91,8 @@ def solvent_corrected_fsc(
     """
     size = mask.shape[-1]
     first, second = (fourier.masked(spectrum, mask, threads) for spectrum in spectra)
-    masked = fsc.fsc_of_spectra(first, second, threads)
+    sums = cross_sums(first, second, threads)
+    masked, power = fsc.fsc_of_sums(sums), np.sqrt(sums[1] * sums[2])
     del first, second
     streams = rng.spawn(draws or enough_draws(size))
     workers = min(len(streams), thread_count(threads))
@@ -105,4 +109,4 @@ def solvent_corrected_fsc(
         sums = np.sum(list(pool.map(draw, streams)), axis=0)
     randomised = fsc.fsc_of_sums(sums)
     corrected = fsc.corrected_fsc(masked, randomised, first_randomised_shell)
-    return SolventFsc(unmasked, masked, randomised, corrected, first_randomised_shell)
+    return SolventFsc(unmasked, masked, randomised, corrected, first_randomised_shell, power)
