@@ -11,6 +11,7 @@ from cryorefine.jobs.base import Curve, Event, Product
 from napari_cryorefine.curves import postprocess_curves, refinement_curves
 from napari_cryorefine.layer_data import STACKS
 from napari_cryorefine.layers import add_half_maps, add_map, add_mask, add_stack
+from napari_cryorefine.local_resolution_layers import open_local_resolution
 from napari_cryorefine.sky import open_directions
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ def show_event(viewer: ViewerModel, event: Event, folder: Path | None) -> None:
             add_mask(viewer, event.path, role=job)
         elif event.kind == "half_map":
             _show_half_map(viewer, event.path, job)
+        elif event.kind == "local_resolution":
+            open_local_resolution(viewer, event.path.parent, job)
         elif event.kind == "map" and event.path.suffix in STACKS:
             add_stack(viewer, event.path)
         elif event.kind == "map":
@@ -83,6 +86,8 @@ def open_results(viewer: ViewerModel, folder: Path | str) -> list[Any]:
     job = job_name(folder)
     shown = _open_refinement(viewer, folder, job)
     shown |= _open_postprocess(viewer, folder, job)
+    shown |= open_local_resolution(viewer, folder, job) is not None
+    shown |= _open_confidence(viewer, folder, job)
     if shown:
         _hide_others(viewer, before, job)
     if (folder / "mask.mrc").is_file():
@@ -127,6 +132,15 @@ def _open_postprocess(viewer: ViewerModel, folder: Path, job: str) -> bool:
         for curve in postprocess_curves(table):
             show_curve(viewer, curve)
     return whole.is_file()
+
+
+def _open_confidence(viewer: ViewerModel, folder: Path, job: str) -> bool:
+    significant, confidence = folder / "significant.mrc", folder / "confidence.mrc"
+    if not (significant.is_file() and confidence.is_file()):
+        return False
+    _show_map(viewer, confidence, job).visible = False
+    _show_map(viewer, significant, job)
+    return True
 
 
 def _show_map(viewer: ViewerModel, path: Path, job: str) -> Image:

@@ -46,6 +46,20 @@ class OrientationsForm(JobForm):
         super().__init__(load("orientations"), viewer)
 
 
+class LocalResolutionForm(JobForm):
+    """Measure the resolution place by place."""
+
+    def __init__(self, viewer: napari.viewer.Viewer) -> None:
+        super().__init__(load("local-resolution"), viewer)
+
+
+class ConfidenceForm(JobForm):
+    """Tell real density from noise."""
+
+    def __init__(self, viewer: napari.viewer.Viewer) -> None:
+        super().__init__(load("confidence"), viewer)
+
+
 class RescaleMapForm(JobForm):
     """Rescale, rebox and filter a map."""
 

@@ -34,6 +34,11 @@ def test_the_manifest_is_valid():
         "Refine3D",
         "MaskCreate",
         "PostProcess",
+        "LocalRes",
+        "Confidence map",
+        "Directional FSC",
+        "Orientation distribution",
+        "Sky map",
     ]
 
 
