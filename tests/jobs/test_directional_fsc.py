@@ -110,6 +110,17 @@ def test_a_mask_is_applied_to_both_halves(tmp_path, rng):
     assert any(isinstance(event, Notice) and "reaches the last shell" in event.message for event in events)
 
 
+def test_maps_that_have_nothing_in_common_are_told_of(tmp_path, rng):
+    for half in (1, 2):
+        write_map(tmp_path / f"half{half}.mrc", rng.normal(size=(33,) * 3).astype(np.float32), PIXEL)
+    options = directional_fsc.Options(
+        half_map=tmp_path / "half1.mrc", output=tmp_path / "job001", healpix_order=1, symmetry="I"
+    )
+    _, events = collect(options)
+    (notice,) = [event for event in events if isinstance(event, Notice)]
+    assert "agree at no resolution" in notice.message
+
+
 def test_mistakes_are_told_in_a_sentence(tmp_path, rng):
     half = write_halves(tmp_path, rng, 11.0)
     with pytest.raises(UserError, match="Symmetry 'D0'"):

@@ -24,6 +24,7 @@ JOB = Job(
 
 ANISOTROPIC = 0.5
 """A cFAR below this generally means preferred orientations (CryoSPARC guide, Orientation Diagnostics)."""
+_UNRELATED = 2  # shells; the first few have so few coefficients that unrelated maps may agree there
 _STAGE = "Directional FSC"
 _STEPS = 5
 
@@ -210,18 +211,19 @@ def run(options: Options) -> Run[Result]:
 
 def _warn(report: Report, path: Path) -> Iterator[Notice]:
     """Say what is wrong with the directions, if anything."""
-    if report.whole_shell == 0:
+    if report.whole_shell < _UNRELATED:
         yield Notice(
             f"{path} and its partner agree at no resolution; check that they belong to the same refinement.",
             warning=True,
         )
-    elif report.reaches_nyquist:
+        return
+    if report.reaches_nyquist:
         yield Notice(
             f"The FSC of {path} and its partner reaches the last shell in some directions, so the pixel size "
             f"of {report.pixel_size:g} A/px hides differences; refine with less binned particles.",
             warning=True,
         )
-    if report.whole_shell > 0 and report.cfar < ANISOTROPIC:
+    if report.cfar < ANISOTROPIC:
         rot, tilt = report.worst_direction
         yield Notice(
             f"The map of {path} is anisotropic (cFAR {report.cfar:.2f}), with {report.worst:.1f} A along rot "
