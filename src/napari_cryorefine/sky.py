@@ -66,8 +66,9 @@ def read_sky(path: Path | str, symmetry: str = "C1") -> Sky:
         If the file is none of these, or there is no such symmetry.
     """
     from cryorefine.geometry.orientation_distribution import count_views
-    from cryorefine.io.particles import column, read_particles
+    from cryorefine.io.particles import read_particles
     from cryorefine.io.star import read_star
+    from cryorefine.jobs.orientations import viewing_angles
 
     path = Path(path)
     blocks = read_star(path)
@@ -92,7 +93,7 @@ def read_sky(path: Path | str, symmetry: str = "C1") -> Sky:
             table["cryorefineParticleCountWithMates"].to_numpy(np.float64),
         )
     particles = read_particles(path, ["rlnAngleRot", "rlnAngleTilt"])
-    rot, tilt = column(particles, "rlnAngleRot"), column(particles, "rlnAngleTilt")
+    rot, tilt = viewing_angles(particles)
     counts = count_views(rot, tilt, _ORDER, symmetry)
     return Sky(
         path, f"{len(rot)} particles, {symmetry.upper()}", "Views per pixel", counts.astype(np.float64)

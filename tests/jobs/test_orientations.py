@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from cryorefine.errors import UserError
+from cryorefine.geometry.euler import angles, matrices, view_directions
 from cryorefine.geometry.healpix import nearest_pixels
 from cryorefine.io.particles import ParticleFile, write_particles
 from cryorefine.io.star import read_star
@@ -95,6 +96,18 @@ def test_the_bild_file_fills_the_box_of_the_particles(tmp_path):
     assert np.linalg.norm([x - 75, y - 75, z - 75]) == pytest.approx(75, abs=0.01)
     assert x > 149
     assert abs(z - 75) < 7
+
+
+def test_boxes_of_tomograms_that_were_turned_before(rng):
+    """However the rotation from reference to tomogram is split in two, the beam is where it was."""
+    whole = np.stack([rng.uniform(-180, 180, 20), rng.uniform(0, 180, 20), rng.uniform(-180, 180, 20)])
+    box = np.stack([rng.uniform(-180, 180, 20), rng.uniform(0, 180, 20), rng.uniform(-180, 180, 20)])
+    rest = angles(np.swapaxes(matrices(*box), 1, 2) @ matrices(*whole))
+    table = pd.DataFrame({"rlnImageName": ["1@s.mrcs"] * 20, "rlnOpticsGroup": 1})
+    for i, name in enumerate(("Rot", "Tilt", "Psi")):
+        table[f"rlnTomoSubtomogram{name}"], table[f"rlnAngle{name}"] = box[i], rest[i]
+    rot, tilt = orientations.viewing_angles(ParticleFile(pd.DataFrame({"rlnOpticsGroup": [1]}), table))
+    np.testing.assert_allclose(view_directions(rot, tilt), view_directions(*whole[:2]), atol=1e-9)
 
 
 def test_an_unknown_box_is_said(tmp_path):

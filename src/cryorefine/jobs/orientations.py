@@ -112,11 +112,16 @@ def run(options: Options) -> Run[Result]:
 
     from cryorefine.geometry import orientation_distribution as distribution
     from cryorefine.geometry.symmetry import point_group
-    from cryorefine.io.particles import column, read_particles
+    from cryorefine.io.particles import read_particles
 
     yield Progress(_STAGE, 0, _STEPS, "reading the particles")
     file = read_particles(options.particles, ["rlnAngleRot", "rlnAngleTilt"])
-    rot, tilt = column(file, "rlnAngleRot"), column(file, "rlnAngleTilt")
+    rot, tilt = viewing_angles(file)
+    if "rlnTomoName" in file.particles:
+        yield Notice(
+            f"{options.particles} holds particles of tomograms, of which the view at no tilt is counted; the "
+            "rest of a tilt series samples more of Fourier space than the figures say."
+        )
     if not rot.any() and not tilt.any():
         yield Notice(
             f"All angles in {options.particles} are 0; choose the particles of a refinement.", warning=True
@@ -149,6 +154,27 @@ def run(options: Options) -> Run[Result]:
     yield Figures({"particles": len(rot), "SCF": scf, "empty directions (%)": 100 * empty})
     yield Progress(_STAGE, _STEPS, _STEPS)
     return Result(options.output, star, picture, bild, scf, empty)
+
+
+def viewing_angles(file: ParticleFile) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return rot and tilt in degrees of the direction along which each particle was seen, (n,) each.
+
+    Of a particle of a tomogram whose box was turned before (rlnTomoSubtomogramRot...), the rotation
+    from the reference to the tomogram is A_subtomogram @ A_particle; its third row is the
+    direction of the beam at no tilt.
+    """
+    import numpy as np
+
+    from cryorefine.geometry.euler import angles, matrices
+    from cryorefine.io.particles import column
+
+    rot, tilt = column(file, "rlnAngleRot"), column(file, "rlnAngleTilt")
+    labels = [f"rlnTomoSubtomogram{angle}" for angle in ("Rot", "Tilt", "Psi")]
+    turned = np.stack([column(file, label, 0.0) for label in labels])
+    if not turned.any():
+        return rot, tilt
+    poses = matrices(*turned) @ matrices(rot, tilt, column(file, "rlnAnglePsi", 0.0))
+    return angles(poses)[:2]
 
 
 def _write(
