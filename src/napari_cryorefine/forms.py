@@ -69,6 +69,10 @@ class JobForm(QWidget):
         layout.addWidget(self.page.root_native_widget, 1)
         self._build_foot(layout)
 
+    def add_tool(self, tool: QWidget) -> None:
+        """Put a widget between the options and the buttons."""
+        self.layout().insertWidget(2, tool)
+
     @property
     def is_running(self) -> bool:
         """Whether a job that this form started or watches is running."""

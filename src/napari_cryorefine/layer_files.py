@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from cryorefine.errors import UserError
@@ -16,6 +16,8 @@ from napari_cryorefine.layers import source_path
 if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Layer
+
+    from cryorefine.io.mrc import Map
 
 
 class LayerFiles:
@@ -55,6 +57,19 @@ class LayerFiles:
                 found[layer.name] = path
                 self._promised[path] = layer
         return found
+
+    def promised(self, path: Path) -> Map | None:
+        """Return the map of a layer that has been offered without a file, or None for any other path.
+
+        Raises
+        ------
+        UserError
+            If the layer's voxels are not cubes.
+        """
+        layer = self._promised.get(path)
+        if layer is None or path.is_file():
+            return None
+        return layer_map(layer)
 
     @contextmanager
     def saved(self, paths: Iterable[Path], folder: Path) -> Iterator[dict[Path, Path]]:
@@ -97,14 +112,33 @@ class LayerFiles:
             raise
 
 
-def _save(path: Path, layer: Layer) -> None:
-    from napari.layers import Labels
+def layer_map(layer: Layer) -> Map:
+    """Return the map that a layer shows, in A; 0 and 1 for labels, which only number a mask's parts.
 
+    Raises
+    ------
+    UserError
+        If the layer's voxels are not cubes.
+    """
+    import numpy as np
+
+    from cryorefine.io.mrc import Map
+    from napari_cryorefine.writers import pixel_size_of
+
+    pixel_size = pixel_size_of(layer.name, {"scale": layer.scale, "units": layer.units})
+    return Map(np.asarray(_values(layer), dtype=np.float32), pixel_size)
+
+
+def _save(path: Path, layer: Layer) -> None:
     from napari_cryorefine.writers import write_mrc
 
-    # The labels of a painted mask only number its parts.
-    data = layer.data > 0 if isinstance(layer, Labels) else layer.data
-    write_mrc(str(path), data, {"scale": layer.scale, "units": layer.units})
+    write_mrc(str(path), _values(layer), {"scale": layer.scale, "units": layer.units})
+
+
+def _values(layer: Layer) -> Any:
+    from napari.layers import Labels
+
+    return layer.data > 0 if isinstance(layer, Labels) else layer.data
 
 
 def _is_map(layer: Layer) -> bool:

@@ -6,6 +6,7 @@ Works with a ``napari.Viewer`` and with a ``ViewerModel``; loads no Qt.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,12 +25,13 @@ from napari_cryorefine.layer_data import (
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
-    from napari.layers import Image, Labels, Layer, Points
+    from napari.layers import Image, Labels, Layer, Points, Surface
     from numpy.typing import NDArray
 
     from cryorefine.io.mrc import Map
     from cryorefine.io.particles import ParticleFile
 
+MIRROR = (1, -1, 1)
 HALF_MAP_COLORMAPS = ("bop blue", "bop orange")
 
 
@@ -64,7 +66,7 @@ def add_map(
     """
     loaded = _load(source)
     data, keywords, _ = map_layer(loaded, name=name)
-    layer = _own_layer(viewer, role)
+    layer = own_layer(viewer, role)
     if layer is not None:
         _refresh(layer, data, keywords)
         layer.name = keywords["name"]
@@ -125,11 +127,9 @@ def add_mask(
     UserError
         If the file is missing or not a map.
     """
-    from napari.utils.colormaps import DirectLabelColormap
-
     loaded = _load(source)
     body_role = f"{role} body" if role else ""
-    body = _own_layer(viewer, body_role)
+    body = own_layer(viewer, body_role)
     data, keywords, _ = map_layer(loaded, name=name)
     keywords |= {"contrast_limits": (0.0, 1.0), "iso_threshold": 0.5}
     keywords["metadata"]["display_range"] = ((0.0, 1.0), 0.5)
@@ -142,13 +142,46 @@ def add_mask(
         keywords |= {"colormap": MASK_COLOR, "opacity": 0.35, "blending": "translucent_no_depth"}
         body = viewer.add_image(data, **keywords)
     outline_role = f"{role} outline" if role else ""
-    outline = _own_layer(viewer, outline_role)
+    known = own_layer(viewer, outline_role)
+    outline = add_outline(
+        viewer, regions, loaded.pixel_size, name=f"{body.name} outline", role=outline_role, path=loaded.path
+    )
+    if outline is not known:
+        show_by_dimension(viewer, body, outline)
+    return body, outline
+
+
+def add_outline(
+    viewer: ViewerModel,
+    regions: NDArray[np.uint8],
+    pixel_size: float,
+    *,
+    name: str,
+    role: str = "",
+    path: Path | None = None,
+) -> Labels:
+    """Show the outlines of a mask's core and soft edge over the slices of any map.
+
+    Parameters
+    ----------
+    viewer, name, role
+        As in :func:`add_map`.
+    regions : numpy.ndarray
+        1 in the core, 2 in the soft edge (:func:`.layer_data.mask_regions`), shape (z, y, x).
+    pixel_size : float
+        A/px.
+    path : Path, optional
+        The mask's file.
+    """
+    from napari.utils.colormaps import DirectLabelColormap
+
+    outline = own_layer(viewer, role)
+    keywords = layer_keywords(path, pixel_size, name=name, kind="outline")
     if outline is not None:
         outline.data, outline.scale = regions, keywords["scale"]
-        return body, outline
-    title = f"{body.name} outline"
-    keywords = layer_keywords(loaded.path, loaded.pixel_size, name=title, kind="outline")
-    keywords["metadata"]["role"] = outline_role
+        return outline
+    show_true_hand(viewer)
+    keywords["metadata"]["role"] = role
     colors = {1: MASK_COLOR, 2: SOFT_EDGE_COLOR, None: "transparent"}
     outline = viewer.add_labels(
         regions,
@@ -157,8 +190,49 @@ def add_mask(
         colormap=DirectLabelColormap(color_dict=colors),
         **keywords,
     )
-    _show_by_dimension(viewer, body, outline)
-    return body, outline
+    # napari slices for 3D before it hides an outline there, and warns of it.
+    warnings.filterwarnings("ignore", message="Contours are not displayed during 3D rendering")
+    outline.contour = 1
+    return outline
+
+
+def add_surface(
+    viewer: ViewerModel,
+    vertices: NDArray[np.float32],
+    faces: NDArray[np.int32],
+    voxel: float,
+    *,
+    name: str,
+    role: str = "",
+    color: str = MASK_COLOR,
+) -> Surface:
+    """Show a surface, in place of the last one of its role.
+
+    Parameters
+    ----------
+    viewer, name, role
+        As in :func:`add_map`.
+    vertices, faces : numpy.ndarray
+        Shapes (vertices, 3), in voxels (z, y, x), and (faces, 3), none of them empty.
+    voxel : float
+        Width of those voxels in A.
+    color : str
+        Its colour.
+    """
+    layer = own_layer(viewer, role)
+    keywords = layer_keywords(None, voxel, name=name, kind="surface")
+    # napari takes front for back where a camera shows the true hand, and lights surfaces from behind;
+    # mirrored vertices on a mirrored axis stay where they are and are lit from the front.
+    mirror = np.array(MIRROR, np.float32)
+    vertices, keywords["scale"] = vertices * mirror, tuple(voxel * mirror)
+    if layer is not None:
+        layer.data, layer.scale = (vertices, faces), keywords["scale"]
+        return layer
+    show_true_hand(viewer)
+    keywords["metadata"]["role"] = role
+    return viewer.add_surface(
+        (vertices, faces), colormap=color, contrast_limits=(0, 1), shading="smooth", **keywords
+    )
 
 
 def add_stack(viewer: ViewerModel, source: Map | Path | str, *, name: str = "", axis: str = "image") -> Image:
@@ -204,7 +278,7 @@ def _load(source: Map | Path | str) -> Map:
     return read_map(Path(source)) if isinstance(source, str | Path) else source
 
 
-def _own_layer(viewer: ViewerModel, role: str) -> Any:
+def own_layer(viewer: ViewerModel, role: str) -> Any:
     """Our layer of that role, or None."""
     if not role:
         return None
@@ -226,16 +300,20 @@ def _refresh(layer: Image, data: NDArray[np.float32], keywords: dict[str, Any]) 
     layer.metadata.update(keywords["metadata"])  # the role stays
 
 
-def _show_by_dimension(viewer: ViewerModel, body: Layer, outline: Layer) -> None:
-    """Show the outline over slices and the body in 3D, where outlines would be solid labels."""
+def show_by_dimension(viewer: ViewerModel, body: Layer, outline: Layer) -> Callable[[], None]:
+    """Show the outline over slices and the body in 3D, where outlines would be solid labels.
+
+    Returns
+    -------
+    callable
+        Ends this.
+    """
 
     def on_ndisplay() -> None:
         flat = viewer.dims.ndisplay == 2
         shown = body.visible or outline.visible  # a mask that was hidden stays hidden
         outline.visible, body.visible = shown and flat, shown and not flat
 
-    # napari slices for 3D before it asks us, and warns of an outline that is being hidden.
-    warnings.filterwarnings("ignore", message="Contours are not displayed during 3D rendering")
-    outline.contour = 1
     viewer.dims.events.ndisplay.connect(on_ndisplay)
     on_ndisplay()
+    return lambda: viewer.dims.events.ndisplay.disconnect(on_ndisplay)

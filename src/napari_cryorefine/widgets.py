@@ -22,7 +22,11 @@ class MaskCreateForm(JobForm):
     """Make a solvent mask from a map."""
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
+        from napari_cryorefine.mask_tool import MaskTool
+
         super().__init__(load("mask-create"), viewer)
+        self.tool = MaskTool(self.page, viewer, self._layers)
+        self.add_tool(self.tool.native)
 
 
 class PostProcessForm(JobForm):

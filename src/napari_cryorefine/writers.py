@@ -35,7 +35,7 @@ def write_mrc(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
     from cryorefine.io.mrc import write_map, write_stack
 
     array = np.asarray(data)
-    pixel_size = _pixel_size(path, attributes)
+    pixel_size = pixel_size_of(path, attributes)
     if array.ndim == 4 and array.shape[1] == 1:
         write_stack(path, array[:, 0], pixel_size)
     elif array.ndim == 3 and Path(path).suffix.lower() == ".mrcs":
@@ -47,8 +47,14 @@ def write_mrc(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
     return [path]
 
 
-def _pixel_size(path: str, attributes: dict[str, Any]) -> float:
-    """Return the layer's scale along its last two or three axes in A; a scale in pixels counts as A."""
+def pixel_size_of(name: str, attributes: dict[str, Any]) -> float:
+    """Return the layer's scale along its last two or three axes in A; a scale in pixels counts as A.
+
+    Raises
+    ------
+    UserError
+        If it differs from axis to axis; the sentence begins with the name given.
+    """
     import pint
 
     unit_of = pint.get_application_registry()
@@ -59,5 +65,5 @@ def _pixel_size(path: str, attributes: dict[str, Any]) -> float:
             scale[axis] = unit_of.Quantity(scale[axis], unit).to("angstrom").magnitude
     sizes = scale[-2:] if len(scale) == 3 and str(units[0]) == "pixel" else scale
     if not np.allclose(sizes, sizes[-1], rtol=1e-3):
-        raise UserError(f"{path}: the voxels are not cubes ({sizes} Å); set one scale for all axes first.")
+        raise UserError(f"{name}: the voxels are not cubes ({sizes} Å); set one scale for all axes first.")
     return float(sizes[-1])

@@ -1,0 +1,89 @@
+"""Work that follows what a person moves: in a thread, and only ever for the newest values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from typing import Any
+
+from qtpy.QtCore import QObject, Signal
+
+
+class Latest(QObject):
+    """Does the newest of many requests in a thread of this process.
+
+    While one is worked on, requests that come in replace one another. What is made for a request is
+    shown piece by piece, and its last pieces are left out if a newer request waits.
+
+    Parameters
+    ----------
+    work : callable
+        Takes a request and yields the pieces; runs in the thread, never twice at a time.
+
+    Attributes
+    ----------
+    made : Signal
+        A piece, in the thread of the window.
+    failed : Signal
+        The exception that ended a request.
+    idle : Signal
+        Nothing is left to do.
+    """
+
+    made = Signal(object)
+    failed = Signal(object)
+    idle = Signal()
+
+    def __init__(self, work: Callable[[Any], Iterator[Any]], parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._work = work
+        self._waiting: list[Any] = []
+        self._worker: Any = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is being worked on."""
+        return self._worker is not None
+
+    def ask(self, request: Any) -> None:
+        """Have a request done as soon as the one in hand is, in place of any that waits."""
+        self._waiting = [request]
+        if not self.busy:
+            self._next()
+
+    def forget(self) -> None:
+        """Drop what waits, and what is still to come of the request in hand."""
+        self._waiting = []
+        if self._worker is not None:
+            self._worker.yielded.disconnect()
+            self._worker.quit()
+
+    def _next(self) -> None:
+        from napari.qt.threading import create_worker
+
+        self._worker = create_worker(self._drive, self._waiting.pop(), _start_thread=False)
+        self._worker.yielded.connect(self.made.emit)
+        self._worker.returned.connect(self._on_returned)
+        self._worker.finished.connect(self._on_finished)
+        self._worker.start()
+
+    def _drive(self, request: Any) -> Generator[Any, None, list[Exception]]:
+        """Work in the thread. Errors are returned, in a list: the worker would raise them here."""
+        try:
+            for piece in self._work(request):
+                yield piece
+                if self._waiting:
+                    break
+        except Exception as error:
+            return [error]
+        return []
+
+    def _on_returned(self, errors: list[Exception]) -> None:
+        for error in errors if not self._waiting else ():
+            self.failed.emit(error)
+
+    def _on_finished(self) -> None:
+        self._worker = None
+        if self._waiting:
+            self._next()
+        else:
+            self.idle.emit()

@@ -1,0 +1,297 @@
+"""The preview of MaskCreate: the mask follows the values on the form, or is painted by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from magicgui.widgets import CheckBox, Container, PushButton, Slider
+from qtpy.QtWidgets import QLabel
+
+from cryorefine.errors import UserError
+from cryorefine.io.mrc import Map
+from napari_cryorefine.latest import Latest
+from napari_cryorefine.layer_files import LayerFiles, layer_map
+from napari_cryorefine.layers import add_mask, add_outline, add_surface, own_layer, show_by_dimension
+from napari_cryorefine.mask_preview import Isosurface, Levels, MaskMaker, Regions, Wish, softened
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Labels
+
+    from cryorefine.maps.density import Volume
+    from napari_cryorefine.page import OptionsPage
+
+STEPS = 1000
+SURFACE_COLOR = "#9fb8d0"
+ROLE = "MaskCreate preview"
+FOLLOWED = ("input", "pixel_size", "lowpass", "threshold", "extend", "soft_edge", "invert")
+
+
+class MaskTool(Container[Any]):
+    """Shows what the mask on a form will be like, while its values change.
+
+    In 3D the surface of the filtered map follows the threshold; over slices the outlines of the
+    mask's core and soft edge follow every value. Scripted like any container of magicgui:
+    ``tool.preview.value = True``, ``tool.level.value = 400``.
+
+    Parameters
+    ----------
+    page : OptionsPage
+        The options of MaskCreate.
+    viewer : napari.Viewer or ViewerModel
+        Where the mask is shown.
+    files : LayerFiles
+        The maps of layers that have no file yet.
+    """
+
+    def __init__(self, page: OptionsPage, viewer: ViewerModel, files: LayerFiles) -> None:
+        self.preview = CheckBox(
+            name="preview",
+            text="Preview",
+            tooltip="Show the map's surface at the threshold in 3D, and the outlines of the mask over its "
+            "slices: core in green, soft edge in orange. They follow the values above.",
+        )
+        self.level = Slider(
+            name="level",
+            min=0,
+            max=STEPS,
+            readout=False,
+            enabled=False,
+            tooltip="Moves the threshold: to the right the mask becomes smaller, by the same part with each "
+            "step. It can be moved while the preview is shown.",
+        )
+        self.paint = PushButton(
+            name="paint",
+            text="Paint…",
+            tooltip="Make a labels layer of the mask's core, to paint and erase in with napari's own tools.",
+        )
+        self.soften = PushButton(
+            name="soften",
+            text="Soften painted mask",
+            tooltip="Give the selected labels layer a soft edge as wide as said above.",
+        )
+        self.suggest = PushButton(
+            name="suggest",
+            text="Suggest threshold",
+            tooltip="Take the threshold that noise of the solvent does not reach.",
+            enabled=False,
+        )
+        top = Container(
+            widgets=[self.preview, self.level], layout="horizontal", labels=False, name="threshold_row"
+        )
+        hand = Container(
+            widgets=[self.suggest, self.paint, self.soften],
+            layout="horizontal",
+            labels=False,
+            name="hand_row",
+        )
+        super().__init__(widgets=[top, hand], labels=False)
+        for box in (self, top, hand):
+            box.margins = (0, 0, 0, 0)
+        self.figures, self.words = QLabel(), QLabel()
+        for label in (self.figures, self.words):
+            label.setWordWrap(True)
+            label.hide()
+            self.native.layout().addWidget(label)
+        self.paint.enabled = False
+        self._page, self._viewer, self._files = page, viewer, files
+        self._levels: Levels | None = None
+        self._why = ""
+        self._regions: Regions | None = None
+        self._enclosed = ""
+        self._stop_following_dimension: Callable[[], None] | None = None
+        self._latest = Latest(MaskMaker())
+        self._latest.made.connect(self._show)
+        self._latest.failed.connect(self._complain)
+        self._softener = Latest(softened)
+        self._softener.made.connect(self._show_softened)
+        self.preview.changed.connect(self._on_preview)
+        self.level.changed.connect(self._on_level)
+        self.suggest.changed.connect(self.take_suggestion)
+        self.paint.changed.connect(self.paint_by_hand)
+        self.soften.changed.connect(self.soften_painted)
+        for name in FOLLOWED:
+            page[name].changed.connect(self._on_page)
+        self.native.destroyed.connect(self._latest.forget)
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is still being made."""
+        return self._latest.busy or self._softener.busy
+
+    def take_suggestion(self) -> None:
+        """Put the threshold that the map suggests on the form, and say why it does."""
+        if self._levels is not None:
+            value = _rounded(self._levels.suggested.value)
+            self._page["threshold"].value = value
+            self._why = f"A threshold of {value:g} {self._levels.suggested.reason}."
+            self._ask()
+
+    def paint_by_hand(self) -> None:
+        """Make a labels layer of the previewed mask's core and take up the brush."""
+        if self._regions is None:
+            return
+        regions = self._regions
+        self.preview.value = False
+        layer = self._viewer.add_labels(
+            (regions.labels == 1).astype(np.uint8),
+            name="painted mask",
+            scale=(regions.pixel_size,) * 3,
+            units=("angstrom",) * 3,
+            axis_labels=("z", "y", "x"),
+            opacity=0.5,
+        )
+        layer.n_edit_dimensions = 3
+        layer.brush_size = 10
+        layer.mode = "paint"
+        self._viewer.layers.selection.active = layer
+        self._say("Paint with the brush, take away with the eraser, then soften.")
+
+    def soften_painted(self) -> None:
+        """Give the selected labels layer, or the only one there is, a soft edge."""
+        layer = self._painted()
+        if layer is None:
+            self._say("Select the labels layer that you have painted.")
+            return
+        try:
+            painted = layer_map(layer)
+            width = self._page["soft_edge"].value
+        except UserError as error:
+            self._complain(error)
+            return
+        self._softener.ask((layer.name, painted, width))
+
+    def _painted(self) -> Labels | None:
+        from napari.layers import Labels
+
+        own = [
+            layer
+            for layer in self._viewer.layers
+            if isinstance(layer, Labels) and layer.metadata.get("cryorefine") != "outline" and layer.ndim == 3
+        ]
+        active = self._viewer.layers.selection.active
+        return active if active in own else own[0] if len(own) == 1 else None
+
+    def _show_softened(self, made: tuple[str, Map]) -> None:
+        name, mask = made
+        if not mask.data.any():
+            self._say(f"Nothing is painted in {name}.")
+            return
+        add_mask(self._viewer, mask, name=f"{name} softened", role=f"{name} softened")
+        if name in self._viewer.layers:
+            self._viewer.layers[name].visible = False
+        self._say(f"{name} softened is a mask now: other forms take it from their Layers menu.")
+
+    def _on_preview(self, on: bool) -> None:
+        if on:
+            self._say("Reading the map…")
+            self._ask()
+            return
+        self._latest.forget()
+        self.level.enabled = self.suggest.enabled = self.paint.enabled = False
+        self._levels = self._regions = None
+        self._why = ""
+        if self._stop_following_dimension is not None:
+            self._stop_following_dimension()
+            self._stop_following_dimension = None
+        for part in ("surface", "outline"):
+            layer = own_layer(self._viewer, f"{ROLE} {part}")
+            if layer is not None:
+                self._viewer.layers.remove(layer)
+        self._tell_figures("")
+        self._say("")
+
+    def _on_page(self) -> None:
+        self._why = ""
+        if self.preview.value:
+            self._ask()
+
+    def _on_level(self, step: int) -> None:
+        if self._levels is not None:
+            self._page["threshold"].value = _rounded(self._levels.thresholds[step])
+
+    def _ask(self) -> None:
+        try:
+            values = {name: self._page[name].value for name in FOLLOWED}
+            path: Path | None = values.pop("input")
+            if path is None:
+                self._say("Choose the input map first.")
+                return
+            self._latest.ask(Wish(self._files.promised(path) or path, **values))
+        except UserError as error:
+            self._complain(error)
+
+    def _show(self, piece: Levels | Isosurface | Regions) -> None:
+        if not self.preview.value:
+            return
+        if isinstance(piece, Levels):
+            self._levels = piece
+            self.level.enabled = self.suggest.enabled = True
+        elif isinstance(piece, Isosurface):
+            self._follow_threshold()
+            self._show_surface(piece)
+        else:
+            self._show_regions(piece)
+
+    def _follow_threshold(self) -> None:
+        """Put the slider where the threshold stands, without moving the threshold to a step of it."""
+        assert self._levels is not None
+        here = int(np.searchsorted(self._levels.thresholds, self._page["threshold"].value))
+        with self.level.changed.blocked():
+            self.level.value = min(here, STEPS)
+
+    def _show_surface(self, piece: Isosurface) -> None:
+        self._enclosed = f"At the threshold: {_told(piece.volume)}"
+        role = f"{ROLE} surface"
+        if not len(piece.faces):
+            layer = own_layer(self._viewer, role)
+            if layer is not None:
+                layer.visible = False
+            return
+        layer = add_surface(
+            self._viewer,
+            piece.vertices,
+            piece.faces,
+            piece.voxel,
+            name="mask preview surface",
+            role=role,
+            color=SURFACE_COLOR,
+        )
+        layer.visible = self._viewer.dims.ndisplay == 3
+
+    def _show_regions(self, piece: Regions) -> None:
+        self._regions = piece
+        self.paint.enabled = True
+        outline = add_outline(
+            self._viewer, piece.labels, piece.pixel_size, name="mask preview", role=f"{ROLE} outline"
+        )
+        surface = own_layer(self._viewer, f"{ROLE} surface")
+        if self._stop_following_dimension is None and surface is not None:
+            self._stop_following_dimension = show_by_dimension(self._viewer, surface, outline)
+        self._tell_figures(f"{self._enclosed}\nIn the mask: {_told(piece.volume)}")
+        self._say(" ".join((self._why, *piece.checks)).strip())
+
+    def _complain(self, error: Exception) -> None:
+        self._say(self._page.by_labels(str(error)))
+
+    def _tell_figures(self, text: str) -> None:
+        self.figures.setText(text)
+        self.figures.setVisible(bool(text))
+
+    def _say(self, text: str) -> None:
+        self.words.setText(text)
+        self.words.setVisible(bool(text))
+
+
+def _rounded(threshold: float) -> float:
+    """Four digits are finer than a step of the slider."""
+    return float(f"{threshold:.4g}")
+
+
+def _told(volume: Volume) -> str:
+    """Return e.g. "940 294 Å³, as 762 kDa of protein", with narrow spaces between thousands."""
+    cubic, mass = (f"{n:,.0f}".replace(",", "\u202f") for n in (volume.cubic_angstrom, volume.kilodalton))
+    return f"{cubic} Å³, as {mass} kDa of protein"

@@ -1,0 +1,212 @@
+"""The preview of MaskCreate: it shows the mask that the job will make, and follows what is moved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QSlider
+
+from cryorefine.io.mrc import read_map, write_map
+from cryorefine.maps import masks
+from napari_cryorefine.mask_preview import MaskMaker, Wish, isosurface
+from napari_cryorefine.widgets import MaskCreateForm
+
+SECONDS = 20_000
+OUTLINE, SURFACE = "mask preview", "mask preview surface"
+
+
+@pytest.fixture
+def form(qtbot, viewer, map_file, messages):
+    """Form of MaskCreate, on the screen, with the blob as its map."""
+    form = MaskCreateForm(viewer)
+    qtbot.addWidget(form)
+    form.resize(450, 900)
+    with qtbot.waitExposed(form):
+        form.show()
+    form.page.update(input=map_file, lowpass=0.0, threshold=0.3, extend=2.0, soft_edge=3.0)
+    return form
+
+
+@pytest.fixture
+def settle(form, qtbot):
+    """Wait until everything asked for is shown."""
+
+    def wait() -> None:
+        qtbot.waitUntil(lambda: not form.tool.busy, timeout=SECONDS)
+
+    return wait
+
+
+def click(qtbot, widget) -> None:
+    """Click in the middle of a push button, or on the square of a check box."""
+    target = widget.native
+    place = target.rect().center()
+    if widget.widget_type == "CheckBox":
+        place.setX(8)
+    qtbot.mouseClick(target, Qt.MouseButton.LeftButton, pos=place)
+
+
+def extent(layer) -> np.ndarray:
+    """Return the lengths of a surface along z, y and x in A."""
+    return np.ptp(layer.data[0] * layer.scale, axis=0)
+
+
+def test_the_outlines_are_those_of_the_mask_that_the_job_makes(form, viewer, qtbot, settle):
+    click(qtbot, form.tool.preview)
+    settle()
+    form.run()
+    qtbot.waitUntil(lambda: not form.is_running, timeout=SECONDS)
+    mask = read_map(Path("MaskCreate/job001/mask.mrc")).data
+    shown = viewer.layers[OUTLINE]
+    np.testing.assert_array_equal(shown.data == 1, mask == 1)
+    np.testing.assert_array_equal(shown.data == 2, (mask > 0) & (mask < 1))
+    assert tuple(shown.scale) == (2.5,) * 3
+    assert [str(unit) for unit in shown.units] == ["angstrom"] * 3
+
+
+def test_the_surface_follows_the_slider_in_3d_and_the_threshold_its_slider(form, viewer, qtbot, settle):
+    click(qtbot, form.tool.preview)
+    settle()
+    viewer.dims.ndisplay = 3
+    assert viewer.layers[SURFACE].visible
+    assert not viewer.layers[OUTLINE].visible
+    before, figures, threshold = (
+        extent(viewer.layers[SURFACE]),
+        form.tool.figures.text(),
+        form.page["threshold"].value,
+    )
+    slider = form.tool.level.native.findChild(QSlider)
+    slider.setFocus()
+    for _ in range(5):
+        qtbot.keyClick(slider, Qt.Key.Key_PageUp)
+    settle()
+    assert form.page["threshold"].value > threshold
+    assert (extent(viewer.layers[SURFACE]) < before).all()
+    assert form.tool.figures.text() != figures
+    # A threshold that is typed is kept to its last digit; the slider goes where it is.
+    box, place = form.page["threshold"], form.tool.level.value
+    box.native.lineEdit().selectAll()
+    qtbot.keyClicks(box.native.lineEdit(), "0.31234")
+    qtbot.keyClick(box.native.lineEdit(), Qt.Key.Key_Return)
+    settle()
+    assert box.value == 0.31234
+    assert form.tool.level.value < place
+
+
+def test_only_the_newest_of_many_values_is_waited_for(form, viewer, settle):
+    form.tool.preview.value = True
+    for threshold in np.linspace(0.1, 0.6, 40):
+        form.page["threshold"].value = float(threshold)
+    settle()
+    expected = masks.mask_from_map(read_map(Path("blob.mrc")).data.astype(float), 0.6, 2, 3)
+    np.testing.assert_array_equal(viewer.layers[OUTLINE].data == 1, expected == 1)
+
+
+def test_volumes_are_told_in_cubic_angstrom_and_kilodalton(form, settle, blob):
+    form.tool.preview.value = True
+    settle()
+    volume = np.count_nonzero(blob >= 0.3) * 2.5**3
+    told = form.tool.figures.text().replace("\u202f", "")
+    assert f"At the threshold: {volume:.0f} Å³, as {0.81e-3 * volume:.0f} kDa" in told
+
+
+def test_the_suggested_threshold_is_taken_with_its_reason(form, viewer, qtbot, settle, blob):
+    click(qtbot, form.tool.preview)
+    settle()
+    click(qtbot, form.tool.suggest)
+    settle()
+    threshold = form.page["threshold"].value
+    assert 0.02 < threshold < 0.2  # above the noise of 0.02, below most of the particle
+    assert f"{threshold:g}" in form.tool.words.text()
+    assert "solvent" in form.tool.words.text()
+    # The reason holds for that threshold alone.
+    form.page["threshold"].value = 0.4
+    settle()
+    assert "solvent" not in form.tool.words.text()
+
+
+def test_what_is_wrong_is_told_in_a_sentence(form, settle):
+    form.tool.preview.value = True
+    settle()
+    assert not form.tool.words.text()
+    form.page["extend"].value = 12.0
+    settle()
+    assert "edge of the box" in form.tool.words.text()
+    form.page["threshold"].value = 50.0
+    settle()
+    assert "empty" in form.tool.words.text()
+    form.page["input"].value = "nowhere.mrc"
+    settle()
+    assert "nowhere.mrc" in form.tool.words.text()
+
+
+def test_the_preview_goes_as_it_came(form, viewer, qtbot, settle):
+    before = list(viewer.layers)
+    click(qtbot, form.tool.preview)
+    settle()
+    assert len(viewer.layers) == len(before) + 2
+    click(qtbot, form.tool.preview)
+    settle()
+    assert list(viewer.layers) == before
+    viewer.dims.ndisplay = 3
+    viewer.dims.ndisplay = 2
+    click(qtbot, form.tool.preview)
+    settle()
+    assert viewer.layers[OUTLINE].visible
+    assert not viewer.layers[SURFACE].visible
+
+
+def test_a_mask_is_painted_erased_and_softened(form, viewer, qtbot, settle):
+    click(qtbot, form.tool.preview)
+    settle()
+    core = viewer.layers[OUTLINE].data == 1
+    click(qtbot, form.tool.paint)
+    painted = viewer.layers.selection.active
+    assert painted.mode == "paint"
+    np.testing.assert_array_equal(painted.data == 1, core)
+    painted.data[:, :12] = 0
+    painted.paint((3, 20, 20), 1)
+    click(qtbot, form.tool.soften)
+    settle()
+    body = viewer.layers["painted mask softened"]
+    np.testing.assert_array_equal(body.data, masks.add_soft_edge(painted.data > 0, 3))
+    assert body.data[3, 20, 20] == 1
+    assert tuple(body.scale) == (2.5,) * 3
+    # Other forms take it like any map; MaskCreate saves it with the job.
+    assert "painted mask softened" in form._layer_files()
+
+
+def test_the_map_of_a_layer_without_a_file_is_previewed(form, viewer, settle, blob):
+    layer = viewer.add_image(blob, name="mine", scale=(2.5,) * 3, units="angstrom")
+    form.page["input"].value = form._layer_files()["mine"]
+    form.tool.preview.value = True
+    settle()
+    assert viewer.layers[OUTLINE].data.any(), form.tool.words.text()
+    assert not Path("MaskCreate").exists()
+    assert layer in viewer.layers
+
+
+def test_a_large_map_has_its_surface_where_the_map_is(tmp_path):
+    z, y, x = np.indices((150,) * 3)
+    ball = np.exp(-((z - 100) ** 2 + (y - 70) ** 2 + (x - 60) ** 2) / 400).astype(np.float32)
+    write_map(tmp_path / "ball.mrc", ball, 2.0)
+    _, surface, regions = MaskMaker()(Wish(tmp_path / "ball.mrc", None, 0.0, 0.5, 0.0, 0.0, False))
+    assert len(surface.vertices) < 30_000
+    centre = surface.vertices.mean(axis=0) * surface.voxel
+    np.testing.assert_allclose(centre, (200, 140, 120), atol=0.5)
+    # A ball of radius 20 sqrt(ln 2) voxels of 2 A.
+    assert regions.volume.cubic_angstrom == pytest.approx(
+        4 / 3 * np.pi * (40 * np.sqrt(np.log(2))) ** 3, rel=0.01
+    )
+    assert surface.volume == regions.volume
+
+
+def test_there_is_no_surface_beyond_the_values_of_the_map():
+    flat = np.zeros((8, 8, 8), np.float32)
+    flat[4, 4, 4] = 1
+    for threshold in (-1.0, 0.0, 1.0, 2.0):
+        vertices, faces = isosurface(flat, threshold)
+        assert len(vertices) == len(faces) == 0
