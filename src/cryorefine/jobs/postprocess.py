@@ -98,6 +98,15 @@ class Options:
         step=1.0,
         relion="autob_lowres",
     )
+    autob_highest_resolution: float = option(
+        0.0,
+        label="Highest resolution for auto-B fit",
+        help="The fit ends here; 0 means as far as the FSC goes.",
+        unit="A",
+        group="Sharpen",
+        minimum=0.0,
+        step=0.5,
+    )
     bfactor_method: str = option(
         "weighted",
         label="How to fit the B-factor",
@@ -206,22 +215,16 @@ def run(options: Options) -> Run[Result]:
 
     from cryorefine.jobs import postprocess_checks, postprocess_report
     from cryorefine.jobs.postprocess_sharpen import sharpening_gain
-    from cryorefine.jobs.volumes import read_cubic, read_mask
+    from cryorefine.jobs.volumes import read_mask
     from cryorefine.maps import fsc, solvent
     from cryorefine.maps.fourier import forward
     from cryorefine.maps.shells import apply_gain, cross_sums
 
     yield Progress(_STAGE, 0, _STEPS, "reading the maps")
     paths = half_map_paths(options.half_map)
-    first = read_cubic(paths[0], options.pixel_size)
-    second = read_cubic(paths[1], first.pixel_size)
-    if first.data.shape != second.data.shape:
-        raise UserError(
-            f"{paths[0]} has a box of {first.data.shape[0]} px but {paths[1]} one of "
-            f"{second.data.shape[0]} px; give two half maps of one refinement."
-        )
+    first, second = read_pair(paths, options.pixel_size)
     mask = read_mask(options.mask, first) if options.mask is not None else None
-    mtf = _read_mtf(options.mtf) if options.mtf is not None else None
+    mtf = read_mtf(options.mtf) if options.mtf is not None else None
     size, pixel_size = first.data.shape[0], first.pixel_size
     if options.pixel_size is None or options.pixel_size <= 0:
         yield Notice(f"The pixel size of {paths[0]} is {pixel_size:g} A/px, as its header says.")
@@ -257,7 +260,7 @@ def run(options: Options) -> Run[Result]:
     report = postprocess_report.Report(
         paths, options.mask, size, pixel_size, unmasked, power, curves, mask, options.molecular_weight
     )
-    yield _curve("FSC", report, report.fsc_curves())
+    yield as_curve("FSC", report, report.fsc_curves())
     for sentence in postprocess_checks.curves(report, mask):
         yield Notice(sentence, warning=True)
 
@@ -267,7 +270,7 @@ def run(options: Options) -> Run[Result]:
     average *= 0.5
     gain = yield from sharpening_gain(options, average, mask, mtf, report)
     apply_gain(average, gain, options.threads)
-    yield _curve("Guinier", report, report.guinier_curves())
+    yield as_curve("Guinier", report, report.guinier_curves())
 
     yield Progress(_STAGE, 4, _STEPS, "writing the maps")
     map_path, masked_path = _write_maps(options, "postprocess", average, first, mask)
@@ -312,7 +315,41 @@ def half_map_paths(half_map: Path) -> tuple[Path, Path]:
     return (half_map, partner) if here == "half1" else (partner, half_map)
 
 
-def _read_mtf(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def read_pair(paths: tuple[Path, Path], pixel_size: float | None) -> tuple[Map, Map]:
+    """Read two half maps.
+
+    Parameters
+    ----------
+    paths : pair of Path
+        The half maps.
+    pixel_size : float or None
+        A/px; that of the header of the first one unless given.
+
+    Raises
+    ------
+    UserError
+        When they cannot be read or have different boxes.
+    """
+    from cryorefine.jobs.volumes import read_cubic
+
+    first = read_cubic(paths[0], pixel_size)
+    second = read_cubic(paths[1], first.pixel_size)
+    if first.data.shape != second.data.shape:
+        raise UserError(
+            f"{paths[0]} has a box of {first.data.shape[0]} px but {paths[1]} one of "
+            f"{second.data.shape[0]} px; give two half maps of one refinement."
+        )
+    return first, second
+
+
+def read_mtf(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the frequencies and values of a detector's MTF, all of them above 0.
+
+    Raises
+    ------
+    UserError
+        When the file cannot be read, or a value is not above 0.
+    """
     from cryorefine.io.mtf import read_mtf
 
     frequency, value = read_mtf(path)
@@ -323,7 +360,8 @@ def _read_mtf(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return frequency, value
 
 
-def _curve(name: str, report: Report, curves: dict[str, NDArray[np.float64]]) -> Curve:
+def as_curve(name: str, report: Report, curves: dict[str, NDArray[np.float64]]) -> Curve:
+    """Return curves over the shells of a report, as an event."""
     return Curve(name, report.frequency.tolist(), {label: y.tolist() for label, y in curves.items()})
 
 

@@ -59,20 +59,20 @@ def sharpening_gain(
     if options.bfactor is not None:
         report.b_factor = options.bfactor
     elif options.auto_bfactor:
-        lowest = options.autob_lowest_resolution
+        lowest, highest = options.autob_lowest_resolution, options.autob_highest_resolution
         if options.bfactor_method == "weighted":
             # Where the mask was of no use, neither is the power behind it.
             used = None if report.fell_back else mask
             components = (amplitudes.counts * bfactor.filled_fraction(used)).astype(np.float64)
             power = report.power / amplitudes.counts * of_shells**2
-            fit = bfactor.fit_bfactor(report.frequency, report.final_fsc, power, components, lowest)
+            fit = bfactor.fit_bfactor(report.frequency, report.final_fsc, power, components, lowest, highest)
             report.fit = _through(fit, report, lowest) if fit is not None else None
         else:
-            report.fit = sharpen.fit_guinier(report.frequency**2, report.last_guinier(), lowest)
+            report.fit = sharpen.fit_guinier(report.frequency**2, report.last_guinier(), lowest, highest)
         if report.fit is None:
             raise UserError(
                 f"No B-factor can be fitted to {report.halves[0]}: too few shells lie between "
-                f"{lowest:g} A and the resolution of {report.resolution:.2f} A; "
+                f"{lowest:g} A and {max(report.resolution, highest):.2f} A; "
                 "give a larger --autob-lowest-resolution, or a --bfactor of your own."
             )
         report.b_factor = report.fit.b_factor

@@ -52,7 +52,17 @@ def read_mask(path: Path, like: Map) -> NDArray[np.float32]:
     """
     from cryorefine.io.mrc import read_map
 
-    mask = read_map(path, pixel_size=like.pixel_size).data
+    return fit_mask(read_map(path, pixel_size=like.pixel_size).data, path, like)
+
+
+def fit_mask(mask: NDArray[np.float32], path: Path | str, like: Map) -> NDArray[np.float32]:
+    """Return a mask as it is if it has the box of a map and values from 0 to 1.
+
+    Raises
+    ------
+    UserError
+        When it has not; ``path`` names it.
+    """
     if mask.shape != like.data.shape:
         raise UserError(
             f"The mask {path} is {_dimensions(mask.shape)} px but {like.path} is "
