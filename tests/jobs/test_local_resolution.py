@@ -91,6 +91,16 @@ def test_a_mask_wider_than_the_particle_is_noticed(halves, tmp_path):
     assert any("wide.mrc" in event.message and event.warning for event in events if isinstance(event, Notice))
 
 
+def test_a_pixel_size_that_limits_the_resolution_is_noticed(halves):
+    for half in (1, 2):  # hardly any noise: all shells agree
+        path = halves.with_name(f"run_half{half}_class001_unfil.mrc")
+        noise = np.random.default_rng(half).standard_normal((SIZE,) * 3)
+        structure = np.random.default_rng(9).standard_normal((SIZE,) * 3)
+        write_map(path, structure + 0.1 * noise, PIXEL)
+    events = list(run(options(halves)))
+    assert any("2 A/px can hold" in event.message for event in events if isinstance(event, Notice))
+
+
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [

@@ -226,6 +226,12 @@ def run(options: Options) -> Run[Result]:
     best, median, worst = (float(a) for a in np.percentile(counted, (1, 50, 99)))
     yield Product("local_resolution", filtered_path, "local resolution")
     yield Figures({"best 1 % (A)": best, "median (A)": median, "worst 1 % (A)": worst})
+    if best < 2.02 * pixel_size:
+        yield Notice(
+            f"The best parts reach {best:.2f} A, the most that {pixel_size:g} A/px can hold; refine with "
+            "less binned particles to see how good they are.",
+            warning=True,
+        )
     if worst > 0.99 * options.lowest_resolution and mask is not None:
         yield Notice(
             f"Parts inside {options.mask} are worse than {options.lowest_resolution:g} A; the mask is wider "
