@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cryorefine.errors import UserError
 from napari_cryorefine._compat import show_true_hand
 from napari_cryorefine.layer_data import display_range, layer_keywords
-from napari_cryorefine.layers import add_map
+from napari_cryorefine.layers import MIRROR, add_map, own_layer
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -24,7 +24,6 @@ RESOLUTION = ("locres_smooth.mrc", "relion_locres.mrc")
 """The smooth map, where there is one, colours without the steps of the other."""
 
 _COLORS = "turbo"  # blue is good and red is poor
-_MIRROR = (1, -1, 1)
 _LARGEST = 160
 """Boxes larger than this many voxels are drawn from every second, third... voxel."""
 
@@ -90,11 +89,10 @@ def add_local_resolution(
 
     keywords = layer_keywords(density.path, density.pixel_size, name=name, kind="local_resolution")
     keywords["metadata"] |= {"role": role, "level": level}
-    # Under a camera that shows the true hand napari lights surfaces from behind: it tells front from back
-    # by which way triangles turn on the screen. Mirroring the vertices and the layer's axis undoes that.
-    vertices = vertices * np.array(_MIRROR, dtype=np.float32)
-    keywords["scale"] = tuple(density.pixel_size * sign for sign in _MIRROR)
-    layer: Any = next((one for one in viewer.layers if role and one.metadata.get("role") == role), None)
+    # Lit from the front, as in layers.add_surface.
+    vertices = vertices * np.array(MIRROR, dtype=np.float32)
+    keywords["scale"] = tuple(density.pixel_size * sign for sign in MIRROR)
+    layer = own_layer(viewer, role)
     if layer is not None:
         layer.data, layer.scale, layer.contrast_limits = (
             (vertices, faces, colours),
