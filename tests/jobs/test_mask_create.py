@@ -122,3 +122,116 @@ def test_relion_makes_the_same_mask_of_real_density(relion, betagal, tmp_path):
     assert 0.02 < ours.data.mean() < 0.5
     np.testing.assert_allclose(ours.data, theirs.data, atol=1e-5)
     assert ours.pixel_size == theirs.pixel_size
+
+
+@pytest.mark.parametrize("combination", ["and", "or", "and_not", "or_not"])
+def test_relion_combines_two_maps_in_the_same_way(relion, betagal, tmp_path, combination):
+    first = betagal / "reference_5a1a_64_3.54A.mrc"
+    second = betagal / "relion5_refine3d" / "run_class001.mrc"
+    words = ["--lowpass", "20", "--ini_threshold", "0.015", "--extend_inimask", "1", "--width_soft_edge", "5"]
+    command = [relion("mask_create"), "--i", str(first), f"--{combination}", str(second), *words, "--invert"]
+    subprocess.run([*command, "--o", "theirs.mrc"], cwd=tmp_path, check=True, capture_output=True)
+    options = mask_create.Options(
+        input=first,
+        second_map=second,
+        combination=combination.replace("_", "-"),
+        output=tmp_path / "m",
+        lowpass=20.0,
+        threshold=0.015,
+        extend=1,
+        soft_edge=5,
+        invert=True,
+    )
+    ours = read_map(finish(mask_create.run(options)).mask).data
+    assert ours.std() > 0.005
+    np.testing.assert_allclose(ours, read_map(tmp_path / "theirs.mrc").data, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        (["--helix", "--z_percentage", "0.37"], {"helix": True, "helix_length": 37.0, "extend": 3.0}),
+        (["--helix", "--extend_inimask", "-2"], {"helix": True, "extend": -2.0}),
+        (["--extend_inimask", "2.6"], {"extend": 2.6}),
+    ],
+)
+def test_relion_makes_the_same_helix_and_fractional_extension(relion, betagal, tmp_path, theirs, ours):
+    source = betagal / "relion5_refine3d" / "run_class001.mrc"
+    if "extend" in ours and "--extend_inimask" not in theirs:
+        theirs = [*theirs, "--extend_inimask", "3"]
+    words = ["--ini_threshold", "0.0213", "--width_soft_edge", "4", *theirs]
+    command = [relion("mask_create"), "--i", str(source), "--o", "theirs.mrc", *words]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    options = mask_create.Options(
+        input=source, output=tmp_path / "m", lowpass=-1, threshold=0.0213, soft_edge=4, **ours
+    )
+    made = read_map(finish(mask_create.run(options)).mask).data
+    np.testing.assert_allclose(made, read_map(tmp_path / "theirs.mrc").data, atol=1e-5)
+
+
+def test_relion_draws_the_same_shell(relion, tmp_path):
+    words = ["--denovo", "--box_size", "42", "--inner_radius", "5", "--outer_radius", "12.5"]
+    words += ["--center_x", "3", "--center_y", "-2", "--center_z", "1", "--width_soft_edge", "4"]
+    command = [relion("mask_create"), *words, "--o", "theirs.mrc", "--angpix", "1.5"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    options = mask_create.Options(
+        output=tmp_path / "m",
+        new_box=42,
+        inner_radius=5,
+        outer_radius=12.5,
+        centre_x=3,
+        centre_y=-2,
+        centre_z=1,
+        soft_edge=4,
+        pixel_size=1.5,
+    )
+    ours = read_map(finish(mask_create.run(options)).mask)
+    np.testing.assert_allclose(ours.data, read_map(tmp_path / "theirs.mrc").data, atol=1e-5)
+    assert ours.pixel_size == 1.5
+
+
+def test_a_map_made_by_slabs_gives_the_same_file(betagal, tmp_path):
+    source = betagal / "relion5_refine3d" / "run_class001.mrc"
+    kwargs = {"input": source, "lowpass": 16.0, "threshold": 0.0173, "extend": 2.5, "soft_edge": 5}
+    whole = finish(mask_create.run(mask_create.Options(output=tmp_path / "a", **kwargs)))
+    slabs = finish(mask_create.run(mask_create.Options(output=tmp_path / "b", slab=5, **kwargs)))
+    np.testing.assert_array_equal(read_map(whole.mask).data, read_map(slabs.mask).data)
+    assert whole.volume == slabs.volume
+    assert whole.fraction == slabs.fraction
+
+
+def test_the_map_may_choose_the_threshold_and_islands_go(tmp_path, rng):
+    particle = soft_sphere((40, 40, 40), 9, 2)
+    particle[2:5, 2:5, 2:5] = 1
+    write_map(tmp_path / "p.mrc", particle + 0.1 * rng.standard_normal(particle.shape), 2.0)
+    settings = {"input": tmp_path / "p.mrc", "lowpass": 8.0, "extend": 0, "keep_largest": 1}
+    options = mask_create.Options(output=tmp_path / "a", threshold_from="solvent", **settings)
+    events, solvent = events_of(mask_create.run(options))
+    said = [event.message for event in events if isinstance(event, Notice) and not event.warning]
+    assert any("standard deviations of the solvent" in text for text in said)
+    assert read_map(solvent.mask).data[3, 3, 3] == 0
+    assert read_map(solvent.mask).data[20, 20, 20] == 1
+    options = mask_create.Options(output=tmp_path / "b", threshold_from="mass", mass=20.0, **settings)
+    mass = finish(mask_create.run(options))
+    core = read_map(mass.mask).data == 1
+    # 20 kDa, less the specks of noise and the island that were removed
+    assert core.sum() * 8 * 0.81 / 1000 == pytest.approx(20, rel=0.15)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({}, "either from a map or as a sphere"),
+        ({"new_box": 20, "outer_radius": 5.0}, "give --pixel-size"),
+        ({"new_box": 20, "outer_radius": 5.0, "inner_radius": 6.0}, "give a larger outer radius"),
+        ({"input": "ball.mrc", "threshold_from": "mass"}, "give --mass in kDa"),
+        ({"input": "ball.mrc", "threshold_from": "mass", "mass": 1e9}, "--mass does not fit"),
+        ({"input": "ball.mrc", "second_map": "small.mrc"}, "give a second map in the same box"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(ball, tmp_path, settings, sentence):
+    write_map(tmp_path / "small.mrc", np.ones((8, 8, 8)), 2.5)
+    settings = {key: tmp_path / v if isinstance(v, str) and "." in v else v for key, v in settings.items()}
+    with pytest.raises(UserError, match=sentence):
+        finish(mask_create.run(mask_create.Options(output=tmp_path / "out", **settings)))
+    assert not (tmp_path / "out").exists()

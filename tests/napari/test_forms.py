@@ -252,8 +252,9 @@ def test_a_text_that_is_no_number_is_told_by_its_label(form_of, messages):
 
 
 def test_an_empty_box_that_must_be_filled_is_named(form_of, messages):
-    form_of("mask-create").run()
-    assert messages == [("error", "Mask creation: 'Input 3D map' is empty; fill it in.")]
+    form_of("postprocess").run()
+    expected = "Post-processing: 'One of the 2 unfiltered half-maps' is empty; fill it in."
+    assert messages == [("error", expected)]
 
 
 def test_a_missing_file_is_told_in_a_sentence_by_its_label(form_of, messages):

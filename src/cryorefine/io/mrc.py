@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -226,6 +228,45 @@ def write_map(path: str | os.PathLike[str], data: ArrayLike, pixel_size: float) 
     if array.ndim not in (2, 3):
         raise ValueError(f"a map has two or three axes, not the shape {array.shape}")
     _write(path, array.astype(np.float32, copy=False), pixel_size, is_volume=array.ndim == 3)
+
+
+@contextmanager
+def map_by_pieces(
+    path: str | os.PathLike[str], size: int, pixel_size: float
+) -> Iterator[NDArray[np.float32]]:
+    """Write a cubic map that need not fit into memory.
+
+    Parameters
+    ----------
+    path : path-like
+        The file; it appears under this name when the block ends well.
+    size : int
+        Box in voxels.
+    pixel_size : float
+        A per voxel.
+
+    Yields
+    ------
+    numpy.memmap
+        float32, shape (z, y, x), to be filled.
+    """
+    import mrcfile
+
+    with write_whole(path) as temporary:
+        with mrcfile.new_mmap(temporary, (size,) * 3, mrc_mode=2) as mrc:
+            mrc.set_volume()
+            mrc.voxel_size = pixel_size
+            mrc.header.label = b""
+            mrc.header.label[0] = f"cryorefine {__version__}".encode()
+            mrc.header.nlabl = 1
+            yield mrc.data
+            sums, low, high = np.zeros(2), np.inf, -np.inf
+            for plane in mrc.data:
+                sums += plane.sum(dtype=np.float64), np.sum(plane.astype(np.float64) ** 2)
+                low, high = min(low, plane.min()), max(high, plane.max())
+            mean, square = sums / size**3
+            mrc.header.dmin, mrc.header.dmax, mrc.header.dmean = low, high, mean
+            mrc.header.rms = np.sqrt(max(square - mean**2, 0.0))
 
 
 def write_stack(

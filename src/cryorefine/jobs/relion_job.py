@@ -202,7 +202,7 @@ def read_job(path: Path, *, output: Path | None = None) -> JobFile:
             f"{path} is a job of type {label or 'unknown'}; the types that can be run are {supported}."
         )
     texts = _table(blocks["joboptions_values"])
-    _refuse_unsupported(texts, path)
+    _refuse_unsupported(texts, path, {field.relion for _, field in describe(load(name).Options).values()})
     continues = str(general.get("rlnJobIsContinue", 0)) in ("1", "true")
     if not continues or not texts.get("fn_cont"):
         texts.pop("fn_cont", None)
@@ -251,9 +251,9 @@ def _table(loop: Any) -> dict[str, str]:
     return {str(key): "" if str(value) in ("nan", "<NA>") else str(value) for key, value in pairs}
 
 
-def _refuse_unsupported(texts: Mapping[str, str], path: Path) -> None:
+def _refuse_unsupported(texts: Mapping[str, str], path: Path, known: set[str]) -> None:
     for key, what in (("do_helix", "helical processing"), ("do_blush", "Blush regularisation")):
-        if texts.get(key) == "Yes":
+        if texts.get(key) == "Yes" and key not in known:
             raise UserError(f"{path} asks for {what} ({key} Yes), which is not supported; set it to No.")
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from cryorefine.maps.fourier import forward, forward_cropped, inverse, inverse_padded
 from cryorefine.maps.shells import apply_gain, radius_table, round_half_away
@@ -102,12 +102,28 @@ def lowpass(
     numpy.ndarray
         Same shape and precision.
     """
+    spectrum = lowpass_spectrum(volume, pixel_size, resolution, edge_width, threads)
+    return inverse_padded(spectrum, volume.shape[-1], threads)
+
+
+def lowpass_spectrum(
+    volume: NDArray[Any],
+    pixel_size: float,
+    resolution: float,
+    edge_width: int = 2,
+    threads: int = 0,
+    precision: DTypeLike | None = None,
+) -> NDArray[Any]:
+    """Return the components that :func:`lowpass` passes, as the transform of a smaller box.
+
+    ``precision`` is that of :func:`.fourier.forward_cropped`.
+    """
     size = volume.shape[-1]
     _, high = _edge(size, pixel_size, resolution, edge_width)
     needed = min(2 * (int(np.ceil(high)) + 1), size)
-    spectrum = forward_cropped(volume, needed, threads)
+    spectrum = forward_cropped(volume, needed, threads, precision)
     gain = lowpass_gain(radius_table(needed, volume.ndim), size, pixel_size, resolution, edge_width)
-    return inverse_padded(apply_gain(spectrum, gain, threads), size, threads)
+    return apply_gain(spectrum, gain, threads)
 
 
 def highpass(

@@ -11,10 +11,13 @@ from typing import Any
 
 import numpy as np
 import scipy.fft
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from cryorefine.maps.shells import logical_indices, squared_radius
 from cryorefine.maps.slabs import over_slabs, thread_count
+
+_PLANES = 4
+"""Planes transformed at a time: they stay in the cache, and memory stays small."""
 
 
 def forward(volume: NDArray[Any], threads: int = 0) -> NDArray[Any]:
@@ -42,7 +45,9 @@ def inverse(spectrum: NDArray[Any], size: int, threads: int = 0, overwrite: bool
     return scipy.fft.irfftn(spectrum, shape, norm="forward", workers=workers, overwrite_x=overwrite)
 
 
-def forward_cropped(volume: NDArray[Any], size: int, threads: int = 0) -> NDArray[Any]:
+def forward_cropped(
+    volume: NDArray[Any], size: int, threads: int = 0, precision: DTypeLike | None = None
+) -> NDArray[Any]:
     """Transform a map and keep only the components of a smaller box.
 
     Works plane by plane and crops after each axis, which saves most of the work and memory where
@@ -56,6 +61,9 @@ def forward_cropped(volume: NDArray[Any], size: int, threads: int = 0) -> NDArra
         New box, at most n.
     threads : int
         0 for every core.
+    precision : dtype, optional
+        Real type in which to work, that of ``volume`` unless given. The volume may be a memory map:
+        a few planes are in memory at a time.
 
     Returns
     -------
@@ -67,11 +75,15 @@ def forward_cropped(volume: NDArray[Any], size: int, threads: int = 0) -> NDArra
         raise ValueError(f"cannot crop a box of {old} to {size}")
     keep = logical_indices(size) % old
     planes = volume if volume.ndim == 3 else volume[None]
-    spectrum = np.empty((len(planes), size, size // 2 + 1), dtype=np.result_type(volume.dtype, np.complex64))
+    precision = precision or volume.dtype
+    spectrum = np.empty((len(planes), size, size // 2 + 1), dtype=np.result_type(precision, np.complex64))
 
     def work(slab: slice) -> None:
-        rows = scipy.fft.rfft(planes[slab], axis=2, norm="forward")[:, :, : size // 2 + 1]
-        spectrum[slab] = scipy.fft.fft(rows, axis=1, norm="forward")[:, keep]
+        for start in range(slab.start, slab.stop, _PLANES):
+            part = slice(start, min(start + _PLANES, slab.stop))
+            values = planes[part].astype(precision, copy=False)
+            rows = scipy.fft.rfft(values, axis=2, norm="forward")[:, :, : size // 2 + 1]
+            spectrum[part] = scipy.fft.fft(rows, axis=1, norm="forward")[:, keep]
 
     over_slabs(work, len(planes), threads)
     if volume.ndim == 2:
@@ -98,26 +110,39 @@ def inverse_padded(spectrum: NDArray[Any], size: int, threads: int = 0) -> NDArr
     numpy.ndarray
         Real, shape (size, size, size) or (size, size).
     """
+    if spectrum.ndim == 2:
+        return padded_planes(spectrum[None], size, 0, 1)[0]
+    planes = inverse_padded_in_z(spectrum, size, threads)
+    volume = np.empty((size,) * 3, dtype=spectrum.real.dtype)
+
+    def work(slab: slice) -> None:
+        for start in range(slab.start, slab.stop, _PLANES):
+            stop = min(start + _PLANES, slab.stop)
+            volume[start:stop] = padded_planes(planes, size, start, stop)
+
+    over_slabs(work, size, threads)
+    return volume
+
+
+def inverse_padded_in_z(spectrum: NDArray[Any], size: int, threads: int = 0) -> NDArray[Any]:
+    """Do the first step of :func:`inverse_padded`: shape (m, m, m // 2 + 1) gives (size, m, m // 2 + 1)."""
     small = spectrum.shape[-2]
     if size < small:
         raise ValueError(f"cannot pad a box of {small} to {size}")
-    place = logical_indices(small) % size
-    planes = spectrum[None]
-    if spectrum.ndim == 3:
-        planes = np.zeros((size, *spectrum.shape[1:]), dtype=spectrum.dtype)
-        planes[place] = spectrum
-        workers = thread_count(threads)
-        planes = scipy.fft.ifft(planes, axis=0, norm="forward", workers=workers, overwrite_x=True)
-    volume = np.empty((len(planes), size, size), dtype=spectrum.real.dtype)
+    planes = np.zeros((size, *spectrum.shape[1:]), dtype=spectrum.dtype)
+    planes[logical_indices(small) % size] = spectrum
+    workers = thread_count(threads)
+    return scipy.fft.ifft(planes, axis=0, norm="forward", workers=workers, overwrite_x=True)
 
-    def work(slab: slice) -> None:
-        columns = np.zeros((slab.stop - slab.start, size, planes.shape[2]), dtype=planes.dtype)
-        columns[:, place] = planes[slab]
-        columns = scipy.fft.ifft(columns, axis=1, norm="forward", overwrite_x=True)
-        volume[slab] = scipy.fft.irfft(columns, size, axis=2, norm="forward", overwrite_x=True)
 
-    over_slabs(work, len(planes), threads)
-    return volume if spectrum.ndim == 3 else volume[0]
+def padded_planes(planes: NDArray[Any], size: int, start: int, stop: int) -> NDArray[Any]:
+    """Do the rest of :func:`inverse_padded` for the planes from ``start`` up to ``stop``."""
+    if size < planes.shape[1]:
+        raise ValueError(f"cannot pad a box of {planes.shape[1]} to {size}")
+    columns = np.zeros((stop - start, size, planes.shape[2]), dtype=planes.dtype)
+    columns[:, logical_indices(planes.shape[1]) % size] = planes[start:stop]
+    columns = scipy.fft.ifft(columns, axis=1, norm="forward", overwrite_x=True)
+    return scipy.fft.irfft(columns, size, axis=2, norm="forward", overwrite_x=True)
 
 
 def masked(

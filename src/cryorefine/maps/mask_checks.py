@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cryorefine.maps import filters
+from cryorefine.maps.masks import touches_box
 from cryorefine.maps.slabs import over_slabs
 
 COVER_RESOLUTION = 15.0
@@ -16,6 +17,11 @@ COVER_RESOLUTION = 15.0
 
 MOST_OUTSIDE = 0.05
 """Share of the signal outside a mask from which on it probably cuts into the particle."""
+
+TOUCHES = (
+    "The mask reaches the edge of the box; give a higher --threshold or a smaller --extend and --soft-edge, "
+    "or use a larger box."
+)
 
 
 def edge_width(mask: NDArray[Any], threads: int = 0) -> float:
@@ -66,43 +72,77 @@ def edge_width_needed(resolution: float, pixel_size: float) -> int:
     return max(5, math.ceil(2.0 * resolution / pixel_size))
 
 
-def fraction_outside(volume: NDArray[Any], mask: NDArray[Any], pixel_size: float, threads: int = 0) -> float:
-    """Return the share of a map's signal at 15 A that lies outside a mask.
+def share_outside(density: NDArray[Any], mask: NDArray[Any]) -> float:
+    """Return the share of a map's signal that lies outside a mask.
 
-    Signal is the power of the filtered map about its background above what noise has: that of the
-    negative excursions, mirrored, is taken away.
+    Signal is the sum of the squares of the density above the background, less that of the density
+    below it, which noise makes as often. Every second voxel along each axis is looked at.
 
     Parameters
     ----------
-    volume : numpy.ndarray
-        Map, shape (z, y, x), density positive.
+    density : numpy.ndarray
+        Map filtered to about :data:`COVER_RESOLUTION`, shape (z, y, x), density positive.
     mask : numpy.ndarray
-        Same shape.
-    pixel_size : float
-        A/px.
-    threads : int
-        0 for every core.
+        Same shape, values in [0, 1].
 
     Returns
     -------
     float
         0 to 1.
     """
-    density = filters.lowpass(volume, pixel_size, COVER_RESOLUTION, threads=threads)
-    return share_outside(density, mask)
-
-
-def share_outside(density: NDArray[Any], mask: NDArray[Any]) -> float:
-    """Return the share of the signal of a filtered map outside a mask; see :func:`fraction_outside`."""
-    outside = mask < 0.5
-    sample = density[outside]
-    if sample.size == 0:
+    coarse = (slice(None, None, 2),) * density.ndim
+    density, outside = density[coarse], mask[coarse] < 0.5
+    beyond = density[outside]
+    if beyond.size == 0:
         return 0.0
-    inside = density[~outside]
-    level = float(np.median(sample[:: max(1, sample.size // 100_000)]))
-    missed = _excess(sample - level)
-    kept = _excess(inside - level)
+    level = float(np.median(beyond[:: max(1, beyond.size // 100_000)]))
+    missed, kept = _excess(beyond - level), _excess(density[~outside] - level)
     return missed / (missed + kept) if missed + kept > 0 else 1.0
+
+
+def sentences(
+    mask: NDArray[Any],
+    pixel_size: float,
+    density: NDArray[Any] | None = None,
+    resolution: float | None = None,
+    threads: int = 0,
+) -> Iterator[str]:
+    """Say what is wrong with a mask, one sentence each; nothing when it is fit for use.
+
+    Parameters
+    ----------
+    mask : numpy.ndarray
+        Shape (z, y, x), 1 in the particle.
+    pixel_size : float
+        A/px.
+    density : numpy.ndarray, optional
+        The map filtered to about :data:`COVER_RESOLUTION`; tells whether the mask covers it.
+    resolution : float, optional
+        Resolution in A at which the mask will be used; tells whether the edge is soft enough.
+    threads : int
+        0 for every core.
+    """
+    if not mask.any():
+        yield "The mask is empty; give a lower --threshold, or a larger --extend."
+        return
+    if touches_box(mask > 0):
+        yield TOUCHES
+    missed = share_outside(density, mask) if density is not None else 0.0
+    if missed > MOST_OUTSIDE:
+        yield (
+            f"The mask leaves out {100 * missed:.0f} % of the map's signal at {COVER_RESOLUTION:g} A, so it "
+            "probably cuts into the particle; give a lower --threshold or a larger --extend."
+        )
+    width = edge_width(mask, threads)
+    needed = 2 if resolution is None else edge_width_needed(resolution, pixel_size)
+    # A measured width is good to a tenth.
+    if width < 0.9 * needed:
+        at = "" if resolution is None else f" for {resolution:.2f} A"
+        least = max(needed, 5)
+        yield (
+            f"The soft edge of about {width:.0f} px is too narrow{at} and would raise the FSC by itself; "
+            f"give a --soft-edge of at least {least} px."
+        )
 
 
 def _excess(values: NDArray[Any]) -> float:

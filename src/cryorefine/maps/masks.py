@@ -1,4 +1,4 @@
-"""Masks: made from a map by a threshold, or spheres and circles, all with raised-cosine edges."""
+"""Masks: made from a map by a threshold, or spheres, shells and circles, all with raised-cosine edges."""
 
 from __future__ import annotations
 
@@ -141,6 +141,72 @@ def soft_sphere(shape: tuple[int, ...], radius: float, edge: float = 5.0) -> NDA
     if edge > 0:
         profile = 0.5 + 0.5 * np.cos(np.pi * np.clip((distance - radius) / edge, 0.0, 1.0))
     return profile.astype(np.float32)[squared]
+
+
+def soft_shell(
+    size: int,
+    outer_radius: float,
+    inner_radius: float = 0.0,
+    edge: float = 0.0,
+    centre: tuple[float, float, float] = (0.0, 0.0, 0.0),
+) -> NDArray[np.float32]:
+    """Make a sphere, or the shell between two radii, about any point.
+
+    Parameters
+    ----------
+    size : int
+        Box in voxels.
+    outer_radius, inner_radius : float
+        Voxels; the mask is 1 between them.
+    edge : float
+        Width in voxels of the raised-cosine edges, outward of the outer and inward of the inner radius.
+    centre : tuple of float
+        (z, y, x) in voxels, relative to the voxel ``floor(size / 2)``.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32, shape (z, y, x).
+    """
+    axes = [(np.arange(size) - size // 2 - c) ** 2 for c in centre]
+    result = np.empty((size,) * 3, dtype=np.float32)
+
+    def work(slab: slice) -> None:
+        radius = np.sqrt(axes[0][slab, None, None] + axes[1][:, None] + axes[2])
+        outside = np.maximum(radius - outer_radius, inner_radius - radius)
+        if edge > 0:
+            result[slab] = 0.5 + 0.5 * np.cos(np.pi * np.clip(outside / edge, 0.0, 1.0))
+        else:
+            result[slab] = outside <= 0
+
+    over_slabs(work, size)
+    return result
+
+
+def helix_window(size: int, length: float, edge: float) -> NDArray[np.float32]:
+    """Return the window along z that keeps the centre of a helix.
+
+    1 nearer to the centre ``floor(size / 2)`` than half of ``length`` times the box, then half a
+    cosine of ``edge`` voxels, then 0.
+
+    Parameters
+    ----------
+    size : int
+        Box in voxels.
+    length : float
+        Share of the box, e.g. 0.3.
+    edge : float
+        Voxels.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32, shape (z,).
+    """
+    beyond = np.abs(np.arange(size) - size // 2) - size * length / 2
+    if edge <= 0:
+        return (beyond < 0).astype(np.float32)
+    return (0.5 + 0.5 * np.cos(np.pi * np.clip(beyond / edge, 0.0, 1.0))).astype(np.float32)
 
 
 def circular_mask_2d(size: int, radius: float, edge: float = 5.0) -> NDArray[np.float32]:
