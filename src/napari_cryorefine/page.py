@@ -55,8 +55,13 @@ class OptionsPage(Container[BaseValueWidget[Any]]):
         self._lay_out()
         self.suggest_output()
 
-    def job_options(self) -> Any:
+    def job_options(self, **others: Any) -> Any:
         """Return the checked options of the job as they stand on the page.
+
+        Parameters
+        ----------
+        **others
+            Values in place of those on the page.
 
         Raises
         ------
@@ -64,7 +69,8 @@ class OptionsPage(Container[BaseValueWidget[Any]]):
             If something is missing or cannot be, named by its label on the page.
         """
         values = {
-            name: value.strip() if isinstance(value, str) else value for name, value in self.asdict().items()
+            name: value.strip() if isinstance(value, str) else value
+            for name, value in (self.asdict() | others).items()
         }
         types = value_types(self._options_type)
         for name, (_, description) in describe(self._options_type).items():

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyqtgraph as pg
-from qtpy.QtCore import QSize, Qt
+from qtpy.QtCore import QSignalBlocker, QSize, Qt, Signal
 from qtpy.QtWidgets import QHBoxLayout, QVBoxLayout, QWidget
 
 from cryorefine.jobs.base import Curve
+from cryorefine.maps.fsc import GOLD_STANDARD, resolution_shell
 
-FSC_THRESHOLD = 0.143
 COLORS = ("#3b9bff", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9")
 """Near Okabe and Ito's, apart for colour-blind eyes; they show on dark and on light."""
 
@@ -71,13 +72,25 @@ class CurvePanel(QWidget):
 
 
 class CurvePlot(QWidget):
-    """A family of curves: FSC against resolution, or a Guinier plot against resolution squared."""
+    """A family of curves: FSC against resolution, or a Guinier plot against resolution squared.
+
+    The threshold of an FSC can be moved; it tells the resolution at which the first curve crosses it.
+    A Guinier plot may have a range that is moved or drawn out at its ends.
+
+    Attributes
+    ----------
+    range_moved : Signal
+        Lowest and highest resolution of the range in A; 0 for the highest where it reaches the end.
+    """
+
+    range_moved = Signal(float, float)
 
     def __init__(self, name: str, theme: str = "dark") -> None:
         super().__init__()
         self.guinier = "guinier" in name.lower()
         self.is_fsc = "fsc" in name.lower()
         self._items: dict[str, pg.PlotDataItem] = {}
+        self._range: Any = None
         self.plot = pg.PlotWidget(axisItems={"bottom": ResolutionAxis(squared=self.guinier)})
         self.plot.setMinimumHeight(160)
         self.plot.getPlotItem().setMenuEnabled(False)
@@ -88,8 +101,12 @@ class CurvePlot(QWidget):
             self.plot.setLabel("left", "Fourier shell correlation")
             self.plot.setYRange(-0.1, 1.1, padding=0)
             self.legend.setOffset((8, -44))  # good curves leave the lower left free
-            self.threshold = pg.InfiniteLine(FSC_THRESHOLD, angle=0, label="0.143")
+            self.threshold = pg.InfiniteLine(
+                GOLD_STANDARD, angle=0, label="0.143", movable=True, bounds=(0.0, 0.99)
+            )
+            self.threshold.setToolTip("Drag it up or down to read the resolution at another threshold")
             self.threshold.label.setPosition(0.6)
+            self.threshold.sigPositionChanged.connect(self._read_out)
             self.plot.addItem(self.threshold)
         elif self.guinier:
             self.plot.setLabel("left", "ln amplitude")
@@ -122,6 +139,51 @@ class CurvePlot(QWidget):
             self._items[label].setData(x[good], y[good])
         if len(x):
             self.plot.setXRange(0, float(x[-1]), padding=0.01)
+        if self.is_fsc:
+            self._read_out()
+
+    def resolution_at(self, threshold: float) -> float | None:
+        """Return the resolution in A at which the first curve drops below a threshold; None without one.
+
+        Infinite where it never reaches the threshold.
+        """
+        if not self._items:
+            return None
+        frequency, correlation = next(iter(self._items.values())).getData()
+        if frequency is None or not len(frequency):
+            return None
+        shell = resolution_shell(correlation, threshold)
+        return 1 / frequency[shell] if shell and frequency[shell] > 0 else math.inf
+
+    def show_range(self, lowest: float, highest: float) -> None:
+        """Show the range of a fit between two resolutions in A; 0 for the highest means to the end."""
+        if self._range is None:
+            self._range = pg.LinearRegionItem(brush=(120, 160, 220, 45), hoverBrush=(120, 160, 220, 70))
+            self._range.setZValue(-100)
+            self._range.sigRegionChanged.connect(self._on_range)
+            self.plot.addItem(self._range)
+        end = self._end()
+        with QSignalBlocker(self._range):
+            self._range.setBounds((0, end))
+            self._range.setRegion((min(1 / lowest**2, end), 1 / highest**2 if highest > 0 else end))
+
+    def _on_range(self) -> None:
+        left, right = self._range.getRegion()
+        end = self._end()
+        lowest = 1 / math.sqrt(max(left, end * 1e-4))
+        self.range_moved.emit(lowest, 0.0 if right >= 0.999 * end else 1 / math.sqrt(right))
+
+    def _end(self) -> float:
+        """Return the square of the highest frequency that is drawn."""
+        return max(float(item.getData()[0][-1]) for item in self._items.values())
+
+    def _read_out(self) -> None:
+        threshold = self.threshold.value()
+        resolution = self.resolution_at(threshold)
+        text = f"{threshold:.3g}"
+        if resolution is not None:
+            text += f": {resolution:.2f} Å" if math.isfinite(resolution) else ": not reached"
+        self.threshold.label.setFormat(text)
 
     def sizeHint(self) -> QSize:
         """Ask for little height: the map above is what most people look at."""

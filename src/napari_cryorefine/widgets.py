@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from qtpy.QtWidgets import QPushButton
+
+from cryorefine.errors import UserError
 from cryorefine.jobs.registry import load
 from napari_cryorefine.forms import JobForm
 
 if TYPE_CHECKING:
     import napari.viewer
+
+EXPLORER_DOCK = "Try masks and fits"
 
 
 class Refine3DForm(JobForm):
@@ -34,6 +39,25 @@ class PostProcessForm(JobForm):
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
         super().__init__(load("postprocess"), viewer)
+        self.explore_button = QPushButton("Try masks and fits…")
+        self.explore_button.setToolTip(
+            "Open FSC and Guinier plots that follow the mask and the range of the fit, before any run"
+        )
+        self.explore_button.clicked.connect(lambda: self.explore())
+        self.add_tool(self.explore_button)
+
+    def explore(self) -> None:
+        """Open the dock in which masks and fits are tried, with what stands on the form."""
+        from napari_cryorefine.explorer import Explorer
+
+        explorer: Any = self._viewer.window.dock_widgets.get(EXPLORER_DOCK) or Explorer(self._viewer)
+        try:
+            explorer.start(self.page, self._layers)
+        except UserError as error:
+            self._complain(str(error))
+            return
+        if EXPLORER_DOCK not in self._viewer.window.dock_widgets:
+            self._viewer.window.add_dock_widget(explorer, name=EXPLORER_DOCK, area="bottom")
 
 
 class DirectionalFscForm(JobForm):
