@@ -7,9 +7,9 @@ from scipy.spatial.transform import Rotation
 
 from cryorefine.geometry.symmetry import point_group
 from cryorefine.refine import kernels
-from cryorefine.refine.slicing import slices
 from cryorefine.refine.half_plane import half_plane
 from cryorefine.refine.reconstruct import join_low_resolution, prior_from_fsc, reconstruct
+from cryorefine.refine.slicing import slices
 from cryorefine.refine.volume import (
     empty_volume,
     enforce_friedel,
