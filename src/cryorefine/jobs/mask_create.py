@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -292,54 +293,75 @@ def run(options: Options) -> Run[Result]:
 
 def _from_map(options: Options, path: Path) -> Run[Result]:
     from cryorefine.jobs.volumes import read_cubic
-    from cryorefine.maps import fourier, mask_checks, mask_recipe
-    from cryorefine.maps.filters import lowpass, lowpass_spectrum
+    from cryorefine.maps import mask_recipe
 
     yield Progress(_STAGE, 0, 3, "reading the map")
     volume = read_cubic(path, options.pixel_size)
     second = read_second(options, volume) if options.second_map is not None else None
     yield Progress(_STAGE, 1, 3, "filtering")
-    # Double precision, so that a voxel very close to the threshold falls on the right side of it.
-    if options.lowpass > 0:
-        spectrum = lowpass_spectrum(
-            volume.data, volume.pixel_size, options.lowpass, threads=options.threads, precision="f8"
-        )
-        density = fourier.inverse_padded(spectrum, len(volume.data), options.threads)
-    else:
-        density = volume.data
+    density = filtered(options, volume)
     threshold = yield from threshold_of(options, density, volume.pixel_size)
     recipe = recipe_of(options, threshold, volume.pixel_size)
 
     yield Progress(_STAGE, 2, 3, "thresholding")
     mask = mask_recipe.mask_from_recipe(density, recipe, second, options.threads)
     upright = 1 - mask if options.invert else mask
-    if not upright.any():
-        yield Notice(why_empty(options, recipe.threshold, float(density.max())), warning=True)
-    else:
-        if not 0 < options.lowpass <= 2 * mask_checks.COVER_RESOLUTION:
-            density = lowpass(volume.data, volume.pixel_size, mask_checks.COVER_RESOLUTION)
-        for sentence in mask_checks.sentences(upright, volume.pixel_size, density, options.resolution):
-            yield Notice(sentence, warning=True)
+    for sentence in doubts(options, upright, volume, density, recipe.threshold):
+        yield Notice(sentence, warning=True)
     return (yield from _finished(options, mask, upright, volume.pixel_size, recipe.threshold))
 
 
 def _sphere(options: Options, size: int) -> Run[Result]:
-    from cryorefine.maps import mask_checks, masks
+    from cryorefine.maps import mask_checks
 
     yield Progress(_STAGE, 0, 3, "drawing the sphere")
-    centre = (options.centre_z, options.centre_y, options.centre_x)
-    mask = masks.soft_shell(size, options.outer_radius, options.inner_radius, options.soft_edge, centre)
+    upright = sphere(options, size)
     pixel_size = options.pixel_size or 1.0
-    upright = mask
-    if options.helix:
-        mask = upright = (
-            mask * masks.helix_window(size, options.helix_length / 100, options.soft_edge)[:, None, None]
-        )
     for sentence in mask_checks.sentences(upright, pixel_size, None, options.resolution):
         yield Notice(sentence, warning=True)
-    if options.invert:
-        mask = 1 - mask
+    mask = 1 - upright if options.invert else upright
     return (yield from _finished(options, mask, upright, pixel_size, 0.0))
+
+
+def filtered(options: Options, volume: Map) -> NDArray[Any]:
+    """Return the map as it is compared with the threshold."""
+    from cryorefine.maps import fourier
+    from cryorefine.maps.filters import lowpass_spectrum
+
+    if options.lowpass <= 0:
+        return volume.data
+    # Double precision, so that a voxel very close to the threshold falls on the right side of it.
+    spectrum = lowpass_spectrum(
+        volume.data, volume.pixel_size, options.lowpass, threads=options.threads, precision="f8"
+    )
+    return fourier.inverse_padded(spectrum, len(volume.data), options.threads)
+
+
+def doubts(
+    options: Options, upright: NDArray[Any], volume: Map, density: NDArray[Any], threshold: float
+) -> Iterator[str]:
+    """Say what is wrong with a mask made from a map, before it is inverted."""
+    from cryorefine.maps import mask_checks
+    from cryorefine.maps.filters import lowpass
+
+    if not upright.any():
+        yield why_empty(options, threshold, float(density.max()))
+        return
+    if not 0 < options.lowpass <= 2 * mask_checks.COVER_RESOLUTION:
+        density = lowpass(volume.data, volume.pixel_size, mask_checks.COVER_RESOLUTION)
+    yield from mask_checks.sentences(upright, volume.pixel_size, density, options.resolution)
+
+
+def sphere(options: Options, size: int) -> NDArray[np.float32]:
+    """Return a new sphere or shell, shape (size, size, size), before it is inverted."""
+    from cryorefine.maps import masks
+
+    centre = (options.centre_z, options.centre_y, options.centre_x)
+    mask = masks.soft_shell(size, options.outer_radius, options.inner_radius, options.soft_edge, centre)
+    if options.helix:
+        window = masks.helix_window(size, options.helix_length / 100, options.soft_edge)
+        mask = mask * window[:, None, None]
+    return mask
 
 
 def read_second(options: Options, like: Map) -> NDArray[np.float32]:
