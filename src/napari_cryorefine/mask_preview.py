@@ -2,63 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cryorefine.errors import UserError
 from cryorefine.io.mrc import Map
+from cryorefine.jobs import mask_create
+from cryorefine.jobs.base import Notice
 from cryorefine.jobs.volumes import read_cubic
-from cryorefine.maps import density, filters, masks, preview
-from cryorefine.maps.density import Threshold, Volume
+from cryorefine.maps import mask_checks, mask_recipe, masks, preview
+from cryorefine.maps.density import Threshold, Volume, suggest_threshold, volume_of
 from napari_cryorefine.layer_data import mask_regions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from cryorefine.jobs.mask_create import Options
+
 
 @dataclass(frozen=True)
 class Wish:
-    """Values of the form: those of MaskCreate's options, with the map of a layer in place of its file."""
+    """The options of MaskCreate, and the maps of layers that have no file yet in place of theirs."""
 
-    source: Path | Map
-    pixel_size: float | None
-    lowpass: float
-    threshold: float
-    extend: float
-    soft_edge: float
-    invert: bool
+    options: Options
+    source: Map | None = None
+    second: Map | None = None
 
 
 @dataclass(frozen=True)
 class Levels:
-    """The thresholds that a filtered map offers, from low to high, and the one that its solvent suggests."""
+    """The thresholds that a filtered map offers, from low to high, and what is made of them.
+
+    Attributes
+    ----------
+    thresholds : numpy.ndarray
+        Shape (steps,).
+    suggested : Threshold
+        The one that its solvent suggests.
+    threshold : float
+        The one that the options ask for.
+    reason : str
+        Why, if the map has decided it.
+    """
 
     thresholds: NDArray[np.float64]
     suggested: Threshold
+    threshold: float
+    reason: str
 
 
 @dataclass(frozen=True)
 class Isosurface:
-    """The surface of the filtered map at the threshold.
+    """The surface of what the mask begins with: the filtered map at the threshold, or a sphere.
 
     Attributes
     ----------
     vertices, faces : numpy.ndarray
-        Shapes (vertices, 3), in voxels of the surface's own grid, and (faces, 3); empty if no voxel
-        or every voxel reaches the threshold.
+        Shapes (vertices, 3), in voxels of the surface's own grid, and (faces, 3); empty if there is none.
     voxel : float
         Width of those voxels in A.
-    volume : Volume
-        What the threshold encloses in the whole map.
     """
 
     vertices: NDArray[np.float32]
     faces: NDArray[np.int32]
     voxel: float
-    volume: Volume
 
 
 @dataclass(frozen=True)
@@ -71,16 +81,26 @@ class Regions:
         1 in the core, 2 in the soft edge, shape (z, y, x).
     pixel_size : float
         A/px.
+    enclosed : Volume or None
+        What the threshold encloses, if there is one.
     volume : Volume
-        Where the mask is above one half.
-    checks : tuple of str
-        What is wrong with the mask, in sentences.
+        Where the mask is above one half, before it is inverted.
     """
 
     labels: NDArray[np.uint8]
     pixel_size: float
+    enclosed: Volume | None
     volume: Volume
-    checks: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Doubts:
+    """What is wrong with the mask, in sentences."""
+
+    sentences: tuple[str, ...]
+
+
+Piece = Levels | Isosurface | Regions | Doubts
 
 
 class MaskMaker:
@@ -90,51 +110,78 @@ class MaskMaker:
         self._read_key: Any = None
         self._filtered_key: Any = None
 
-    def __call__(self, wish: Wish) -> Iterator[Levels | Isosurface | Regions]:
-        """Yield the levels that the filtered map offers, its surface, and the mask.
+    def __call__(self, wish: Wish) -> Iterator[Piece]:
+        """Yield the levels of the filtered map, its surface, the mask, and what is wrong with it.
 
         Raises
         ------
         UserError
-            If the map cannot be read.
+            If a map cannot be read, or the options contradict each other.
         """
+        wish.options.check()
+        if wish.options.new_box is not None:
+            return self._sphere(wish.options, wish.options.new_box)
+        return self._from_map(wish)
+
+    def _sphere(self, options: Options, size: int) -> Iterator[Piece]:
+        pixel_size = options.pixel_size or 1.0
+        upright = mask_create.sphere(options, size)
+        coarse = preview.coarse_copy(upright)
+        yield Isosurface(*isosurface(coarse, 0.5), pixel_size * size / len(coarse))
+        yield _regions(options, upright, pixel_size, None)
+        yield Doubts(tuple(mask_checks.sentences(upright, pixel_size, None, options.resolution)))
+
+    def _from_map(self, wish: Wish) -> Iterator[Piece]:
+        options = wish.options
         self._filter(wish)
-        yield self._levels
-        pixel_size, size = self._map.pixel_size, self._density.shape[0]
-        chosen = self._density >= wish.threshold
-        vertices, faces = isosurface(self._coarse, wish.threshold)
-        voxel = pixel_size * size / self._coarse.shape[0]
-        yield Isosurface(vertices, faces, voxel, density.volume_of(chosen, pixel_size))
-        mask = masks.mask_from_map(self._density, wish.threshold, wish.extend, wish.soft_edge)
-        checks = tuple(_checks(mask))
-        volume = density.volume_of(mask > 0.5, pixel_size)
-        if wish.invert:
-            mask = np.float32(1) - mask
-        yield Regions(mask_regions(mask), pixel_size, volume, checks)
+        pixel_size = self._map.pixel_size
+        threshold, reason = _threshold(mask_create.threshold_of(options, self._density, pixel_size))
+        yield Levels(self._thresholds, self._suggested, threshold, reason)
+
+        second = self._second(wish)
+        voxel = pixel_size * len(self._density) / len(self._coarse)
+        recipe = mask_create.recipe_of(options, threshold, voxel)
+        coarse_second = preview.coarse_copy(second) if second is not None else None
+        shown = preview.shown_density(self._coarse, recipe, coarse_second)
+        yield Isosurface(*isosurface(shown, threshold), voxel)
+
+        recipe = mask_create.recipe_of(options, threshold, pixel_size)
+        binary = mask_recipe.over_whole(mask_recipe.binary_mask(self._density, recipe, second), recipe)
+        upright = mask_recipe.shaped(mask_recipe.soften(binary, recipe), recipe, 0, len(binary))
+        if options.invert:
+            upright = np.float32(1) - upright
+        yield _regions(options, upright, pixel_size, volume_of(binary, pixel_size))
+        yield Doubts(tuple(mask_create.doubts(options, upright, self._map, self._density, threshold)))
 
     def _filter(self, wish: Wish) -> None:
         """Read and filter the map if it is not the one in hand."""
-        if isinstance(wish.source, Map):
+        options, path = wish.options, wish.options.input
+        if wish.source is not None:
             read_key: Any = (id(wish.source.data), wish.source.pixel_size)
         else:
-            changed = wish.source.stat().st_mtime_ns if wish.source.is_file() else 0
-            read_key = (wish.source, changed, wish.pixel_size)
+            assert path is not None
+            read_key = (path, path.stat().st_mtime_ns if path.is_file() else 0, options.pixel_size)
         if read_key != self._read_key:
             self._read_key = self._filtered_key = None
-            given = wish.source
-            self._map = given if isinstance(given, Map) else read_cubic(given, wish.pixel_size)
+            self._map = wish.source or read_cubic(path, options.pixel_size)
             self._read_key = read_key
-        if wish.lowpass == self._filtered_key:
+        if options.lowpass == self._filtered_key:
             return
         self._filtered_key = None
-        self._density = self._map.data.astype(np.float64)  # as in the job, so that both agree
-        if wish.lowpass > 0:
-            self._density = filters.lowpass(self._density, self._map.pixel_size, wish.lowpass)
+        self._density = mask_create.filtered(options, self._map)
         self._coarse = preview.coarse_copy(self._density)
-        self._levels = Levels(
-            preview.threshold_ladder(self._coarse), density.suggest_threshold(self._density)
-        )
-        self._filtered_key = wish.lowpass
+        self._thresholds = preview.threshold_ladder(self._coarse)
+        self._suggested = suggest_threshold(self._density)
+        self._filtered_key = options.lowpass
+
+    def _second(self, wish: Wish) -> NDArray[np.float32] | None:
+        if wish.options.second_map is None:
+            return None
+        if wish.second is None:
+            return mask_create.read_second(wish.options, self._map)
+        if wish.second.data.shape != self._map.data.shape:
+            raise UserError("The second map has another box than the first; take one in the same box.")
+        return wish.second.data
 
 
 def softened(request: tuple[str, Map, float]) -> Iterator[tuple[str, Map]]:
@@ -168,8 +215,20 @@ def isosurface(
     return vertices, faces
 
 
-def _checks(mask: NDArray[np.float32]) -> Iterator[str]:
-    if not mask.any():
-        yield "The mask is empty: give a lower threshold."
-    elif masks.touches_box(mask > 0):
-        yield "The mask reaches the edge of the box: give a higher threshold, or extend it less."
+def _regions(
+    options: Options, upright: NDArray[np.float32], pixel_size: float, enclosed: Volume | None
+) -> Regions:
+    mask = np.float32(1) - upright if options.invert else upright
+    return Regions(mask_regions(mask), pixel_size, enclosed, volume_of(upright > 0.5, pixel_size))
+
+
+def _threshold(steps: Generator[Any, None, float]) -> tuple[float, str]:
+    """Return what the job's step returns, and the sentence that it yields, if any."""
+    reason = ""
+    while True:
+        try:
+            event = next(steps)
+        except StopIteration as stop:
+            return stop.value, reason
+        if isinstance(event, Notice):
+            reason = event.message

@@ -12,10 +12,19 @@ from qtpy.QtWidgets import QLabel
 
 from cryorefine.errors import UserError
 from cryorefine.io.mrc import Map
+from cryorefine.jobs import mask_create
 from napari_cryorefine.latest import Latest
 from napari_cryorefine.layer_files import LayerFiles, layer_map
 from napari_cryorefine.layers import add_mask, add_outline, add_surface, own_layer, show_by_dimension
-from napari_cryorefine.mask_preview import Isosurface, Levels, MaskMaker, Regions, Wish, softened
+from napari_cryorefine.mask_preview import (
+    Isosurface,
+    Levels,
+    MaskMaker,
+    Piece,
+    Regions,
+    Wish,
+    softened,
+)
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -27,7 +36,8 @@ if TYPE_CHECKING:
 STEPS = 1000
 SURFACE_COLOR = "#9fb8d0"
 ROLE = "MaskCreate preview"
-FOLLOWED = ("input", "pixel_size", "lowpass", "threshold", "extend", "soft_edge", "invert")
+LEFT_OUT = ("output", "slab", "threads")
+"""Options that do not change the mask."""
 
 
 class MaskTool(Container[Any]):
@@ -101,7 +111,6 @@ class MaskTool(Container[Any]):
         self._levels: Levels | None = None
         self._why = ""
         self._regions: Regions | None = None
-        self._enclosed = ""
         self._stop_following_dimension: Callable[[], None] | None = None
         self._latest = Latest(MaskMaker())
         self._latest.made.connect(self._show)
@@ -113,8 +122,9 @@ class MaskTool(Container[Any]):
         self.suggest.changed.connect(self.take_suggestion)
         self.paint.changed.connect(self.paint_by_hand)
         self.soften.changed.connect(self.soften_painted)
-        for name in FOLLOWED:
-            page[name].changed.connect(self._on_page)
+        for box in page:
+            if box.name not in LEFT_OUT:
+                box.changed.connect(self._on_page)
         self.native.destroyed.connect(self._latest.forget)
 
     @property
@@ -126,7 +136,7 @@ class MaskTool(Container[Any]):
         """Put the threshold that the map suggests on the form, and say why it does."""
         if self._levels is not None:
             value = _rounded(self._levels.suggested.value)
-            self._page["threshold"].value = value
+            self._page.update(threshold=value, threshold_from="given")
             self._why = f"A threshold of {value:g} {self._levels.suggested.reason}."
             self._ask()
 
@@ -211,40 +221,46 @@ class MaskTool(Container[Any]):
 
     def _on_level(self, step: int) -> None:
         if self._levels is not None:
-            self._page["threshold"].value = _rounded(self._levels.thresholds[step])
+            self._page.update(threshold=_rounded(self._levels.thresholds[step]), threshold_from="given")
 
     def _ask(self) -> None:
         try:
-            values = {name: self._page[name].value for name in FOLLOWED}
-            path: Path | None = values.pop("input")
-            if path is None:
+            values = {box.name: box.value for box in self._page}
+            if values["input"] is None and values["new_box"] is None:
                 self._say("Choose the input map first.")
                 return
-            self._latest.ask(Wish(self._files.promised(path) or path, **values))
+            options = mask_create.Options(**(values | {"output": Path()}))
+            unsaved = [
+                None if path is None else self._files.promised(path)
+                for path in (options.input, options.second_map)
+            ]
+            self._latest.ask(Wish(options, *unsaved))
         except UserError as error:
             self._complain(error)
 
-    def _show(self, piece: Levels | Isosurface | Regions) -> None:
+    def _show(self, piece: Piece) -> None:
         if not self.preview.value:
             return
         if isinstance(piece, Levels):
-            self._levels = piece
-            self.level.enabled = self.suggest.enabled = True
+            self._follow_threshold(piece)
         elif isinstance(piece, Isosurface):
-            self._follow_threshold()
             self._show_surface(piece)
-        else:
+        elif isinstance(piece, Regions):
             self._show_regions(piece)
+        else:
+            sentences = [self._page.by_labels(sentence) for sentence in piece.sentences]
+            self._say(" ".join((self._why, *sentences)).strip())
 
-    def _follow_threshold(self) -> None:
+    def _follow_threshold(self, piece: Levels) -> None:
         """Put the slider where the threshold stands, without moving the threshold to a step of it."""
-        assert self._levels is not None
-        here = int(np.searchsorted(self._levels.thresholds, self._page["threshold"].value))
+        self._levels = piece
+        self._why = piece.reason or self._why
+        self.level.enabled = self.suggest.enabled = True
+        here = int(np.searchsorted(piece.thresholds, piece.threshold))
         with self.level.changed.blocked():
             self.level.value = min(here, STEPS)
 
     def _show_surface(self, piece: Isosurface) -> None:
-        self._enclosed = f"At the threshold: {_told(piece.volume)}"
         role = f"{ROLE} surface"
         if not len(piece.faces):
             layer = own_layer(self._viewer, role)
@@ -271,8 +287,10 @@ class MaskTool(Container[Any]):
         surface = own_layer(self._viewer, f"{ROLE} surface")
         if self._stop_following_dimension is None and surface is not None:
             self._stop_following_dimension = show_by_dimension(self._viewer, surface, outline)
-        self._tell_figures(f"{self._enclosed}\nIn the mask: {_told(piece.volume)}")
-        self._say(" ".join((self._why, *piece.checks)).strip())
+        lines = [f"In the mask: {_told(piece.volume)}"]
+        if piece.enclosed is not None:
+            lines.insert(0, f"At the threshold: {_told(piece.enclosed)}")
+        self._tell_figures("\n".join(lines))
 
     def _complain(self, error: Exception) -> None:
         self._say(self._page.by_labels(str(error)))

@@ -10,7 +10,8 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QSlider
 
 from cryorefine.io.mrc import read_map, write_map
-from cryorefine.maps import masks
+from cryorefine.jobs import mask_create
+from cryorefine.maps import mask_recipe, masks
 from napari_cryorefine.mask_preview import MaskMaker, Wish, isosurface
 from napari_cryorefine.widgets import MaskCreateForm
 
@@ -101,7 +102,9 @@ def test_only_the_newest_of_many_values_is_waited_for(form, viewer, settle):
     for threshold in np.linspace(0.1, 0.6, 40):
         form.page["threshold"].value = float(threshold)
     settle()
-    expected = masks.mask_from_map(read_map(Path("blob.mrc")).data.astype(float), 0.6, 2, 3)
+    expected = mask_recipe.mask_from_recipe(
+        read_map(Path("blob.mrc")).data, mask_recipe.MaskRecipe(0.6, extend=2, soft_edge=3)
+    )
     np.testing.assert_array_equal(viewer.layers[OUTLINE].data == 1, expected == 1)
 
 
@@ -193,7 +196,10 @@ def test_a_large_map_has_its_surface_where_the_map_is(tmp_path):
     z, y, x = np.indices((150,) * 3)
     ball = np.exp(-((z - 100) ** 2 + (y - 70) ** 2 + (x - 60) ** 2) / 400).astype(np.float32)
     write_map(tmp_path / "ball.mrc", ball, 2.0)
-    _, surface, regions = MaskMaker()(Wish(tmp_path / "ball.mrc", None, 0.0, 0.5, 0.0, 0.0, False))
+    options = mask_create.Options(
+        input=tmp_path / "ball.mrc", output=tmp_path, lowpass=0.0, threshold=0.5, extend=0.0, soft_edge=0.0
+    )
+    _, surface, regions, _ = MaskMaker()(Wish(options))
     assert len(surface.vertices) < 30_000
     centre = surface.vertices.mean(axis=0) * surface.voxel
     np.testing.assert_allclose(centre, (200, 140, 120), atol=0.5)
@@ -201,7 +207,7 @@ def test_a_large_map_has_its_surface_where_the_map_is(tmp_path):
     assert regions.volume.cubic_angstrom == pytest.approx(
         4 / 3 * np.pi * (40 * np.sqrt(np.log(2))) ** 3, rel=0.01
     )
-    assert surface.volume == regions.volume
+    assert regions.enclosed == regions.volume
 
 
 def test_there_is_no_surface_beyond_the_values_of_the_map():
@@ -210,3 +216,50 @@ def test_there_is_no_surface_beyond_the_values_of_the_map():
     for threshold in (-1.0, 0.0, 1.0, 2.0):
         vertices, faces = isosurface(flat, threshold)
         assert len(vertices) == len(faces) == 0
+
+
+def test_islands_are_removed_and_holes_filled_at_a_click(form, viewer, settle, qtbot, project, blob):
+    volume = np.zeros((24, 24, 24), np.float32)
+    volume[4:14, 4:14, 4:14] = 1
+    volume[8:10, 8:10, 8:10] = 0  # a hole
+    volume[18:20, 18:20, 18:20] = 1  # an island
+    write_map(project / "parts.mrc", volume, 2.5)
+    form.page.update(input="parts.mrc", lowpass=0.0, threshold=0.5, extend=0.0, soft_edge=0.0)
+    click(qtbot, form.tool.preview)
+    settle()
+    whole = extent(viewer.layers[SURFACE])
+    faces = len(viewer.layers[SURFACE].data[1])
+    form.page["keep_largest"].value = 1
+    form.page["fill_holes"].native.setChecked(True)
+    settle()
+    core = viewer.layers[OUTLINE].data == 1
+    assert core.sum() == 1000
+    assert core[9, 9, 9]
+    assert (extent(viewer.layers[SURFACE]) < whole - 10).all()
+    assert len(viewer.layers[SURFACE].data[1]) < faces - 2 * 3 * 8
+    form.run()
+    qtbot.waitUntil(lambda: not form.is_running, timeout=SECONDS)
+    np.testing.assert_array_equal(read_map(Path("MaskCreate/job001/mask.mrc")).data > 0, core)
+
+
+def test_a_new_sphere_is_previewed_too(form, viewer, settle):
+    form.page.update(input=None, new_box=32, outer_radius=8.0, soft_edge=3.0, pixel_size=2.0)
+    form.tool.preview.value = True
+    settle()
+    shown = viewer.layers[OUTLINE]
+    assert shown.data.shape == (32, 32, 32)
+    assert (shown.data[16, 16] == 1).sum() == 17
+    np.testing.assert_allclose(extent(viewer.layers[SURFACE]), 2 * 2 * (8 + 1.5), atol=1)
+
+
+def test_the_map_may_decide_the_threshold(form, settle):
+    form.page.update(threshold_from="mass", mass=10.0)
+    form.tool.preview.value = True
+    settle()
+    assert "10 kDa" in form.tool.words.text()
+    assert "10 kDa of protein" in form.tool.figures.text().splitlines()[0]
+    # Whoever moves the slider gives the threshold.
+    form.tool.level.value += 30
+    settle()
+    assert form.page["threshold_from"].value == "given"
+    assert "10 kDa of protein" not in form.tool.figures.text().splitlines()[0]

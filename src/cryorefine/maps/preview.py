@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryorefine.maps.fourier import rescale
+from cryorefine.maps.mask_recipe import MaskRecipe, binary_mask, over_whole
 
 COARSE_SIZE = 128
 """Largest box in which surfaces are made: a few hundredths of a second each."""
@@ -59,3 +60,36 @@ def threshold_ladder(volume: NDArray[Any], steps: int = 1001) -> NDArray[np.floa
     """
     shares = np.geomspace(LARGEST_SHARE, SMALLEST_SHARE, steps)
     return np.quantile(volume, 1.0 - shares).astype(np.float64)
+
+
+def shown_density(
+    volume: NDArray[np.float32], recipe: MaskRecipe, second: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
+    """Return a map whose surface at the threshold bounds what a mask begins with.
+
+    It is the map itself, so that the surface is smooth, but for the voxels that the second map,
+    the removal of islands or the filling of holes takes away or adds: they are put just below or
+    just above the threshold.
+
+    Parameters
+    ----------
+    volume : numpy.ndarray
+        float32, shape (z, y, x).
+    recipe : MaskRecipe
+        What the mask is made by; volumes in voxels of this map.
+    second : numpy.ndarray, optional
+        The second map, same shape.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32, shape (z, y, x).
+    """
+    wanted = over_whole(binary_mask(volume, recipe, second), recipe)
+    there = volume >= recipe.threshold
+    threshold = np.float32(recipe.threshold)
+    step = max(np.float32(1e-6) * np.abs(threshold), np.float32(np.ptp(volume)) * np.float32(1e-6))
+    result = volume.copy()
+    result[there & ~wanted] = threshold - step
+    result[wanted & ~there] = threshold + step
+    return result
