@@ -248,7 +248,7 @@ def simulate_particles(
         here = np.flatnonzero(index == g)
         own = transfer.take(here) if transfer is not None else None
         if g == 0:
-            amplitude = _amplitude(atoms, poses[here], own, group, snr)
+            amplitude = contrast_for(atoms, poses[here], own, group, snr)
         images = simulate_images(
             atoms,
             poses[here],
@@ -299,10 +299,10 @@ def random_rotations(count: int, rng: np.random.Generator) -> F64:
     return Rotation.random(count, random_state=rng).as_matrix()
 
 
-def _amplitude(
+def contrast_for(
     atoms: Atoms, poses: F64, parameters: CtfParameters | None, optics: OpticsGroup, snr: float
 ) -> float:
-    """Factor on the signal that gives the wanted signal-to-noise ratio at a noise of 1."""
+    """Return the factor on the signal that gives a signal-to-noise ratio when the noise is 1."""
     some = np.arange(min(len(poses), 64))
     images = simulate_images(
         atoms,
