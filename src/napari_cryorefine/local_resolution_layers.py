@@ -10,7 +10,7 @@ import numpy as np
 from cryorefine.errors import UserError
 from napari_cryorefine._compat import show_true_hand
 from napari_cryorefine.layer_data import display_range, layer_keywords
-from napari_cryorefine.layers import MIRROR, add_map, own_layer
+from napari_cryorefine.layers import MIRROR, add_map, own_layer, show_by_dimension
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -117,16 +117,21 @@ def add_local_resolution(
 def open_local_resolution(viewer: ViewerModel, folder: Path, job: str) -> Layer | None:
     """Show what a LocalRes job of this program or of RELION has left in its folder, if anything.
 
-    The surface is for three dimensions; for slices there is the resolution itself, not visible at first.
+    In 3D it is the surface, over slices the resolution itself in the same colours.
     """
     resolution = next((folder / name for name in RESOLUTION if (folder / name).is_file()), None)
     if resolution is None or not (folder / FILTERED).is_file():
         return None
-    plain = add_map(viewer, resolution, role=f"{job} resolution", colormap=_COLORS, rendering="mip")
-    plain.visible = False
-    return add_local_resolution(
+    surface = add_local_resolution(
         viewer, folder / FILTERED, resolution, name="local resolution (Å)", role=f"{job} surface"
     )
+    role = f"{job} resolution"
+    known = own_layer(viewer, role)
+    slices = add_map(viewer, resolution, role=role, colormap=_COLORS, rendering="mip")
+    slices.contrast_limits = surface.contrast_limits
+    if known is None:
+        show_by_dimension(viewer, surface, slices)
+    return surface
 
 
 def _load(source: Map | Path | str) -> Map:

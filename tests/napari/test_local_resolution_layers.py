@@ -69,14 +69,16 @@ def test_a_finished_job_is_shown_and_shown_again_in_place(model, project, ball):
     for name, one in zip(("relion_locres_filtered", "relion_locres"), ball, strict=True):
         write_map(folder / f"{name}.mrc", one.data, PIXEL)
     layers = open_results(model, folder)
-    assert {layer.name: layer.visible for layer in layers} == {
-        "relion_locres": False,
-        "local resolution (Å)": True,
-    }
+    surface, slices = layers
+    assert [surface.name, slices.name] == ["local resolution (Å)", "relion_locres"]
+    np.testing.assert_allclose(slices.contrast_limits, surface.contrast_limits)
+    assert (surface.visible, slices.visible) == (False, True)
+    model.dims.ndisplay = 3
+    assert (surface.visible, slices.visible) == (True, False)
     write_map(folder / "locres_smooth.mrc", ball[1].data / 2 + 1, PIXEL)
     show_event(model, Product("local_resolution", folder / "relion_locres_filtered.mrc"), folder)
     assert len(model.layers) == 2
-    assert layers[1].data[2].max() < 5
+    assert surface.data[2].max() < 5
 
 
 def test_a_finished_confidence_map_is_shown(model, project, ball):
