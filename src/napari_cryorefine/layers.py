@@ -178,7 +178,8 @@ def add_outline(
     outline = own_layer(viewer, role)
     keywords = layer_keywords(path, pixel_size, name=name, kind="outline")
     if outline is not None:
-        outline.data, outline.scale = regions, keywords["scale"]
+        outline.data = regions
+        _rescale(outline, keywords["scale"])
         return outline
     show_true_hand(viewer)
     keywords["metadata"]["role"] = role
@@ -226,7 +227,8 @@ def add_surface(
     mirror = np.array(MIRROR, np.float32)
     vertices, keywords["scale"] = vertices * mirror, tuple(voxel * mirror)
     if layer is not None:
-        layer.data, layer.scale = (vertices, faces), keywords["scale"]
+        layer.data = (vertices, faces)
+        _rescale(layer, keywords["scale"])
         return layer
     show_true_hand(viewer)
     keywords["metadata"]["role"] = role
@@ -283,6 +285,12 @@ def own_layer(viewer: ViewerModel, role: str) -> Any:
     if not role:
         return None
     return next((layer for layer in viewer.layers if layer.metadata.get("role") == role), None)
+
+
+def _rescale(layer: Layer, scale: tuple[float, ...]) -> None:
+    """Set a layer's scale if it is another: napari looks at everything anew."""
+    if tuple(layer.scale) != tuple(scale):
+        layer.scale = scale
 
 
 def _refresh(layer: Image, data: NDArray[np.float32], keywords: dict[str, Any]) -> None:

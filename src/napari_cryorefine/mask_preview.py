@@ -25,11 +25,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Wish:
-    """The options of MaskCreate, and the maps of layers that have no file yet in place of theirs."""
+    """What is to be shown.
+
+    Attributes
+    ----------
+    options : Options
+        Of MaskCreate.
+    source, second : Map, optional
+        Maps of layers that have no file yet, in place of those in the options.
+    flat : bool
+        Whether slices are looked at, so that the outlines come first and then the surface.
+    """
 
     options: Options
     source: Map | None = None
     second: Map | None = None
+    flat: bool = False
 
 
 @dataclass(frozen=True)
@@ -139,19 +150,24 @@ class MaskMaker:
         yield Levels(self._thresholds, self._suggested, threshold, reason)
 
         second = self._second(wish)
-        voxel = pixel_size * len(self._density) / len(self._coarse)
-        recipe = mask_create.recipe_of(options, threshold, voxel)
-        coarse_second = preview.coarse_copy(second) if second is not None else None
-        shown = preview.shown_density(self._coarse, recipe, coarse_second)
-        yield Isosurface(*isosurface(shown, threshold), voxel)
-
+        if not wish.flat:
+            yield self._surface(options, threshold, second)
         recipe = mask_create.recipe_of(options, threshold, pixel_size)
         binary = mask_recipe.over_whole(mask_recipe.binary_mask(self._density, recipe, second), recipe)
         upright = mask_recipe.shaped(mask_recipe.soften(binary, recipe), recipe, 0, len(binary))
         if options.invert:
             upright = np.float32(1) - upright
         yield _regions(options, upright, pixel_size, volume_of(binary, pixel_size))
+        if wish.flat:
+            yield self._surface(options, threshold, second)
         yield Doubts(tuple(mask_create.doubts(options, upright, self._map, self._density, threshold)))
+
+    def _surface(self, options: Options, threshold: float, second: NDArray[np.float32] | None) -> Isosurface:
+        voxel = self._map.pixel_size * len(self._density) / len(self._coarse)
+        recipe = mask_create.recipe_of(options, threshold, voxel)
+        coarse_second = preview.coarse_copy(second) if second is not None else None
+        shown = preview.shown_density(self._coarse, recipe, coarse_second)
+        return Isosurface(*isosurface(shown, threshold), voxel)
 
     def _filter(self, wish: Wish) -> None:
         """Read and filter the map if it is not the one in hand."""

@@ -234,7 +234,7 @@ class MaskTool(Container[Any]):
                 None if path is None else self._files.promised(path)
                 for path in (options.input, options.second_map)
             ]
-            self._latest.ask(Wish(options, *unsaved))
+            self._latest.ask(Wish(options, *unsaved, flat=self._viewer.dims.ndisplay == 2))
         except UserError as error:
             self._complain(error)
 
@@ -277,20 +277,23 @@ class MaskTool(Container[Any]):
             color=SURFACE_COLOR,
         )
         layer.visible = self._viewer.dims.ndisplay == 3
+        self._link()
 
     def _show_regions(self, piece: Regions) -> None:
         self._regions = piece
         self.paint.enabled = True
-        outline = add_outline(
-            self._viewer, piece.labels, piece.pixel_size, name="mask preview", role=f"{ROLE} outline"
-        )
-        surface = own_layer(self._viewer, f"{ROLE} surface")
-        if self._stop_following_dimension is None and surface is not None:
-            self._stop_following_dimension = show_by_dimension(self._viewer, surface, outline)
+        add_outline(self._viewer, piece.labels, piece.pixel_size, name="mask preview", role=f"{ROLE} outline")
+        self._link()
         lines = [f"In the mask: {_told(piece.volume)}"]
         if piece.enclosed is not None:
             lines.insert(0, f"At the threshold: {_told(piece.enclosed)}")
         self._tell_figures("\n".join(lines))
+
+    def _link(self) -> None:
+        """Have the surface shown in 3D and the outlines over slices, once both are there."""
+        surface, outline = (own_layer(self._viewer, f"{ROLE} {part}") for part in ("surface", "outline"))
+        if self._stop_following_dimension is None and surface is not None and outline is not None:
+            self._stop_following_dimension = show_by_dimension(self._viewer, surface, outline)
 
     def _complain(self, error: Exception) -> None:
         self._say(self._page.by_labels(str(error)))
