@@ -150,7 +150,7 @@ def turn_wheel_over(form, box) -> None:
 @pytest.mark.parametrize("job", JOBS)
 def test_tab_reaches_every_box_from_top_to_bottom(form_of, qtbot, job):
     form = form_of(job)
-    form.resize(450, 1500)
+    form.resize(450, 4000)  # all of it, so that nothing scrolls
     with qtbot.waitExposed(form):
         form.show()
     form.activateWindow()

@@ -1,0 +1,107 @@
+"""The image handler on the images of a particle STAR file: new stacks, and a STAR file that names them."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryorefine.errors import UserError
+from cryorefine.io.images import ImageReader, parse_reference
+from cryorefine.io.mrc import write_stack
+from cryorefine.io.particles import ParticleFile, column, project_root, read_particles, write_particles
+from cryorefine.jobs.base import Product, Progress, Run
+from cryorefine.jobs.image_handler_steps import steps_for
+
+if TYPE_CHECKING:
+    from cryorefine.jobs.image_handler import Options, Result
+
+_CHUNK = 256
+
+
+def run(options: Options) -> Run[Result]:
+    """Process every particle image; an output ``NAME.mrcs`` is one stack, a word marks every stack."""
+    from cryorefine.jobs.image_handler import Result
+    from cryorefine.jobs.image_handler_measure import measure
+
+    particles = read_particles(options.input, required=["rlnImageName"])
+    names = [str(name) for name in particles.particles["rlnImageName"]]
+    reader = ImageReader(project_root(options.input, names[0]))
+    given = options.pixel_size if options.pixel_size is not None and options.pixel_size > 0 else None
+    sizes = np.full(len(names), given) if given else column(particles, "rlnImagePixelSize")
+    if np.ptp(sizes) > 1e-6:
+        raise UserError(
+            f"{options.input} holds images of {sizes.min():g} to {sizes.max():g} A/px; split it by optics "
+            "group first."
+        )
+    if options.average or options.remove_nan:
+        raise UserError(
+            "--average and --remove-nan work on stacks (.mrcs), not on STAR files; leave them out."
+        )
+    pixel_size = float(sizes[0])
+    steps, new_size = steps_for(options, reader.shape(names[0]), pixel_size)
+    header = options.force_header_pixel_size or new_size
+    output, box = options.output, reader.shape(names[0])[1]
+    new_names = list(names)
+    for target, rows in _targets(output, reader.root, names).items():
+        done: list[NDArray[Any]] = []
+        for start in range(0, len(rows), _CHUNK):
+            yield Progress("Processing", rows[start], len(names))
+            for image in reader.read([names[row] for row in rows[start : start + _CHUNK]]):
+                for step in steps:
+                    image = step(image)
+                done.append(image)
+        yield from measure(options, done, new_size)
+        box = done[0].shape[-1]
+        if target is None:
+            continue
+        # Relative to the project as the old names, where the stack lies in it.
+        shown = target.relative_to(reader.root) if target.is_relative_to(reader.root) else target
+        write_stack(target, np.stack(done), header, options.half_precision)
+        for number, row in enumerate(rows, 1):
+            new_names[row] = f"{number:06d}@{shown}"
+    yield Progress("Processing", len(names), len(names))
+    if output is None:
+        return Result(None, header, box)
+    star = _star_beside(options.input, output)
+    write_particles(star, _renamed(particles, new_names, header, box), ["cryorefine image-handler"])
+    yield Product("particles", star, star.stem)
+    return Result(star, header, box)
+
+
+def _targets(output: Path | None, root: Path, names: list[str]) -> dict[Path | None, list[int]]:
+    """Return stack -> the particles in it, in their order."""
+    if output is None:
+        return {None: list(range(len(names)))}
+    if output.suffix == ".mrcs":
+        return {output: list(range(len(names)))}
+    if output.suffix or output.parent != Path("."):
+        raise UserError(
+            f"{output} is no name for the images of a STAR file; give a stack (.mrcs), or one word to put "
+            "into the name of every stack."
+        )
+    targets: dict[Path | None, list[int]] = {}
+    for row, name in enumerate(names):
+        source = root / parse_reference(name)[1]
+        targets.setdefault(source.with_name(f"{source.stem}_{output.name}{source.suffix}"), []).append(row)
+    return targets
+
+
+def _star_beside(source: Path, output: Path) -> Path:
+    if output.suffix == ".mrcs":
+        star = output.with_suffix(".star")
+        if star.exists() and star.samefile(source):
+            raise UserError(f"{star} is the input itself; give the output another name.")
+        return star
+    return source.with_name(f"{source.stem}_{output.name}.star")
+
+
+def _renamed(particles: ParticleFile, names: list[str], pixel_size: float, box: int) -> ParticleFile:
+    table, optics = particles.particles.copy(), particles.optics.copy()
+    table["rlnImageName"] = names
+    optics["rlnImagePixelSize"] = pixel_size
+    optics["rlnImageSize"] = box
+    return dataclasses.replace(particles, particles=table, optics=optics)

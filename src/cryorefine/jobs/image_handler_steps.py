@@ -1,0 +1,201 @@
+"""What the image handler does to each image, as a list of functions in the documented order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryorefine.errors import UserError
+from cryorefine.geometry.symmetry import point_group
+from cryorefine.maps import filters, fourier, image_operations
+from cryorefine.maps.randomise import randomise_phases
+
+if TYPE_CHECKING:
+    from cryorefine.jobs.image_handler import Options
+
+Image = NDArray[Any]
+Step = Callable[[Image], Image]
+
+
+def steps_for(options: Options, shape: tuple[int, ...], pixel_size: float) -> tuple[list[Step], float]:
+    """Return what is to be done to each image, in order, and the pixel size that comes out.
+
+    Parameters
+    ----------
+    options : Options
+        Of the job.
+    shape : tuple of int
+        (z, y, x) of a map, (y, x) of an image.
+    pixel_size : float
+        A/px.
+
+    Raises
+    ------
+    UserError
+        When an operation does not go with the shape, or another file does not.
+    """
+    _refuse(options, shape)
+    steps = _arithmetic(options, shape, pixel_size) + _filters(options, pixel_size)
+    steps += _geometry(options, len(shape))
+    out_size = pixel_size
+    if options.rescale_pixel_size is not None:
+        try:
+            box, out_size = fourier.rescaled_size(max(shape), pixel_size, options.rescale_pixel_size)
+        except ValueError:
+            raise UserError(
+                f"--rescale-pixel-size {options.rescale_pixel_size:g} is too coarse for {options.input}, "
+                f"whose box is {max(shape)} px of {pixel_size:g} A; give a smaller one."
+            ) from None
+        steps.append(lambda image: fourier.rescale(image, box, options.threads))
+    if (new_box := options.new_box) is not None:
+        steps.append(lambda image: fourier.new_box(image, new_box))
+    if options.sym.upper() != "C1":
+        steps.append(lambda image: image_operations.symmetrise(image, options.sym))
+    low, high = options.threshold_below, options.threshold_above
+    if low is not None or high is not None:
+        steps.append(lambda image: np.clip(image, low, high))
+    return steps, out_size
+
+
+def _refuse(options: Options, shape: tuple[int, ...]) -> None:
+    needs_cube = {
+        "--phase-randomise": options.phase_randomise,
+        "--adjust-power": options.adjust_power,
+        "--optimise-bfactor-subtract": options.optimise_bfactor_subtract or None,
+        "--bfactor": options.bfactor or None,
+        "--LoG": options.log_diameter,
+        "--lowpass": options.lowpass,
+        "--highpass": options.highpass,
+        "--rescale-pixel-size": options.rescale_pixel_size,
+    }
+    dimensions = " x ".join(str(n) for n in reversed(shape))
+    if len(set(shape)) != 1 and any(value is not None for value in needs_cube.values()):
+        raise UserError(
+            f"{options.input} is {dimensions} px; filters and rescaling "
+            "need a cubic map or square images; give --new-box first, in a run of its own."
+        )
+    only_maps = {
+        "--sym": options.sym.upper() != "C1",
+        "--flip-z": options.flip_z,
+        "--shift-z": options.shift_z != 0,
+        "--directional Z": options.directional == "Z" and options.lowpass is not None,
+    }
+    for name, asked in only_maps.items():
+        if asked and len(shape) != 3:
+            raise UserError(f"{name} needs a map, but {options.input} holds images; leave it out.")
+    if options.flip_xy and len(shape) == 3:
+        raise UserError(f"--flip-xy needs images, but {options.input} is a map; leave it out.")
+    if options.sym.upper() != "C1":
+        point_group(options.sym)
+
+
+def _arithmetic(options: Options, shape: tuple[int, ...], pixel_size: float) -> list[Step]:
+    steps: list[Step] = []
+    if options.flip_xy:
+        steps.append(lambda image: np.swapaxes(image, -1, -2))
+    if (beyond := options.phase_randomise) is not None:
+        rng = np.random.default_rng(options.random_seed)
+        size = shape[-1]
+        first = int(size * pixel_size / beyond)
+
+        def randomise(image: Image) -> Image:
+            spectrum = fourier.forward(image, options.threads)
+            spectrum = randomise_phases(spectrum, first, size, rng, options.threads)
+            return fourier.inverse(spectrum, size, options.threads, overwrite=True)
+
+        steps.append(randomise)
+    factor = np.float32(options.multiply_constant / options.divide_constant)
+    if factor != 1:
+        steps.append(lambda image: image * factor)
+    term = np.float32(options.add_constant - options.subtract_constant)
+    if term != 0:
+        steps.append(lambda image: image + term)
+    if options.multiply is not None:
+        steps.append(_with(options.multiply, shape, np.multiply))
+    if options.divide is not None:
+        steps.append(_with(options.divide, shape, image_operations.divide))
+    if options.add is not None:
+        steps.append(_with(options.add, shape, np.add))
+    if options.subtract is not None:
+        steps.append(_subtraction(options, options.subtract, shape, pixel_size))
+    if options.adjust_power is not None:
+        steps.append(_with(options.adjust_power, shape, image_operations.match_power))
+    return steps
+
+
+def _subtraction(options: Options, path: Path, shape: tuple[int, ...], pixel_size: float) -> Step:
+    if not options.optimise_scale_subtract and options.optimise_bfactor_subtract == 0:
+        return _with(path, shape, np.subtract)
+    mask = None
+    if options.mask_optimise_subtract is not None:
+        mask = other_image(options.mask_optimise_subtract, shape)
+
+    def subtract(image: Image, other: Image) -> Image:
+        left, _, _ = image_operations.best_subtraction(
+            image, other, pixel_size, options.optimise_bfactor_subtract, mask, options.threads
+        )
+        return left
+
+    return _with(path, shape, subtract)
+
+
+def _filters(options: Options, pixel_size: float) -> list[Step]:
+    steps: list[Step] = []
+    threads, edge = options.threads, options.filter_edge_width
+    if options.bfactor != 0:
+        steps.append(lambda image: filters.apply_bfactor(image, pixel_size, options.bfactor, threads))
+    if (diameter := options.log_diameter) is not None:
+        steps.append(lambda image: image_operations.blob_filter(image, pixel_size, diameter, threads))
+    if (lowpass := options.lowpass) is not None:
+        if options.directional == "all":
+            steps.append(lambda image: filters.lowpass(image, pixel_size, lowpass, edge, threads))
+        else:
+            steps.append(
+                lambda image: image_operations.one_way_lowpass(
+                    image, pixel_size, lowpass, options.directional, edge, threads
+                )
+            )
+    if (highpass := options.highpass) is not None:
+        steps.append(lambda image: filters.highpass(image, pixel_size, highpass, edge, threads))
+    return steps
+
+
+def _geometry(options: Options, ndim: int) -> list[Step]:
+    steps: list[Step] = []
+    for axis, asked in (("X", options.flip_x), ("Y", options.flip_y), ("Z", options.flip_z)):
+        if asked:
+            steps.append(lambda image, axis=axis: image_operations.flip(image, axis))  # type: ignore[misc]
+    if options.invert_hand:
+        steps.append(fourier.mirror_x)
+    if options.shift_com:
+        steps.append(
+            lambda image: image_operations.move(image, tuple(-image_operations.centre_of_mass(image)))
+        )
+    offset = (options.shift_z, options.shift_y, options.shift_x)[-ndim:]
+    if any(offset):
+        steps.append(lambda image: image_operations.move(image, offset))
+    return steps
+
+
+def _with(path: Path, shape: tuple[int, ...], combine: Callable[[Image, Image], Image]) -> Step:
+    other = other_image(path, shape)
+    return lambda image: combine(image, other)
+
+
+def other_image(path: Path, shape: tuple[int, ...]) -> Image:
+    """Read another map or image, which has to have this shape."""
+    from cryorefine.io.mrc import read_map
+
+    data = read_map(path, pixel_size=1.0).data
+    if len(shape) == 2 and len(data) == 1:
+        data = data[0]
+    if data.shape != shape:
+        raise UserError(
+            f"{path} is {' x '.join(map(str, data.shape[::-1]))} px but the input is "
+            f"{' x '.join(map(str, shape[::-1]))} px; give one of the same size."
+        )
+    return data
