@@ -11,7 +11,7 @@ import shutil
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import napari
@@ -78,6 +78,62 @@ def mask(project: Path) -> None:
     viewer.close()
 
 
+def mask_preview(project: Path) -> None:
+    """Picture the mask that follows its form, over a section and in 3D."""
+    import napari
+
+    from napari_cryorefine.layers import add_map
+
+    viewer = napari.Viewer()
+    viewer.window.resize(1400, 1050)
+    refined = project / "Refine3D/job001/run_class001.mrc"
+    density = add_map(viewer, refined)
+    _, form = viewer.window.add_plugin_dock_widget("napari-cryorefine", "MaskCreate")
+    form.page.update(input=Path("Refine3D/job001/run_class001.mrc"), soft_edge=6.0)
+    form.tool.preview.value = True
+    wait_for(form.tool)
+    form.tool.take_suggestion()
+    wait_for(form.tool)
+    viewer.reset_view()
+    viewer.scene.camera.zoom *= 1.1
+    settle()
+    viewer.screenshot(str(PICTURES / "mask_preview.png"), canvas_only=False, flash=False)
+    density.visible = False
+    viewer.dims.ndisplay = 3
+    viewer.reset_view()
+    viewer.scene.camera.angles = VIEW
+    viewer.scene.camera.zoom *= 1.2
+    wait_for(form.tool)
+    viewer.screenshot(str(PICTURES / "mask_preview_3d.png"), canvas_only=False, flash=False)
+    viewer.close()
+
+
+def tried_out(project: Path) -> None:
+    """Picture masks and fits being tried before PostProcess is run."""
+    import napari
+
+    viewer = napari.Viewer()
+    viewer.window.resize(1500, 1050)
+    _, form = viewer.window.add_plugin_dock_widget("napari-cryorefine", "PostProcess")
+    form.page.update(
+        half_map=Path("Refine3D/job001/run_half1_class001_unfil.mrc"), mask=Path("MaskCreate/job002/mask.mrc")
+    )
+    form.explore()
+    explorer = viewer.window.dock_widgets["Try masks and fits"]
+    wait_for(explorer)
+    viewer.reset_view()
+    settle()
+    viewer.screenshot(str(PICTURES / "try_masks_and_fits.png"), canvas_only=False, flash=False)
+    viewer.close()
+
+
+def wait_for(tool: Any) -> None:
+    """Let a tool finish what it makes in its thread, and Qt draw it."""
+    while tool.busy:
+        settle(0.1)
+    settle()
+
+
 def sharpened(project: Path) -> None:
     """Picture the sharpened map with its FSC and Guinier plots: the end of the way, and the README."""
     import napari
@@ -134,6 +190,8 @@ def main(project: Path) -> None:
     os.chdir(project)
     forms(project)
     mask(project)
+    mask_preview(project)
+    tried_out(project)
     sharpened(project)
     shrink()
     print(f"The pictures are in {PICTURES}.")

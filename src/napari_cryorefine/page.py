@@ -21,7 +21,7 @@ from cryorefine.jobs.folder import status, suggest_folder
 from napari_cryorefine.boxes import make_box
 from napari_cryorefine.path_box import PathEdit
 
-UNITS = {"A": "Å", "A/px": "Å/px", "A^2": "Å²", "degrees": "°"}
+UNITS = {"A": "Å", "A/px": "Å/px", "A^2": "Å²", "A^3": "Å³", "degrees": "°"}
 
 
 class OptionsPage(Container[BaseValueWidget[Any]]):
