@@ -87,18 +87,22 @@ class Explorer(QWidget):
         page.native.destroyed.connect(self._on_form_closed)
         self.use_button.setEnabled(True)
         self._list_masks(page["mask"].value)
+        self.take_mask()
+
+    def take_mask(self) -> None:
+        """Try the mask that is chosen, as it is now: a layer may have been painted in."""
+        mask: Path | None = self.mask.currentData()
+        try:
+            self._mask = None if mask is None else self._files.promised(mask) or mask
+        except UserError as error:
+            self._complain(error)
+            return
         self.ask()
 
     def ask(self) -> None:
         """Try what stands in the dock."""
-        mask: Path | None = self.mask.currentData()
-        try:
-            source = None if mask is None else self._files.promised(mask) or mask
-        except UserError as error:
-            self._complain(error)
-            return
         self.words.setText(_WORKING)
-        self._latest.ask(Wish(self._options, source, self.mask.currentText(), self.show_map.isChecked()))
+        self._latest.ask(Wish(self._options, self._mask, self.mask.currentText(), self.show_map.isChecked()))
 
     def use(self) -> None:
         """Put the mask and the range of the fit on the form."""
@@ -146,19 +150,17 @@ class Explorer(QWidget):
         found = self._files.offer(self._options.output)
         if wanted is not None and wanted.absolute() not in {path.absolute() for path in found.values()}:
             found = {wanted.name: wanted} | found
-        self.mask.blockSignals(True)
         self.mask.clear()
         self.mask.addItem(NO_MASK, None)
         for name, path in found.items():
             self.mask.addItem(name, path)
             if wanted is not None and path.absolute() == wanted.absolute():
                 self.mask.setCurrentIndex(self.mask.count() - 1)
-        self.mask.blockSignals(False)
 
     def _build(self) -> None:
         self.mask = _Choice(lambda: self._list_masks(self.mask.currentData()))
         self.mask.setToolTip("The mask to be tried: any map that is shown as a layer")
-        self.mask.currentIndexChanged.connect(lambda: self.ask())
+        self.mask.activated.connect(lambda: self.take_mask())
         self.show_map = QCheckBox("Sharpened map")
         self.show_map.setToolTip("Show the sharpened map as a layer that follows the fit")
         self.show_map.setChecked(True)

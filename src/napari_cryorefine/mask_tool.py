@@ -111,6 +111,7 @@ class MaskTool(Container[Any]):
         self._levels: Levels | None = None
         self._why = ""
         self._regions: Regions | None = None
+        self._linked: list[Any] = []
         self._stop_following_dimension: Callable[[], None] | None = None
         self._latest = Latest(MaskMaker())
         self._latest.made.connect(self._show)
@@ -204,9 +205,7 @@ class MaskTool(Container[Any]):
         self.level.enabled = self.suggest.enabled = self.paint.enabled = False
         self._levels = self._regions = None
         self._why = ""
-        if self._stop_following_dimension is not None:
-            self._stop_following_dimension()
-            self._stop_following_dimension = None
+        self._unlink()
         for part in ("surface", "outline"):
             layer = own_layer(self._viewer, f"{ROLE} {part}")
             if layer is not None:
@@ -290,10 +289,19 @@ class MaskTool(Container[Any]):
         self._tell_figures("\n".join(lines))
 
     def _link(self) -> None:
-        """Have the surface shown in 3D and the outlines over slices, once both are there."""
-        surface, outline = (own_layer(self._viewer, f"{ROLE} {part}") for part in ("surface", "outline"))
-        if self._stop_following_dimension is None and surface is not None and outline is not None:
-            self._stop_following_dimension = show_by_dimension(self._viewer, surface, outline)
+        """Have the surface shown in 3D and the outlines over slices; also where one was thrown away."""
+        pair = [own_layer(self._viewer, f"{ROLE} {part}") for part in ("surface", "outline")]
+        if pair == self._linked or None in pair:
+            return
+        self._unlink()
+        self._linked = pair
+        self._stop_following_dimension = show_by_dimension(self._viewer, *pair)
+
+    def _unlink(self) -> None:
+        self._linked = []
+        if self._stop_following_dimension is not None:
+            self._stop_following_dimension()
+            self._stop_following_dimension = None
 
     def _complain(self, error: Exception) -> None:
         self._say(self._page.by_labels(str(error)))

@@ -13,6 +13,8 @@ from napari_cryorefine.forms import JobForm
 if TYPE_CHECKING:
     import napari.viewer
 
+    from napari_cryorefine.runs import Outcome
+
 EXPLORER_DOCK = "Try masks and fits"
 
 
@@ -32,6 +34,10 @@ class MaskCreateForm(JobForm):
         super().__init__(load("mask-create"), viewer)
         self.tool = MaskTool(self.page, viewer, self._layers)
         self.add_tool(self.tool.native)
+
+    def _show_results(self, outcome: Outcome) -> None:
+        self.tool.preview.value = False  # the mask itself takes its place
+        super()._show_results(outcome)
 
 
 class PostProcessForm(JobForm):

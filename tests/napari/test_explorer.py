@@ -56,6 +56,14 @@ def wait(qtbot, explorer) -> None:
     qtbot.waitUntil(lambda: not explorer.busy, timeout=SECONDS)
 
 
+def choose(qtbot, explorer, name: str) -> None:
+    """Choose a mask with the keys, as in any list."""
+    while explorer.mask.currentText() != name:
+        there = explorer.mask.findText(name) > explorer.mask.currentIndex()
+        qtbot.keyClick(explorer.mask, Qt.Key.Key_Down if there else Qt.Key.Key_Up)
+    wait(qtbot, explorer)
+
+
 def drag(plot, start: tuple[float, float], end: tuple[float, float]) -> None:
     """Drag with the mouse between two points of a plot, given in its own coordinates."""
     box, target = plot.plot.getPlotItem().vb, plot.plot.viewport()
@@ -99,14 +107,13 @@ def test_another_mask_is_tried_without_leaving_the_dock(form, viewer, explorer, 
     before, text = explorer.fsc.curves["corrected"][1].copy(), explorer.figures.text()
     tight = np.where(masks.soft_sphere((SIZE,) * 3, 6, 0) > 0.5, 1, 0).astype(np.uint8)
     viewer.add_labels(tight, name="tight", scale=(PIXEL,) * 3, units="angstrom")
-    explorer.mask._refresh()
+    explorer.mask.showPopup()
+    explorer.mask.hidePopup()
     assert explorer.mask.currentText() == "good.mrc"
-    explorer.mask.setCurrentText("tight")
-    wait(qtbot, explorer)
+    choose(qtbot, explorer, "tight")
     assert np.abs(explorer.fsc.curves["corrected"][1] - before).max() > 0.01
     assert explorer.figures.text() != text
-    explorer.mask.setCurrentIndex(0)
-    wait(qtbot, explorer)
+    choose(qtbot, explorer, "No mask")
     assert list(explorer.fsc.curves) == ["unmasked"]
     qtbot.mouseClick(explorer.use_button, Qt.MouseButton.LeftButton)
     assert form.page["mask"].value is None
@@ -165,3 +172,29 @@ def test_the_threshold_is_dragged_and_tells_the_resolution(qtbot):
     assert plot.threshold.label.format.endswith(": 25.00 Å")
     plot.threshold.setValue(0.0)
     assert plot.resolution_at(2.0) == np.inf
+
+
+def test_dragging_the_fit_does_not_make_the_fsc_anew(explorer, viewer, qtbot, monkeypatch):
+    from cryorefine.maps import solvent
+
+    tight = (masks.soft_sphere((SIZE,) * 3, 9, 0) > 0.5).astype(np.uint8)
+    layer = viewer.add_labels(tight, name="tight", scale=(PIXEL,) * 3, units="angstrom")
+    explorer.mask.showPopup()
+    explorer.mask.hidePopup()
+    made, correlate = [], solvent.solvent_corrected_fsc
+    monkeypatch.setattr(
+        solvent, "solvent_corrected_fsc", lambda *args, **more: made.append(1) or correlate(*args, **more)
+    )
+    choose(qtbot, explorer, "tight")
+    before = explorer.fsc.curves["corrected"][1].copy()
+    made.clear()
+    for end in (1 / 8**2, 1 / 9**2):
+        explorer.guinier._range.setRegion((1 / 30**2, end))
+        wait(qtbot, explorer)
+    assert not made
+    # A mask that has been painted in is tried again by choosing it again.
+    layer.data[:, :15] = 0
+    explorer.mask.activated.emit(explorer.mask.currentIndex())
+    wait(qtbot, explorer)
+    assert made
+    assert not np.array_equal(explorer.fsc.curves["corrected"][1], before)

@@ -58,10 +58,13 @@ def extent(layer) -> np.ndarray:
 def test_the_outlines_are_those_of_the_mask_that_the_job_makes(form, viewer, qtbot, settle):
     click(qtbot, form.tool.preview)
     settle()
+    shown = viewer.layers[OUTLINE]
     form.run()
     qtbot.waitUntil(lambda: not form.is_running, timeout=SECONDS)
+    # The mask has taken the place of its preview.
+    assert not form.tool.preview.value
+    assert [layer.name for layer in viewer.layers] == ["mask", "mask outline"]
     mask = read_map(Path("MaskCreate/job001/mask.mrc")).data
-    shown = viewer.layers[OUTLINE]
     np.testing.assert_array_equal(shown.data == 1, mask == 1)
     np.testing.assert_array_equal(shown.data == 2, (mask > 0) & (mask < 1))
     assert tuple(shown.scale) == (2.5,) * 3
@@ -160,6 +163,18 @@ def test_the_preview_goes_as_it_came(form, viewer, qtbot, settle):
     settle()
     assert viewer.layers[OUTLINE].visible
     assert not viewer.layers[SURFACE].visible
+
+
+def test_a_preview_thrown_away_comes_back_with_the_next_change(form, viewer, settle):
+    form.tool.preview.value = True
+    settle()
+    for name in (OUTLINE, SURFACE):
+        viewer.layers.remove(viewer.layers[name])
+    form.page["threshold"].value = 0.4
+    settle()
+    viewer.dims.ndisplay = 3
+    assert viewer.layers[SURFACE].visible
+    assert not viewer.layers[OUTLINE].visible
 
 
 def test_a_mask_is_painted_erased_and_softened(form, viewer, qtbot, settle):
