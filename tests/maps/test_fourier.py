@@ -138,3 +138,11 @@ def test_rescaling_agrees_with_relion(relion, rng, tmp_path, new_pixel, box):
     assert theirs.data.shape == ours.shape
     assert theirs.pixel_size == pytest.approx(true_pixel, rel=1e-5)
     np.testing.assert_allclose(ours, theirs.data, atol=1e-5)
+
+
+def test_masked_transform_is_that_of_the_product(rng):
+    volume = rng.standard_normal((12, 12, 12))
+    mask = np.zeros_like(volume)
+    mask[3:9, 2:7, 4:10] = rng.random((6, 5, 6))
+    expected = fourier.forward(volume * mask)
+    np.testing.assert_allclose(fourier.masked(fourier.forward(volume), mask), expected, atol=1e-12)

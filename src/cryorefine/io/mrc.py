@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -185,12 +187,15 @@ def read_map(path: str | os.PathLike[str], *, pixel_size: float | None = None) -
         size and none is given.
     """
     layout = read_layout(path)
-    stored = layout.memory_map()
-    # Put the axes in the order z, y, x (older programs store sections along another axis).
-    data = np.array(
-        stored.transpose([2 - (layout.axes.index(axis)) for axis in (3, 2, 1)]), dtype=np.float32, order="C"
-    )
-    if not np.isfinite(data).all():
+    if layout.axes == (1, 2, 3) and layout.dtype == np.dtype("<f4") and sys.byteorder == "little":
+        count = math.prod(layout.shape)
+        data = np.fromfile(path, dtype=np.float32, count=count, offset=layout.offset).reshape(layout.shape)
+    else:
+        # Put the axes in the order z, y, x (older programs store sections along another axis).
+        order = [2 - (layout.axes.index(axis)) for axis in (3, 2, 1)]
+        data = np.array(layout.memory_map().transpose(order), dtype=np.float32, order="C")
+    # NaN and infinity both show in the extremes, which are found faster than every bad voxel.
+    if data.size and not (np.isfinite(data.min()) and np.isfinite(data.max())):
         raise UserError(f"{path} holds NaN or infinite values; make the map again.")
     if pixel_size is None:
         pixel_size = layout.pixel_size
@@ -306,19 +311,43 @@ def write_stack(
 
 
 def _write(path: str | os.PathLike[str], array: NDArray[Any], pixel_size: float, is_volume: bool) -> None:
-    import mrcfile
+    # Written by hand: mrcfile goes over the voxels several times more and costs a start-up of its own.
+    planes = array if array.ndim == 3 else array[None]
+    with write_whole(path) as temporary, open(temporary, "wb") as file:
+        file.write(_header(planes, pixel_size, is_volume).tobytes())
+        np.ascontiguousarray(planes, dtype=planes.dtype.newbyteorder("<")).tofile(file)
 
-    with write_whole(path) as temporary, mrcfile.new(temporary) as mrc:
-        with np.errstate(over="ignore"):
-            mrc.set_data(array)
+
+def _header(planes: NDArray[Any], pixel_size: float, is_volume: bool) -> NDArray[np.int32]:
+    """Return the header of MRC2014 (Cheng et al., J. Struct. Biol. 192, 2015), 256 words."""
+    words = np.zeros(_HEADER_BYTES // 4, dtype="<i4")
+    reals, letters = words.view("<f4"), words.view("u1")
+    depth, height, width = planes.shape
+    sampling = (width, height, depth if is_volume else 1)
+    words[0:4] = width, height, depth, 12 if planes.dtype == np.float16 else 2
+    words[7:10] = sampling
+    reals[10:13] = np.multiply(sampling, pixel_size)
+    reals[13:16] = 90.0
+    words[16:19] = 1, 2, 3
+    reals[19:22] = planes.min(initial=0), planes.max(initial=0), 0
+    if planes.size:
         # Half-precision sums overflow, so the statistics are taken in double precision.
-        mrc.header.dmean, mrc.header.rms = array.mean(dtype=np.float64), array.std(dtype=np.float64)
-        if is_volume:
-            mrc.set_volume()
-        elif array.ndim == 3:
-            mrc.set_image_stack()
-        mrc.voxel_size = pixel_size
-        # No time stamp: the same map gives the same bytes.
-        mrc.header.label = b""
-        mrc.header.label[0] = f"cryorefine {__version__}".encode()
-        mrc.header.nlabl = 1
+        mean = planes.mean(dtype=np.float64)
+        square = sum(float(np.vdot(p, p)) for p in _about(planes, mean)) / planes.size
+        reals[19:22] = planes.min(), planes.max(), mean
+        reals[54] = np.sqrt(square)
+    words[22] = 1 if is_volume else 0
+    words[27] = 20141  # version of the format
+    letters[208:212] = list(b"MAP ")
+    letters[212:216] = (0x44, 0x44, 0, 0)
+    words[55] = 1
+    # No time stamp: the same map gives the same bytes.
+    label = f"cryorefine {__version__}".encode()[:80]
+    letters[224 : 224 + len(label)] = list(label)
+    return words
+
+
+def _about(planes: NDArray[Any], mean: float) -> Iterator[NDArray[np.float32]]:
+    """Yield each plane less the mean of all."""
+    for plane in planes:
+        yield plane.astype(np.float32, copy=False) - np.float32(mean)

@@ -255,6 +255,7 @@ def run(options: Options) -> Run[Result]:
             fsc.first_shell_below(unmasked, solvent.RANDOMISE_BELOW) or len(unmasked) - 1,
             np.random.default_rng(options.random_seed),
             threads=options.threads,
+            halves=(first.data, second.data),
         )
     power = np.sqrt(sums[1] * sums[2])
     report = postprocess_report.Report(
