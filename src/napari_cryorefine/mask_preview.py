@@ -13,7 +13,7 @@ from cryorefine.io.mrc import Map
 from cryorefine.jobs import mask_create
 from cryorefine.jobs.base import Notice
 from cryorefine.jobs.volumes import read_cubic
-from cryorefine.maps import mask_checks, mask_recipe, masks, preview
+from cryorefine.maps import mask_checks, mask_recipe, preview
 from cryorefine.maps.density import Threshold, Volume, suggest_threshold, volume_of
 from napari_cryorefine.layer_data import mask_regions
 
@@ -198,12 +198,6 @@ class MaskMaker:
         if wish.second.data.shape != self._map.data.shape:
             raise UserError("The second map has another box than the first; take one in the same box.")
         return wish.second.data
-
-
-def softened(request: tuple[str, Map, float]) -> Iterator[tuple[str, Map]]:
-    """Yield a painted mask with a soft edge, from its name, its 0s and 1s, and the edge's width in voxels."""
-    name, painted, width = request
-    yield name, Map(masks.add_soft_edge(painted.data > 0, width), painted.pixel_size)
 
 
 def isosurface(

@@ -11,24 +11,15 @@ from magicgui.widgets import CheckBox, Container, PushButton, Slider
 from qtpy.QtWidgets import QLabel
 
 from cryorefine.errors import UserError
-from cryorefine.io.mrc import Map
 from cryorefine.jobs import mask_create
 from napari_cryorefine.latest import Latest
-from napari_cryorefine.layer_files import LayerFiles, layer_map
-from napari_cryorefine.layers import add_mask, add_outline, add_surface, own_layer, show_by_dimension
-from napari_cryorefine.mask_preview import (
-    Isosurface,
-    Levels,
-    MaskMaker,
-    Piece,
-    Regions,
-    Wish,
-    softened,
-)
+from napari_cryorefine.layer_files import LayerFiles
+from napari_cryorefine.layers import add_outline, add_surface, own_layer, show_by_dimension
+from napari_cryorefine.mask_preview import Isosurface, Levels, MaskMaker, Piece, Regions, Wish
+from napari_cryorefine.painted import PaintedMasks
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
-    from napari.layers import Labels
 
     from cryorefine.maps.density import Volume
     from napari_cryorefine.page import OptionsPage
@@ -116,8 +107,7 @@ class MaskTool(Container[Any]):
         self._latest = Latest(MaskMaker())
         self._latest.made.connect(self._show)
         self._latest.failed.connect(self._complain)
-        self._softener = Latest(softened)
-        self._softener.made.connect(self._show_softened)
+        self._painted = PaintedMasks(viewer, self._say)
         self.preview.changed.connect(self._on_preview)
         self.level.changed.connect(self._on_level)
         self.suggest.changed.connect(self.take_suggestion)
@@ -131,7 +121,7 @@ class MaskTool(Container[Any]):
     @property
     def busy(self) -> bool:
         """Whether something is still being made."""
-        return self._latest.busy or self._softener.busy
+        return self._latest.busy or self._painted.busy
 
     def take_suggestion(self) -> None:
         """Put the threshold that the map suggests on the form, and say why it does."""
@@ -147,54 +137,14 @@ class MaskTool(Container[Any]):
             return
         regions = self._regions
         self.preview.value = False
-        layer = self._viewer.add_labels(
-            (regions.labels == 1).astype(np.uint8),
-            name="painted mask",
-            scale=(regions.pixel_size,) * 3,
-            units=("angstrom",) * 3,
-            axis_labels=("z", "y", "x"),
-            opacity=0.5,
-        )
-        layer.n_edit_dimensions = 3
-        layer.brush_size = 10
-        layer.mode = "paint"
-        self._viewer.layers.selection.active = layer
-        self._say("Paint with the brush, take away with the eraser, then soften.")
+        self._painted.begin(regions)
 
     def soften_painted(self) -> None:
         """Give the selected labels layer, or the only one there is, a soft edge."""
-        layer = self._painted()
-        if layer is None:
-            self._say("Select the labels layer that you have painted.")
-            return
         try:
-            painted = layer_map(layer)
-            width = self._page["soft_edge"].value
+            self._painted.soften(self._page["soft_edge"].value)
         except UserError as error:
             self._complain(error)
-            return
-        self._softener.ask((layer.name, painted, width))
-
-    def _painted(self) -> Labels | None:
-        from napari.layers import Labels
-
-        own = [
-            layer
-            for layer in self._viewer.layers
-            if isinstance(layer, Labels) and layer.metadata.get("cryorefine") != "outline" and layer.ndim == 3
-        ]
-        active = self._viewer.layers.selection.active
-        return active if active in own else own[0] if len(own) == 1 else None
-
-    def _show_softened(self, made: tuple[str, Map]) -> None:
-        name, mask = made
-        if not mask.data.any():
-            self._say(f"Nothing is painted in {name}.")
-            return
-        add_mask(self._viewer, mask, name=f"{name} softened", role=f"{name} softened")
-        if name in self._viewer.layers:
-            self._viewer.layers[name].visible = False
-        self._say(f"{name} softened is a mask now: other forms take it from their Layers menu.")
 
     def _on_preview(self, on: bool) -> None:
         if on:
