@@ -177,7 +177,12 @@ def test_flip_after_filter_keeps_the_filter(noise, tmp_path):
     np.testing.assert_allclose(result, expected, atol=1e-6)
 
 
-def test_what_is_measured_is_told_and_nothing_written(relion, betagal, tmp_path):
+def test_what_is_measured_is_told_and_nothing_written(
+    relion, betagal, tmp_path, tmp_path_factory, monkeypatch
+):
+    # RELION leaves an empty file named .spi where it runs.
+    elsewhere = tmp_path_factory.mktemp("relion")
+    monkeypatch.chdir(tmp_path)
     source = betagal / OTHER
     settings = {"stats": True, "com": True, "fsc": betagal / "reference_5a1a_64_3.54A.mrc", "power": True}
     options = image_handler.Options(input=source, guinier=True, **settings)
@@ -185,13 +190,17 @@ def test_what_is_measured_is_told_and_nothing_written(relion, betagal, tmp_path)
     said = " ".join(event.message for event in events if isinstance(event, Notice))
     command = [relion("image_handler"), "--i", str(source)]
     for flag, label in (("--stats", "stddev="), ("--com", " x ")):
-        output = subprocess.run([*command, flag], capture_output=True, text=True, check=True).stdout
+        output = subprocess.run(
+            [*command, flag], cwd=elsewhere, capture_output=True, text=True, check=True
+        ).stdout
         value = float(output.split(label)[1].split()[0])
         number = "standard deviation " if flag == "--stats" else "mass lies at x "
         assert float(said.split(number)[1].split(",")[0].split()[0]) == pytest.approx(value, rel=1e-3)
     curves = {event.name: event for event in events if isinstance(event, Curve)}
     for flag, name in ((["--fsc", str(settings["fsc"])], "FSC"), (["--power"], "power")):
-        output = subprocess.run([*command, *flag], capture_output=True, text=True, check=True).stdout
+        output = subprocess.run(
+            [*command, *flag], cwd=elsewhere, capture_output=True, text=True, check=True
+        ).stdout
         rows = [line.split() for line in output.splitlines() if line.split() and line.split()[0].isdigit()]
         theirs = np.array([float(row[3]) for row in rows])
         np.testing.assert_allclose(

@@ -155,23 +155,38 @@ def keep_islands(
     """
     from scipy import ndimage
 
-    labels, count = ndimage.label(binary)
+    result = np.zeros_like(binary)
+    box = _bounds(binary)
+    labels, count = ndimage.label(binary[box])
     if count == 0:
-        return binary.copy()
+        return result
     sizes = np.bincount(labels.ravel(), minlength=count + 1)
     sizes[0] = 0
     kept = sizes >= max(math.ceil(smallest_volume), 1)
     if largest is not None and largest < count:
         order = np.argsort(-sizes, kind="stable")
         kept[order[largest:]] = False
-    return kept[labels]
+    result[box] = kept[labels]
+    return result
+
+
+def _bounds(binary: NDArray[np.bool_]) -> tuple[slice, ...]:
+    """Return the smallest box around the true voxels."""
+    bounds = []
+    for axis in range(binary.ndim):
+        others = tuple(a for a in range(binary.ndim) if a != axis)
+        occupied = np.flatnonzero(binary.any(axis=others))
+        bounds.append(slice(int(occupied[0]), int(occupied[-1]) + 1) if len(occupied) else slice(0, 0))
+    return tuple(bounds)
 
 
 def fill_holes(binary: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Fill every hole of a mask from which no path over faces leads out of the box."""
     from scipy import ndimage
 
-    labels, count = ndimage.label(~binary)
+    # What lies around the mask is open; a margin of one voxel joins it.
+    box = tuple(slice(max(b.start - 1, 0), b.stop + 1) for b in _bounds(binary))
+    labels, count = ndimage.label(~binary[box])
     if count == 0:
         return binary.copy()
     open_to_box = np.zeros(count + 1, dtype=bool)
@@ -179,4 +194,6 @@ def fill_holes(binary: NDArray[np.bool_]) -> NDArray[np.bool_]:
         for side in (0, -1):
             open_to_box[np.unique(np.take(labels, side, axis))] = True
     open_to_box[0] = False
-    return ~open_to_box[labels]
+    result = binary.copy()
+    result[box] = ~open_to_box[labels]
+    return result

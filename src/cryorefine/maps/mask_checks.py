@@ -36,11 +36,17 @@ def edge_width(mask: NDArray[Any], threads: int = 0) -> float:
     threads : int
         0 for every core.
     """
-    if not bool(((mask > 0.02) & (mask < 0.98)).any()):
+    if len(mask) < 3:
         return 0.0
 
+    # Some sixty planes tell enough.
+    planes = range(1, len(mask) - 1, max(1, len(mask) // 64))
+
     def work(slab: slice) -> NDArray[np.float64]:
-        part = mask[max(slab.start - 1, 0) : slab.stop + 1].astype(np.float32, copy=False)
+        return np.concatenate([slopes_around(z) for z in planes[slab]])
+
+    def slopes_around(plane: int) -> NDArray[np.float64]:
+        part = mask[plane - 1 : plane + 2].astype(np.float32, copy=False)
         middle = (part > 0.2) & (part < 0.8)
         for axis in range(3):
             index: list[Any] = [slice(None)] * 3
@@ -55,8 +61,8 @@ def edge_width(mask: NDArray[Any], threads: int = 0) -> float:
             squared += np.maximum(ahead, behind) ** 2
         return np.sqrt(squared)
 
-    slopes = np.concatenate(over_slabs(work, len(mask), threads))
-    return 1.0 / max(float(np.median(slopes)), 1e-6) if len(slopes) else 1.0
+    slopes = np.concatenate(over_slabs(work, len(planes), threads))
+    return 1.0 / max(float(np.median(slopes)), 1e-6) if len(slopes) else 0.0
 
 
 def _phase(values: NDArray[Any]) -> NDArray[np.float64]:
