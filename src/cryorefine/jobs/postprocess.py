@@ -239,11 +239,7 @@ def run(options: Options) -> Run[Result]:
     spectra = forward(first.data, options.threads), forward(second.data, options.threads)
     sums = cross_sums(spectra[0], spectra[1], options.threads)
     unmasked = fsc.fsc_of_sums(sums)
-    if unmasked[1:].min() > postprocess_checks.COPIES:
-        raise UserError(
-            f"{paths[0]} and {paths[1]} are copies of each other: their FSC never drops below "
-            f"{unmasked[1:].min():.4f}; give the two half maps of one refinement."
-        )
+    postprocess_checks.refuse_copies(paths, unmasked)
     curves = None
     if mask is not None:
         yield Progress(_STAGE, 2, _STEPS, "correlating behind the mask")

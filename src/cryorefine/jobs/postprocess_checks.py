@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cryorefine.errors import UserError
 from cryorefine.io.mrc import read_layout
 from cryorefine.maps import fsc
 from cryorefine.maps.mask_checks import edge_width, edge_width_needed
@@ -58,6 +59,21 @@ def pixel_sizes(paths: Sequence[Path], used: float, given: float | None) -> Iter
         yield (
             f"The header of {path} says {header:.4g} A/px but that of {paths[0]} says {used:.4g}; find out "
             "which is right and give it with --pixel-size."
+        )
+
+
+def refuse_copies(paths: Sequence[Path], unmasked: NDArray[np.float64]) -> None:
+    """Refuse half maps that are one map twice.
+
+    Raises
+    ------
+    UserError
+        If they are.
+    """
+    if unmasked[1:].min() > COPIES:
+        raise UserError(
+            f"{paths[0]} and {paths[1]} are copies of each other: their FSC never drops below "
+            f"{unmasked[1:].min():.4f}; give the two half maps of one refinement."
         )
 
 

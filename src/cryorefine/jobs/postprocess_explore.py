@@ -64,10 +64,12 @@ class Exploration:
     def __init__(self, half_map: Path, pixel_size: float | None = None) -> None:
         self.paths = half_map_paths(half_map)
         self.first, second = read_pair(self.paths, pixel_size)
+        self._halves = self.first.data, second.data
         self._spectra = forward(self.first.data), forward(second.data)
         self._average = 0.5 * (self._spectra[0] + self._spectra[1])
         sums = cross_sums(*self._spectra)
         self._unmasked, self._power = fsc.fsc_of_sums(sums), np.sqrt(sums[1] * sums[2])
+        postprocess_checks.refuse_copies(self.paths, self._unmasked)
         self._curves_key: Any = None
         self._curves: solvent.SolventFsc | None = None
 
@@ -139,7 +141,7 @@ class Exploration:
             return None
         start = fsc.first_shell_below(self._unmasked, solvent.RANDOMISE_BELOW) or len(self._unmasked) - 1
         return solvent.solvent_corrected_fsc(
-            self._spectra, mask, self._unmasked, start, np.random.default_rng(seed)
+            self._spectra, mask, self._unmasked, start, np.random.default_rng(seed), halves=self._halves
         )
 
 
