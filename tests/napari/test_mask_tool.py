@@ -12,6 +12,7 @@ from qtpy.QtWidgets import QSlider
 from cryorefine.io.mrc import read_map, write_map
 from cryorefine.jobs import mask_create
 from cryorefine.maps import mask_recipe, masks
+from napari_cryorefine.layers import add_surface
 from napari_cryorefine.mask_preview import MaskMaker, Wish, isosurface
 from napari_cryorefine.widgets import MaskCreateForm
 
@@ -223,6 +224,14 @@ def test_a_large_map_has_its_surface_where_the_map_is(tmp_path):
         4 / 3 * np.pi * (40 * np.sqrt(np.log(2))) ** 3, rel=0.01
     )
     assert regions.enclosed == regions.volume
+
+
+def test_the_surface_lies_where_the_map_does(model):
+    vertices, faces = np.array([[0, 10, 20], [5, 10, 20], [0, 15, 20]], np.float32), np.array([[0, 1, 2]])
+    layer = add_surface(model, vertices, faces, 2.0, name="surface")
+    low, high = layer.extent.world
+    np.testing.assert_allclose(low, [0, 20, 40])
+    np.testing.assert_allclose(high, [10, 30, 40])
 
 
 def test_there_is_no_surface_beyond_the_values_of_the_map():
