@@ -62,11 +62,13 @@ def test_trying_leaves_no_trace_on_what_is_tried_next(inputs):
     exploration = Exploration(options.half_map)
     given = exploration.mask(Map(mask, PIXEL), "painted")
     first = exploration.try_out(options, given, None)
+    sharpened = exploration.sharpened(first).data
     without = exploration.try_out(options, None, None)
     exploration.sharpened(without)
     again = exploration.try_out(options, given, None)
     assert list(without.fsc.values) == ["unmasked"]
     assert first.report.b_factor == again.report.b_factor
+    np.testing.assert_array_equal(exploration.sharpened(again).data, sharpened)
     np.testing.assert_array_equal(first.fsc.values["corrected"], again.fsc.values["corrected"])
 
 
