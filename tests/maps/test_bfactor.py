@@ -132,3 +132,14 @@ def test_filled_fraction_of_a_binary_mask_is_its_volume():
     mask[2:6] = 1
     assert bfactor.filled_fraction(mask) == pytest.approx(0.5)
     assert bfactor.filled_fraction(None) == 1.0
+
+
+def test_shells_of_few_components_count_little():
+    frequency, signal = line()
+    counts = np.full(40, 1e5)
+    counts[-6:] = 2.0
+    power = signal.copy()
+    power[-6:] *= 1.3
+    ones = np.ones(40)
+    fit = bfactor.fit_bfactor(frequency, ones, power, counts, 20.0)
+    assert fit.slope == pytest.approx(-30.0, rel=1e-3)
