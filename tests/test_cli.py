@@ -108,7 +108,10 @@ def test_help_lists_the_jobs_in_one_line_each() -> None:
 def test_help_of_a_job_shows_every_option_with_unit_and_default(name: str) -> None:
     text = " ".join(run(name, "--help").stdout.split())
     for option, (field, about) in describe(load(name).Options).items():
-        entry = text[text.index(f" {flag_of(option, about)}") :]
+        # Usage names an option and what follows it; one flag may be the beginning of another.
+        found = re.search(rf" {re.escape(flag_of(option, about))}[ ,]", text)
+        assert found, option
+        entry = text[found.start() :]
         entry = entry[: entry.index("]")]
         assert about.label in entry.replace("- ", "-"), option
         if about.unit:
@@ -181,7 +184,8 @@ def test_a_job_file_is_run_where_it_stands_or_elsewhere(sphere: Path, tmp_path: 
             "mask-create --input nowhere.mrc --output job",
             "--input nowhere.mrc does not exist; check the name",
         ),
-        ("mask-create --output job", "the following arguments are required: --input; see"),
+        ("mask-create --output job", "give --input, or --new-box and --outer-radius"),
+        ("postprocess --output job", "the following arguments are required: --half-map; see"),
         (
             "mask-create --input a.mrc --output job --treshold 1",
             "has no option --treshold; did you mean --threshold?",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cryorefine.errors import UserError
+from cryorefine.jobs import vocabulary
 from cryorefine.jobs.base import Figures, Job, Notice, Product, Progress, Run, option
 from cryorefine.jobs.folder import in_job_folder
 from cryorefine.jobs.local_resolution import read_halves
@@ -35,12 +36,7 @@ _WIDTH = 4.0
 class Options:
     """What one confidence map is made from, and how."""
 
-    half_map: Path = option(
-        label="One of the 2 unfiltered half-maps",
-        help="Either unfiltered half map of a refinement; the other one is found by exchanging half1 and "
-        "half2 in the name of the file.",
-        kind="half_map",
-    )
+    half_map: Path = vocabulary.half_map()
     mask: Path | None = option(
         None,
         label="Mask",
@@ -53,13 +49,7 @@ class Options:
         help="The folder of this job, e.g. Confidence/job005; confidence.mrc and others are written there.",
         kind="folder",
     )
-    pixel_size: float | None = option(
-        None,
-        label="Calibrated pixel size",
-        help="The pixel size, if calibration has shown that it differs from that in the file.",
-        unit="A/px",
-        step=0.001,
-    )
+    pixel_size: float | None = vocabulary.calibrated_pixel_size()
     lowpass: float | None = option(
         None,
         label="Lowpass filter maps",
@@ -99,15 +89,7 @@ class Options:
         minimum=0.001,
         step=1.0,
     )
-    threads: int = option(
-        0,
-        label="Number of threads",
-        help="How many processor cores to use; 0 means all of them.",
-        group="Compute",
-        minimum=0,
-        maximum=1024,
-        step=1,
-    )
+    threads: int = vocabulary.threads()
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cryorefine.errors import UserError
+from cryorefine.jobs import vocabulary
 from cryorefine.jobs.base import Curve, Figures, Job, Notice, Progress, Run, option
 from cryorefine.jobs.folder import in_job_folder
 
@@ -33,12 +34,7 @@ _STEPS = 5
 class Options:
     """What one directional FSC is asked to do."""
 
-    half_map: Path = option(
-        label="One of the 2 unfiltered half-maps",
-        help="Either unfiltered half map of a refinement; the other one is found by exchanging half1 and "
-        "half2 in the name of the file.",
-        kind="half_map",
-    )
+    half_map: Path = vocabulary.half_map()
     mask: Path | None = option(
         None,
         label="Solvent mask",
@@ -51,13 +47,7 @@ class Options:
         help="The folder of this job; directional_fsc.star, fsc3d.mrc and a picture are written there.",
         kind="folder",
     )
-    pixel_size: float | None = option(
-        None,
-        label="Calibrated pixel size",
-        help="The pixel size, if calibration has shown that it differs from that in the file.",
-        unit="A/px",
-        step=0.001,
-    )
+    pixel_size: float | None = vocabulary.calibrated_pixel_size()
     cone_angle: float = option(
         20.0,
         label="Half-angle of the cones",
@@ -93,15 +83,7 @@ class Options:
         maximum=0.9,
         step=0.001,
     )
-    threads: int = option(
-        0,
-        label="Number of threads",
-        help="How many processor cores to use; 0 means all of them.",
-        group="Compute",
-        minimum=0,
-        maximum=1024,
-        step=1,
-    )
+    threads: int = vocabulary.threads()
 
     def check(self) -> None:
         """Refuse a symmetry that is none."""

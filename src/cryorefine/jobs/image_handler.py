@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cryorefine.errors import UserError
+from cryorefine.jobs import vocabulary
 from cryorefine.jobs.base import Job, Notice, Product, Progress, Run, option
 from cryorefine.jobs.check import checked
 
@@ -364,15 +365,7 @@ class Options:
         minimum=0,
         step=1,
     )
-    threads: int = option(
-        0,
-        label="Number of threads",
-        help="How many processor cores to use; 0 means all of them.",
-        group="Compute",
-        minimum=0,
-        maximum=1024,
-        step=1,
-    )
+    threads: int = vocabulary.threads()
 
     @property
     def measures(self) -> bool:

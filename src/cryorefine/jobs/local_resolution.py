@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cryorefine.errors import UserError
+from cryorefine.jobs import vocabulary
 from cryorefine.jobs.base import Figures, Job, Notice, Product, Progress, Run, option
 from cryorefine.jobs.folder import in_job_folder
 from cryorefine.jobs.postprocess import half_map_paths
@@ -33,13 +34,7 @@ _STAGE = "Local resolution"
 class Options:
     """What one estimate of the local resolution is asked to do."""
 
-    half_map: Path = option(
-        label="One of the 2 unfiltered half-maps",
-        help="Either unfiltered half map of a refinement; the other one is found by exchanging half1 and "
-        "half2 in the name of the file.",
-        kind="half_map",
-        relion="fn_in",
-    )
+    half_map: Path = vocabulary.half_map(relion="fn_in")
     mask: Path | None = option(
         None,
         label="User-provided solvent mask",
@@ -53,14 +48,7 @@ class Options:
         help="The folder of this job, e.g. LocalRes/job004; relion_locres.mrc and others are written there.",
         kind="folder",
     )
-    pixel_size: float | None = option(
-        None,
-        label="Calibrated pixel size",
-        help="The pixel size, if calibration has shown that it differs from that in the file.",
-        unit="A/px",
-        step=0.001,
-        relion="angpix",
-    )
+    pixel_size: float | None = vocabulary.calibrated_pixel_size(relion="angpix")
     bfactor: float = option(
         -100.0,
         label="User-provided B-factor",
@@ -71,23 +59,8 @@ class Options:
         step=10.0,
         relion="adhoc_bfac",
     )
-    mtf: Path | None = option(
-        None,
-        label="MTF of the detector (STAR file)",
-        help="Modulation transfer function of the detector; the filtered map is divided by it.",
-        group="Sharpen",
-        kind="star",
-        relion="fn_mtf",
-    )
-    mtf_pixel_size: float = option(
-        1.0,
-        label="Original detector pixel size",
-        help="Pixel size of the detector for which the MTF holds, that is before any binning. "
-        "0 or less means that of the map.",
-        unit="A/px",
-        group="Sharpen",
-        step=0.001,
-    )
+    mtf: Path | None = vocabulary.mtf(relion="fn_mtf")
+    mtf_pixel_size: float = vocabulary.mtf_pixel_size()
     sampling: float = option(
         25.0,
         label="Sampling rate",
@@ -145,15 +118,7 @@ class Options:
         "of overlapping spheres, to colour surfaces with.",
         group="Sphere",
     )
-    threads: int = option(
-        0,
-        label="Number of threads",
-        help="How many processor cores to use; 0 means all of them.",
-        group="Compute",
-        minimum=0,
-        maximum=1024,
-        step=1,
-    )
+    threads: int = vocabulary.threads()
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cryorefine.errors import UserError
+from cryorefine.jobs import vocabulary
 from cryorefine.jobs.base import Figures, Job, Notice, Product, Progress, Run, option
 from cryorefine.jobs.folder import in_job_folder
 
@@ -224,15 +225,7 @@ class Options:
         maximum=65536,
         step=1,
     )
-    threads: int = option(
-        0,
-        label="Number of threads",
-        help="How many processor cores to use; 0 means all of them.",
-        group="Compute",
-        minimum=0,
-        maximum=1024,
-        step=1,
-    )
+    threads: int = vocabulary.threads()
 
     def check(self) -> None:
         """Say what is missing or does not go together."""

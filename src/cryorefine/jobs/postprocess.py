@@ -8,6 +8,7 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from cryorefine.errors import UserError
+from cryorefine.jobs import vocabulary
 from cryorefine.jobs.base import Curve, Figures, Job, Notice, Product, Progress, Run, option
 from cryorefine.jobs.folder import in_job_folder
 
@@ -35,13 +36,7 @@ _STEPS = 6
 class Options:
     """What one post-processing is asked to do."""
 
-    half_map: Path = option(
-        label="One of the 2 unfiltered half-maps",
-        help="Either unfiltered half map of a refinement; the other one is found by exchanging half1 and "
-        "half2 in the name of the file.",
-        kind="half_map",
-        relion="fn_in",
-    )
+    half_map: Path = vocabulary.half_map(relion="fn_in")
     mask: Path | None = option(
         None,
         label="Solvent mask",
@@ -54,32 +49,9 @@ class Options:
         help="The folder of this job, e.g. PostProcess/job003; postprocess.mrc and others are written there.",
         kind="folder",
     )
-    pixel_size: float | None = option(
-        None,
-        label="Calibrated pixel size",
-        help="The pixel size, if calibration has shown that it differs from that in the file.",
-        unit="A/px",
-        step=0.001,
-        relion="angpix",
-    )
-    mtf: Path | None = option(
-        None,
-        label="MTF of the detector (STAR file)",
-        help="Modulation transfer function of the detector; the map is divided by it.",
-        group="Sharpen",
-        kind="star",
-        relion="fn_mtf",
-    )
-    mtf_pixel_size: float = option(
-        1.0,
-        label="Original detector pixel size",
-        help="Pixel size of the detector for which the MTF holds, that is before any binning. "
-        "0 or less means that of the map.",
-        unit="A/px",
-        group="Sharpen",
-        step=0.001,
-        relion="mtf_angpix",
-    )
+    pixel_size: float | None = vocabulary.calibrated_pixel_size(relion="angpix")
+    mtf: Path | None = vocabulary.mtf(relion="fn_mtf")
+    mtf_pixel_size: float = vocabulary.mtf_pixel_size(relion="mtf_angpix")
     auto_bfactor: bool = option(
         True,
         label="Estimate B-factor automatically?",
@@ -166,15 +138,7 @@ class Options:
         maximum=2**31 - 1,
         step=1,
     )
-    threads: int = option(
-        0,
-        label="Number of threads",
-        help="How many processor cores to use; 0 means all of them.",
-        group="Compute",
-        minimum=0,
-        maximum=1024,
-        step=1,
-    )
+    threads: int = vocabulary.threads()
 
 
 @dataclass(frozen=True)

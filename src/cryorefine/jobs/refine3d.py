@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cryorefine.errors import UserError
+from cryorefine.jobs import vocabulary
 from cryorefine.jobs.base import Job, Run, option
 from cryorefine.jobs.folder import in_job_folder
 
@@ -214,15 +215,7 @@ class Options:
         step=1,
         relion="do_pad1",
     )
-    threads: int = option(
-        0,
-        label="Number of threads",
-        help="How many processor cores to use; 0 means all of them.",
-        group="Compute",
-        minimum=0,
-        maximum=1024,
-        step=1,
-    )
+    threads: int = vocabulary.threads()
     device: str = option(
         "cpu",
         label="Device",

@@ -1,0 +1,69 @@
+"""Options that several jobs have, so that one name, label and meaning serves all of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cryorefine.jobs.base import option
+
+
+def half_map(relion: str = "") -> Any:
+    """Make the option that names one of two half maps."""
+    return option(
+        label="One of the 2 unfiltered half-maps",
+        help="Either unfiltered half map of a refinement; the other one is found by exchanging half1 and "
+        "half2 in the name of the file.",
+        kind="half_map",
+        relion=relion,
+    )
+
+
+def calibrated_pixel_size(relion: str = "") -> Any:
+    """Make the option of a pixel size that overrides the header's."""
+    return option(
+        None,
+        label="Calibrated pixel size",
+        help="The pixel size, if calibration has shown that it differs from that in the file.",
+        unit="A/px",
+        step=0.001,
+        relion=relion,
+    )
+
+
+def mtf(relion: str = "") -> Any:
+    """Make the option that names a detector's modulation transfer function."""
+    return option(
+        None,
+        label="MTF of the detector (STAR file)",
+        help="Modulation transfer function of the detector; the map is divided by it.",
+        group="Sharpen",
+        kind="star",
+        relion=relion,
+    )
+
+
+def mtf_pixel_size(relion: str = "") -> Any:
+    """Make the option of the pixel size that a modulation transfer function is given for."""
+    return option(
+        1.0,
+        label="Original detector pixel size",
+        help="Pixel size of the detector for which the MTF holds, that is before any binning. "
+        "0 or less means that of the map.",
+        unit="A/px",
+        group="Sharpen",
+        step=0.001,
+        relion=relion,
+    )
+
+
+def threads() -> Any:
+    """Make the option of how many processor cores to use."""
+    return option(
+        0,
+        label="Number of threads",
+        help="How many processor cores to use; 0 means all of them.",
+        group="Compute",
+        minimum=0,
+        maximum=1024,
+        step=1,
+    )
