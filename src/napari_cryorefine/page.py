@@ -160,7 +160,8 @@ class OptionsPage(Container[BaseValueWidget[Any]]):
                 grid.addWidget(box.native, row, 1)
                 grid.addWidget(unit, row, 2)
             _Row(box, label, unit)
-        self.margins = (2, 2, 8, 2)
+        # On the right there is room for the scroll bar, which Qt lays over what is too wide by its width.
+        self.margins = (2, 2, 20, 2)
         layout.addLayout(grid)
         layout.addStretch(1)
         area.setMinimumWidth(self.native.sizeHint().width() + 16)
