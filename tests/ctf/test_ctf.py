@@ -148,3 +148,12 @@ def test_dose_weight_reference_values():
     weight = dose_weight([0.05, 0.1, 0.2, 0.3], [30, 30, 30, 60])
     np.testing.assert_allclose(weight, [0.678915, 0.346128, 0.095346, 0.001532], atol=1e-6)
     assert dose_weight(0.0, 100.0) == 1
+
+
+def test_dose_and_b_factor_damp_together(frequencies):
+    u = np.hypot(*frequencies)
+    fresh = CtfParameters(300.0, 2.7, 0.1, 15000.0, 15000.0)
+    spent = CtfParameters(300.0, 2.7, 0.1, 15000.0, 15000.0, b_factor=60.0, dose=np.array([0.0, 45.0]))
+    left = dose_weight(u, 45.0) * np.exp(-15 * u**2)
+    expected = ctf(fresh, *frequencies)[0] * np.stack([np.exp(-15 * u**2), left])
+    np.testing.assert_allclose(ctf(spent, *frequencies), expected, atol=1e-6)

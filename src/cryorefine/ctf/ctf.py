@@ -2,7 +2,7 @@
 
 Conventions: underfocus positive, protein white, frequencies in 1/A after the magnification
 matrix of the optics group (see :mod:`cryorefine.ctf.aberrations`). The CTF is
-``-sin(gamma) * exp(-B u**2 / 4) * scale`` with
+``-sin(gamma) * exp(-B u**2 / 4) * scale``, times what a dose leaves of the signal, with
 
 ``gamma = pi lambda (Dxx x**2 + 2 Dxy x y + Dyy y**2) + pi/2 Cs lambda**3 u**4 - phase shift
 - atan(Q / sqrt(1 - Q**2)) + even aberrations``
@@ -41,6 +41,8 @@ class CtfParameters:
         Temperature factor in A**2; positive damps.
     scale : float or ndarray
         Factor on the CTF.
+    dose : float or ndarray
+        Dose in electrons per A**2 that the specimen had taken; see :func:`dose_weight`.
     """
 
     voltage: float | NDArray[np.float64]
@@ -52,6 +54,7 @@ class CtfParameters:
     phase_shift: float | NDArray[np.float64] = 0.0
     b_factor: float | NDArray[np.float64] = 0.0
     scale: float | NDArray[np.float64] = 1.0
+    dose: float | NDArray[np.float64] = 0.0
 
     def __post_init__(self) -> None:
         shape = np.broadcast_shapes(*(np.shape(getattr(self, f.name)) for f in fields(self)))
@@ -183,11 +186,8 @@ def ctf(
     if extra.shape not in ((0, len(fx)), (1, len(fx)), (len(params), len(fx))):
         raise ValueError(f"even must have shape ({len(fx)},) or {(len(params), len(fx))}, not {extra.shape}")
     damping = np.empty((0, len(fx)), dtype=np.float32)
-    if np.any(params.b_factor) and not phase_flip:  # a sign is not damped
-        exponent = (-params.column("b_factor") / 4).astype(np.float32)[:, None] * (fx**2 + fy**2).astype(
-            np.float32
-        )
-        damping = np.exp(exponent, out=exponent)
+    if not phase_flip:  # a sign is not damped
+        damping = _damping(params, np.hypot(fx, fy), damping)
     result = np.empty((len(params), len(fx)), dtype=np.float32)
     evaluate(
         np.stack(phase_coefficients(params)),
@@ -202,6 +202,21 @@ def ctf(
         result,
     )
     return result
+
+
+def _damping(
+    params: CtfParameters, frequency: NDArray[np.float64], nothing: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Return what B-factor and dose leave of each image's CTF, shape (n, pixels), or ``nothing``."""
+    damping = nothing
+    if np.any(params.b_factor):
+        exponent = (-params.column("b_factor") / 4).astype(np.float32)[:, None]
+        exponent = exponent * (frequency**2).astype(np.float32)
+        damping = np.exp(exponent, out=exponent)
+    if np.any(params.dose):
+        left = dose_weight(frequency, params.column("dose")[:, None]).astype(np.float32)
+        damping = left * damping if len(damping) else left
+    return damping
 
 
 def dose_weight(frequency: ArrayLike, dose: ArrayLike) -> NDArray[np.float64]:
