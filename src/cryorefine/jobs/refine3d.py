@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -216,12 +215,7 @@ class Options:
         relion="do_pad1",
     )
     threads: int = vocabulary.threads()
-    device: str = option(
-        "cpu",
-        label="Device",
-        help="Where to compute: cpu, auto (a GPU if there is one) or gpu:0, gpu:1 and so on.",
-        group="Compute",
-    )
+    device: str = vocabulary.device()
     scheduler: str = option(
         "",
         label="Dask scheduler",
@@ -253,8 +247,7 @@ class Options:
                     raise UserError(
                         f"Refine3D needs --{name}, or --continue with the folder of a refinement."
                     )
-        if not re.fullmatch(r"cpu|auto|gpu:\d+", self.device):
-            raise UserError(f"--device {self.device} is not a device; give cpu, auto or gpu:N.")
+        vocabulary.check_device(self.device)
         if self.scheduler and "://" not in self.scheduler:
             raise UserError(
                 f"--scheduler {self.scheduler} is not a Dask address; give one like tcp://node1:8786."

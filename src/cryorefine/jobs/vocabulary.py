@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
+from cryorefine.errors import UserError
 from cryorefine.jobs.base import option
 
 
@@ -67,3 +69,25 @@ def threads() -> Any:
         maximum=1024,
         step=1,
     )
+
+
+def device() -> Any:
+    """Make the option of where to compute."""
+    return option(
+        "cpu",
+        label="Device",
+        help="Where to compute: cpu, auto (a GPU if there is one) or gpu:0, gpu:1 and so on.",
+        group="Compute",
+    )
+
+
+def check_device(name: str) -> None:
+    """Refuse what is no name of a device.
+
+    Raises
+    ------
+    UserError
+        If it is none.
+    """
+    if not re.fullmatch(r"cpu|auto|gpu:\d+", name):
+        raise UserError(f"--device {name} is not a device; give cpu, auto or gpu:N.")
