@@ -1,0 +1,35 @@
+"""Estimates defocus, astigmatism, phase shift, aberrations and magnification from refined particles.
+
+Every particle is compared with a map of its own half set that it had no part in: see
+docs/ctf_refinement_method.md.
+"""
+
+from cryorefine.refine.ctf_refinement.refinement import refine_ctf
+from cryorefine.refine.ctf_refinement.result import (
+    AberrationImages,
+    CtfEvent,
+    CtfResult,
+    Finding,
+    MicrographValues,
+    OpticsSoFar,
+    OpticsValues,
+    ParticleValues,
+    Stage,
+)
+from cryorefine.refine.ctf_refinement.settings import CtfFit, Level, SuppliedMaps
+
+__all__ = [
+    "AberrationImages",
+    "CtfEvent",
+    "CtfFit",
+    "CtfResult",
+    "Finding",
+    "Level",
+    "MicrographValues",
+    "OpticsSoFar",
+    "OpticsValues",
+    "ParticleValues",
+    "Stage",
+    "SuppliedMaps",
+    "refine_ctf",
+]
