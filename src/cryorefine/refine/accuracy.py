@@ -88,8 +88,6 @@ def _differences(
             contrast_transfer(plane, optics, particles.ctf.take(np.array([i])), parameters.images)[0]
             * scale**2
         )
-        if optics.ctf_premultiplied and parameters.images.ctf_correction:
-            model = model**2
         model = model * parameters.scale[particles.group[n]]
         shell = np.minimum(plane.shell, parameters.shells - 1)
         # Pixels off the axis kx = 0 stand for their mates as well.

@@ -8,8 +8,14 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from cryorefine.refine.half_plane import HalfPlane, shift_phases
-from cryorefine.refine.images import PreparedImages, contrast_transfer, prepare_images, remap
+from cryorefine.refine.half_plane import HalfPlane, half_plane, pixels_per_shell, shift_phases
+from cryorefine.refine.images import (
+    PreparedImages,
+    contrast_transfer,
+    independent_power,
+    prepare_images,
+    remap,
+)
 from cryorefine.refine.parameters import ExpectationParameters
 from cryorefine.refine.particle_set import OpticsGroup, ParticleSet, View
 from cryorefine.refine.slicing import effective_rotation, within_reach
@@ -49,6 +55,8 @@ class ViewData:
         Weighted unmasked images, and their weights in the reconstruction.
     power : ndarray, shape (images, shells)
         Whole power of the masked images.
+    independent : ndarray, shape (images, shells)
+        By how much noise of variance 1 raises that power.
     """
 
     view: View
@@ -64,6 +72,7 @@ class ViewData:
     y: tuple[F32, F32]
     weight: F32
     power: F64
+    independent: F64
 
     @property
     def pixel_size(self) -> float:
@@ -107,6 +116,13 @@ def prepare_views(chunk: ParticleSet, raw: list[F32], parameters: ExpectationPar
         whole = np.floor(np.abs(moved) + 0.5).astype(np.int64) * np.sign(moved).astype(np.int64)
         if chunk.dimensions == 3:
             whole[:] = 0
+        independent = independent_power(
+            optics,
+            chunk.ctf.take(image),
+            parameters.images,
+            scale=remap(optics, parameters.box, parameters.pixel_size),
+            shells=parameters.shells,
+        )
         prepared = prepare_images(
             np.stack([raw[i] for i in image]),
             optics=optics,
@@ -116,7 +132,8 @@ def prepare_views(chunk: ParticleSet, raw: list[F32], parameters: ExpectationPar
             model=parameters.images,
             gain=mean / chunk.norm[particle] if mean > 0 else np.ones(len(image)),
             shifts=whole,
-            sigma2=sigma2,
+            # What is left of the noise where the CTF has been multiplied in, on average.
+            sigma2=sigma2 * independent.mean(axis=0) / np.maximum(_shell_pixels(optics, parameters), 1),
             seeds=parameters.seed + chunk.identity[particle],
             reach=partial(
                 within_reach,
@@ -128,7 +145,7 @@ def prepare_views(chunk: ParticleSet, raw: list[F32], parameters: ExpectationPar
         prepared = _shifted(prepared, moved - whole)
         rows = np.full(len(chunk), -1, np.int32)
         rows[particle] = np.arange(len(image))
-        result.append(_weighted(chunk, view, rotation, image, rows, prepared, parameters))
+        result.append(_weighted(chunk, view, rotation, image, rows, prepared, independent, parameters))
     return result
 
 
@@ -147,6 +164,7 @@ def _weighted(
     image: I64,
     rows: I32,
     prepared: PreparedImages,
+    independent: F64,
     parameters: ExpectationParameters,
 ) -> ViewData:
     plane = prepared.plane
@@ -157,7 +175,6 @@ def _weighted(
     area = np.float32(remap(optics, parameters.box, parameters.pixel_size) ** 2)
     premultiplied = optics.ctf_premultiplied and model_choices.ctf_correction
     compared = transfer if model_choices.reference_ctf_corrected else np.ones_like(transfer)
-    model = area * (transfer**2 if premultiplied else compared)
     scale = parameters.scale[chunk.group[chunk.image_particle[image]]].astype(np.float32)[:, None]
     inverse = (1 / parameters.sigma2_noise[view.optics])[np.minimum(plane.shell, parameters.shells - 1)]
     inverse[plane.shell >= parameters.shells] = 0
@@ -167,16 +184,18 @@ def _weighted(
     compared_inverse[0] = 0
     if parameters.cross_correlation:
         compared_inverse = (compared_inverse > 0).astype(np.float32)
-        scale_model = model
+        scale = np.ones_like(scale)
+    # The likelihood of an image Y = c S + noise needs c Y and c^2 alone, and c Y is what a premultiplied
+    # image is; its noise, which is small where c is, is not what sigma2 describes.
+    a = prepared.masked * (area * scale * compared_inverse)
+    y = prepared.unmasked * (area * scale * inverse)
+    if not premultiplied:
+        a, y = a * compared, y * transfer
+    if parameters.cross_correlation:
         length = np.sqrt(np.sum(np.abs(prepared.masked) ** 2 * compared_inverse, axis=1, keepdims=True))
-        a = prepared.masked * (model * compared_inverse / np.maximum(length, 1e-30))
-        b = model**2 * compared_inverse
-    else:
-        scale_model = scale * model
-        a = prepared.masked * (scale_model * compared_inverse)
-        b = 0.5 * scale_model**2 * compared_inverse
-    in_numerator = area * scale * (np.float32(1) if premultiplied else transfer)
-    y = prepared.unmasked * (in_numerator * inverse)
+        a = a / np.maximum(length, 1e-30)
+    b = 0.5 * (area * scale * compared) ** 2 * compared_inverse
+    model = area * (transfer**2 if premultiplied else compared)
     return ViewData(
         view=view,
         optics=optics,
@@ -191,7 +210,14 @@ def _weighted(
         y=split(y),
         weight=np.ascontiguousarray((area * scale * transfer) ** 2 * inverse, np.float32),
         power=prepared.power,
+        independent=independent,
     )
+
+
+def _shell_pixels(optics: OpticsGroup, parameters: ExpectationParameters) -> I64:
+    """Pixels of a group's whole images in each of the reference's shells, shape (shells,)."""
+    scale = remap(optics, parameters.box, parameters.pixel_size)
+    return pixels_per_shell(half_plane(optics.box, optics.box, scale), parameters.shells)
 
 
 def split(values: NDArray[np.complex64]) -> tuple[F32, F32]:

@@ -133,10 +133,10 @@ def _result(
         scale = parameters.scale[chunk.group[particle]][:, None]
         # |X - scale m|^2 summed over shells; it cannot be negative, but rounding can make it so.
         spectrum = np.maximum(data.power * used - 2 * scale * cross + scale**2 * power, 0)
-        whole = half_plane(data.plane.box, data.plane.box, data.plane.scale)
         group = data.view.optics
         noise[group] += spectrum.sum(axis=0)
-        count[group] += 2 * used.sum() * pixels_per_shell(whole, shells)
+        # An image's power holds that of the real and of the imaginary parts.
+        count[group] += 2 * (used * data.independent).sum(axis=0)
         np.add.at(scale_cross, chunk.group[particle], cross)
         np.add.at(scale_power, chunk.group[particle], power)
         np.add.at(residual, particle, spectrum.sum(axis=1))
@@ -164,7 +164,12 @@ def _result(
 
 def _constant(data: ViewData, sigma2: F64) -> F64:
     """Part of each image's log-likelihood that no pose changes, shape (images,)."""
-    compared = (data.plane.shell > 0) & (data.plane.shell < len(sigma2))
-    variance = sigma2[data.plane.shell[compared]]
+    shells = len(sigma2)
+    compared = (data.plane.shell > 0) & (data.plane.shell < shells)
+    shell = data.plane.shell[compared]
+    whole = half_plane(data.plane.box, data.plane.box, data.plane.scale)
+    # Of the noise of premultiplied images the CTF has left a part, here its mean over a shell.
+    left = data.independent / np.maximum(pixels_per_shell(whole, shells), 1)
+    variance = np.maximum(sigma2 * left, 1e-300)[:, shell]
     re, im = (part[:, compared].astype(np.float64) for part in data.x)
-    return -0.5 * ((re**2 + im**2) @ (1 / variance)) - np.sum(np.log(2 * np.pi * variance))
+    return np.asarray(np.sum(-0.5 * (re**2 + im**2) / variance - np.log(2 * np.pi * variance), axis=1))

@@ -78,6 +78,17 @@ def pixels_per_shell(plane: HalfPlane, shells: int) -> NDArray[np.int64]:
     return np.bincount(plane.shell[plane.shell < shells], minlength=shells)
 
 
+def sum_by_shell(plane: HalfPlane, values: NDArray[np.float32], shells: int) -> NDArray[np.float64]:
+    """Sum each row of values (n, pixels) in the reference's shells, shape (n, shells)."""
+    inside = plane.shell < shells
+    return np.stack(
+        [
+            np.bincount(plane.shell[inside], row, minlength=shells).astype(np.float64)
+            for row in values[:, inside]
+        ]
+    )
+
+
 def shift_phases(plane: HalfPlane, shifts: NDArray[np.float64]) -> NDArray[np.complex64]:
     """Fourier factors that move an image's content by +shift.
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cryorefine.ctf.aberrations import even_phase, magnify, odd_phase
 from cryorefine.ctf.ctf import CtfParameters, ctf
 from cryorefine.maps.masks import circular_mask_2d
-from cryorefine.refine.half_plane import HalfPlane, half_plane
+from cryorefine.refine.half_plane import HalfPlane, half_plane, pixels_per_shell, sum_by_shell
 from cryorefine.refine.parameters import ImageModel
 from cryorefine.refine.particle_set import OpticsGroup
 
@@ -137,12 +137,7 @@ def prepare_images(
     pixels = optics.pixel_size
     masked = mask_images(centred, model.mask_diameter / pixels, model.mask_edge, fill)
     spectra = [_transform(each) for each in (masked, centred)]
-    shells = len(sigma2)
-    inside = whole.shell < shells
-    full = np.abs(spectra[0][:, whole.source[inside]]) ** 2
-    power = np.stack(
-        [np.bincount(whole.shell[inside], row, minlength=shells).astype(np.float64) for row in full]
-    )
+    power = sum_by_shell(whole, np.abs(spectra[0][:, whole.source]) ** 2, len(sigma2))
     unmasked, comparable = spectra[1][:, plane.source], spectra[0][:, plane.source]
     if any(optics.beam_tilt) or any(optics.odd_aberrations):
         phase = odd_phase(
@@ -188,3 +183,30 @@ def contrast_transfer(
         absolute=model.phase_flipped,
         even=even,
     )
+
+
+def independent_power(
+    optics: OpticsGroup, parameters: CtfParameters, model: ImageModel, *, scale: float, shells: int
+) -> F64:
+    """By how much noise of variance 1 raises the power of each shell of each image.
+
+    That is the number of a shell's pixels or, where an image and its noise have been multiplied by the
+    CTF, the sum of the CTF's squares.
+
+    Parameters
+    ----------
+    optics, parameters, model : OpticsGroup, CtfParameters, ImageModel
+        Optics group, CTF of each of the n images, and choices.
+    scale : float
+        Shells of the reference per shell of the images.
+    shells : int
+        Shells of the reference.
+
+    Returns
+    -------
+    ndarray, shape (n, shells)
+    """
+    whole = half_plane(optics.box, optics.box, scale)
+    if not (optics.ctf_premultiplied and model.ctf_correction):
+        return np.tile(pixels_per_shell(whole, shells).astype(np.float64), (len(parameters), 1))
+    return sum_by_shell(whole, contrast_transfer(whole, optics, parameters, model) ** 2, shells)

@@ -12,7 +12,8 @@ from cryorefine.io.images import ImageReader
 from cryorefine.maps.filters import initial_lowpass
 from cryorefine.maps.fourier import forward
 from cryorefine.maps.shells import radial_average
-from cryorefine.refine.images import prepare_images
+from cryorefine.refine.half_plane import sum_by_shell
+from cryorefine.refine.images import independent_power, prepare_images
 from cryorefine.refine.parameters import ImageModel
 from cryorefine.refine.particle_set import ParticleSet
 from cryorefine.refine.state import HalfModel
@@ -37,9 +38,8 @@ def initial_noise(
         members = np.flatnonzero(group == index)[:IMAGES_FOR_NOISE]
         if len(members) == 0:
             continue
-        power, total = np.zeros(shells), np.zeros(1, np.complex64)
-        count: F64 = np.zeros(shells)
-        average: F64 = np.zeros(shells)
+        power, average, count = np.zeros(shells), np.zeros(shells), np.zeros(shells)
+        total = np.zeros(1, np.complex64)
         for first in range(0, len(members), 256):
             some = members[first : first + 256]
             prepared = prepare_images(
@@ -55,14 +55,13 @@ def initial_noise(
                 sigma2=np.ones(shells),
                 seeds=np.zeros(len(some), np.int64),
             )
-            inside = prepared.plane.shell < shells
-            shell = prepared.plane.shell[inside]
+            plane = prepared.plane
+            transfers = particles.ctf.take(some)
+            count += independent_power(optics, transfers, model, scale=plane.scale, shells=shells).sum(axis=0)
             power += prepared.power.sum(axis=0)
-            total = total + prepared.masked[:, inside].sum(axis=0)
-            mean_power = np.abs(total / len(members)) ** 2
-            average = np.bincount(shell, mean_power, minlength=shells).astype(np.float64)
-            count = np.maximum(np.bincount(shell, minlength=shells), 1).astype(np.float64)
-        result[index] = _positive(0.5 * power / len(members) / count - 0.5 * average / count)
+            total = total + prepared.masked.sum(axis=0)
+            average = sum_by_shell(plane, np.abs(total[None] / len(members)) ** 2, shells)[0]
+        result[index] = _positive((power - len(members) * average) / (2 * np.maximum(count, 1e-30)))
     return result
 
 
