@@ -7,7 +7,7 @@ files are converted on reading (the convention is that of RELION's own conversio
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,11 @@ class ParticleFile:
     path: Path | None = None
 
 
-def read_particles(path: str | os.PathLike[str], required: Sequence[str] = ()) -> ParticleFile:
+def read_particles(
+    path: str | os.PathLike[str],
+    required: Sequence[str] = (),
+    make_optics: Callable[[pd.DataFrame], tuple[pd.DataFrame, pd.DataFrame]] | None = None,
+) -> ParticleFile:
     """Read the particles of a STAR file of RELION 3.0, 3.1, 4 or 5.
 
     Parameters
@@ -53,6 +57,9 @@ def read_particles(path: str | os.PathLike[str], required: Sequence[str] = ()) -
         The STAR file.
     required : sequence of str
         Labels the caller cannot do without, in the particle table or the optics table.
+    make_optics : callable, optional
+        Makes the optics table, and the particles that refer to it, for a file without data_optics, e.g.
+        for picked subtomograms; without it the table is taken for one of RELION 3.0.
 
     Returns
     -------
@@ -73,6 +80,8 @@ def read_particles(path: str | os.PathLike[str], required: Sequence[str] = ()) -
     if isinstance(optics, pd.DataFrame):
         optics, particles = _number_groups(file, optics, table)
         particles = offsets_in_angstrom(file, optics, particles)
+    elif make_optics is not None:
+        optics, particles = make_optics(table)
     else:
         if "rlnImageName" not in table:
             raise UserError(
@@ -221,7 +230,10 @@ def _particle_table(blocks: dict[str, Block]) -> pd.DataFrame | None:
     if isinstance(named, pd.DataFrame):
         return named
     for name, block in blocks.items():
-        if isinstance(block, pd.DataFrame) and name != "optics" and "rlnImageName" in block:
+        if not isinstance(block, pd.DataFrame) or name in ("optics", "global"):
+            continue
+        # Picked subtomograms have no images yet.
+        if "rlnImageName" in block or "rlnTomoName" in block:
             return block
     return None
 

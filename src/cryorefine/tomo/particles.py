@@ -1,0 +1,302 @@
+"""Particles of tomograms: where they lie, how they are turned, and which images show them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cryorefine.errors import UserError
+from cryorefine.geometry.euler import matrices
+from cryorefine.io.particles import ParticleFile, column, group_index, parse_vector, read_particles
+from cryorefine.io.tomograms import TiltSeries, TomogramSet
+from cryorefine.io.trajectories import read_trajectories
+from cryorefine.tomo.geometry import tomogram_positions
+
+F64 = NDArray[np.float64]
+Index = NDArray[np.int64]
+CENTRED = tuple(f"rlnCenteredCoordinate{axis}Angst" for axis in "XYZ")
+CORNER = tuple(f"rlnCoordinate{axis}" for axis in "XYZ")
+ORIGIN = tuple(f"rlnOrigin{axis}Angst" for axis in "XYZ")
+SUB_ANGLES = tuple(f"rlnTomoSubtomogram{angle}" for angle in ("Rot", "Tilt", "Psi"))
+ANGLES = tuple(f"rlnAngle{angle}" for angle in ("Rot", "Tilt", "Psi"))
+_OPTICS = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast", "rlnTomoTiltSeriesPixelSize")
+
+
+@dataclass(frozen=True, eq=False)
+class Subtomograms:
+    """Particles of tomograms, in the order of their file.
+
+    Attributes
+    ----------
+    file : ParticleFile
+        The tables; every particle has a name (rlnTomoParticleName) and an optics group.
+    tomograms : TomogramSet
+        Their tilt series.
+    tomogram_names, names : ndarray of str, shape (n,)
+        rlnTomoName and rlnTomoParticleName.
+    centred : ndarray, shape (n, 3)
+        Coordinates (x, y, z) in A from the tomogram's centre, without offsets.
+    offsets : ndarray, shape (n, 3)
+        rlnOriginX/Y/ZAngst: in A, in the particle's frame.
+    sub_rotations : ndarray, shape (n, 3, 3)
+        A_sub, from the particle's frame to the tomogram's.
+    poses : ndarray, shape (n, 3, 3)
+        A_particle, from the reference to the particle's frame.
+    half : ndarray of int, shape (n,)
+        Half set 1 or 2; 0 where the file has none.
+    trajectories : dict of str to ndarray, or None
+        Shifts in A by particle name, shape (tilts, 3).
+    """
+
+    file: ParticleFile
+    tomograms: TomogramSet
+    tomogram_names: NDArray[np.object_]
+    names: NDArray[np.object_]
+    centred: F64
+    offsets: F64
+    sub_rotations: F64
+    poses: F64
+    half: Index
+    trajectories: dict[str, F64] | None = None
+
+    def __len__(self) -> int:
+        """Return the number of particles."""
+        return len(self.names)
+
+    def by_tomogram(self) -> Iterator[tuple[TiltSeries, Index]]:
+        """Yield every tilt series with the rows of its particles, in the order of first appearance."""
+        for name in dict.fromkeys(self.tomogram_names):
+            yield self.tomograms[name], np.flatnonzero(self.tomogram_names == name)
+
+    def positions(self, series: TiltSeries, rows: Index, *, apply_offsets: bool = True) -> F64:
+        """Return positions in px from the tomogram's first voxel.
+
+        Shape (n, 3); with trajectories (n, tilts, 3).
+
+        Raises
+        ------
+        UserError
+            When a particle has no trajectory, or one of another length.
+        """
+        offsets = self.offsets[rows] if apply_offsets else np.zeros((len(rows), 3))
+        static = tomogram_positions(series, self.centred[rows], offsets, self.sub_rotations[rows])
+        if self.trajectories is None:
+            return static
+        shifts = np.empty((len(rows), len(series), 3))
+        for i, name in enumerate(self.names[rows]):
+            trajectory = self.trajectories.get(name)
+            if trajectory is None:
+                raise UserError(
+                    f"{_path(self.file)} has a particle {name} without a trajectory; use the motion.star "
+                    "that belongs to these particles, or none."
+                )
+            if len(trajectory) != len(series):
+                raise UserError(
+                    f"The trajectory of {name} has {len(trajectory)} shifts but {series.name} has "
+                    f"{len(series)} tilt images; use the motion.star that belongs to these tomograms."
+                )
+            shifts[i] = trajectory
+        return static[:, None] + shifts / series.pixel_size
+
+    def visible_frames(self, series: TiltSeries, rows: Index) -> NDArray[np.bool_]:
+        """Return rlnTomoVisibleFrames, shape (n, tilts); everything is visible where the file has none.
+
+        Raises
+        ------
+        UserError
+            When a particle's list has another length than the tilt series.
+        """
+        if "rlnTomoVisibleFrames" not in self.file.particles:
+            return np.ones((len(rows), len(series)), dtype=bool)
+        texts = self.file.particles["rlnTomoVisibleFrames"].to_numpy(dtype=object)[rows]
+        known = {text: parse_vector(str(text)) > 0.5 for text in set(texts)}
+        for name, text in zip(self.names[rows], texts, strict=True):
+            if len(known[text]) != len(series):
+                raise UserError(
+                    f"{_path(self.file)} lists {len(known[text])} images in rlnTomoVisibleFrames of {name}, "
+                    f"but the tilt series {series.name} has {len(series)}; use the tomograms.star that "
+                    "belongs to the particles."
+                )
+        return np.array([known[text] for text in texts])
+
+    def take(self, rows: Index) -> ParticleFile:
+        """Return the tables of some of the particles."""
+        return ParticleFile(
+            self.file.optics,
+            self.file.particles.iloc[rows].reset_index(drop=True),
+            self.file.general,
+            self.file.path,
+        )
+
+
+def read_subtomograms(
+    path: Path, tomograms: TomogramSet, trajectories: Path | None = None, *, complete: bool = True
+) -> Subtomograms:
+    """Read the particles of tomograms: picked, extracted or refined, of RELION 4 or 5.
+
+    Parameters
+    ----------
+    path : Path
+        Particle STAR file.
+    tomograms : TomogramSet
+        The tomograms they are in.
+    trajectories : Path, optional
+        motion.star.
+    complete : bool
+        Whether every tomogram's tilt series is read here, so that a fault in one shows before any work.
+
+    Returns
+    -------
+    Subtomograms
+
+    Raises
+    ------
+    UserError
+        When a column or a tomogram is missing, or pixel sizes contradict each other.
+    """
+    file = read_particles(path, ["rlnTomoName"], lambda table: _make_optics(path, table, tomograms))
+    table = file.particles
+    tomogram_names = table["rlnTomoName"].astype(str).to_numpy(dtype=object)
+    file = _with_pixel_sizes(file, tomograms, tomogram_names)
+    if "rlnTomoParticleName" not in table:
+        # RELION's names: numbered from 1 within each tomogram.
+        number = pd.Series(tomogram_names).groupby(tomogram_names).cumcount() + 1
+        names = np.array([f"{t}/{i}" for t, i in zip(tomogram_names, number, strict=True)], dtype=object)
+        file = _replace(file, table.assign(rlnTomoParticleName=names))
+    else:
+        names = table["rlnTomoParticleName"].astype(str).to_numpy(dtype=object)
+        twice = pd.Series(names).duplicated()
+        if twice.any():
+            raise UserError(
+                f"{path} has two particles named {names[twice.to_numpy()][0]}; give each a name of its own "
+                "in rlnTomoParticleName or remove the column."
+            )
+    if complete:
+        for name in dict.fromkeys(tomogram_names):
+            tomograms[name]
+    return Subtomograms(
+        file=file,
+        tomograms=tomograms,
+        tomogram_names=tomogram_names,
+        names=names,
+        centred=_centred(file, tomograms, tomogram_names),
+        offsets=_columns(file, ORIGIN),
+        sub_rotations=matrices(*_columns(file, SUB_ANGLES).T),
+        poses=matrices(*_columns(file, ANGLES).T),
+        half=column(file, "rlnRandomSubset", 0).astype(np.int64),
+        trajectories=read_trajectories(trajectories) if trajectories is not None else None,
+    )
+
+
+def doubtful_coordinates(particles: Subtomograms) -> str:
+    """Return a sentence where corner coordinates look like those of a binned tomogram, else nothing.
+
+    Other programs write rlnCoordinate in pixels of their own choice; depths, and so the defocus of every
+    particle, are then wrong, and nothing is found in the tilt images.
+    """
+    if CENTRED[0] in particles.file.particles or "rlnTomoSubtomogramBinning" not in particles.file.optics:
+        return ""
+    binning = float(particles.file.optics["rlnTomoSubtomogramBinning"].max())
+    reach = max(
+        float((particles.centred[rows] / series.pixel_size / series.size + 0.5).max())
+        for series, rows in particles.by_tomogram()
+    )
+    if binning < 1.5 or reach > 1 / binning:
+        return ""
+    return (
+        f"All coordinates of {_path(particles.file)} lie in the first {100 * reach:.0f} % of their "
+        f"tomograms, as if they were counted in pixels binned {binning:g} times; RELION counts unbinned "
+        "pixels, so the defocus of the particles may be wrong."
+    )
+
+
+def _columns(file: ParticleFile, labels: tuple[str, ...]) -> F64:
+    return np.stack([column(file, label, 0.0) for label in labels], axis=1)
+
+
+def _centred(file: ParticleFile, tomograms: TomogramSet, names: NDArray[np.object_]) -> F64:
+    table = file.particles
+    if all(label in table for label in CENTRED):
+        return _columns(file, CENTRED)
+    if not all(label in table for label in CORNER):
+        raise UserError(
+            f"{_path(file)} has neither {CENTRED[0]} nor {CORNER[0]} (with Y and Z); add the coordinates "
+            "of the particles."
+        )
+    result = _columns(file, CORNER)
+    for name in dict.fromkeys(names):
+        here, series = names == name, tomograms[name]
+        result[here] = (result[here] - series.centre) * series.pixel_size
+    return result
+
+
+def _make_optics(
+    path: Path, table: pd.DataFrame, tomograms: TomogramSet
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Make one optics group for each of the tomograms' groups, as RELION does for picked particles."""
+    if "rlnTomoName" not in table:
+        raise UserError(f"{path} lacks the column rlnTomoName; choose particles of tomograms.")
+    used = table["rlnTomoName"].astype(str)
+    for name in dict.fromkeys(used):
+        if name not in tomograms:
+            tomograms[name]  # says that the tomogram is missing
+    rows = tomograms.table
+    label = "rlnOpticsGroupName" if "rlnOpticsGroupName" in rows else "rlnTomoName"
+    group_of = dict(zip(rows["rlnTomoName"].astype(str), rows[label].astype(str), strict=True))
+    groups = used.map(group_of)
+    order = {group: i for i, group in enumerate(dict.fromkeys(groups), start=1)}
+    # The row of the first tomogram of each group, in the order of the groups.
+    first = rows.assign(group=rows[label].astype(str)).drop_duplicates("group")
+    first = first[first["group"].isin(list(order))].sort_values("group", key=lambda g: g.map(order))
+    optics = pd.DataFrame({"rlnOpticsGroup": np.arange(1, len(order) + 1), "rlnOpticsGroupName": list(order)})
+    for setting in _OPTICS:
+        optics[setting] = first[setting].to_numpy(dtype=np.float64)
+    return optics, table.assign(rlnOpticsGroup=groups.map(order).to_numpy(dtype=np.int64))
+
+
+def _with_pixel_sizes(file: ParticleFile, tomograms: TomogramSet, names: NDArray[np.object_]) -> ParticleFile:
+    """Compare the pixel sizes of optics groups and tomograms; fill them in where the groups have none."""
+    sizes = dict(
+        zip(
+            tomograms.table["rlnTomoName"].astype(str),
+            tomograms.table["rlnTomoTiltSeriesPixelSize"].to_numpy(dtype=np.float64),
+            strict=True,
+        )
+    )
+    for name in dict.fromkeys(names):
+        if name not in sizes:
+            tomograms[name]  # says that the tomogram is missing
+    true = np.array([sizes[name] for name in names])
+    groups = group_index(file)
+    optics = file.optics
+    if "rlnTomoTiltSeriesPixelSize" not in optics:
+        optics = optics.assign(
+            rlnTomoTiltSeriesPixelSize=[
+                float(true[groups == i][0]) if (groups == i).any() else float(true[0])
+                for i in range(len(optics))
+            ]
+        )
+    given = optics["rlnTomoTiltSeriesPixelSize"].to_numpy(dtype=np.float64)[groups]
+    wrong = np.flatnonzero(np.abs(given - true) > 1e-3 * true)
+    if len(wrong):
+        first = wrong[0]
+        raise UserError(
+            f"{_path(file)} gives optics group {groups[first] + 1} a tilt-series pixel of "
+            f"{given[first]:g} A, but tomogram {names[first]} in {tomograms.path} has {true[first]:g} A; put "
+            "particles of tomograms with different pixels into optics groups of their own, or correct the "
+            "pixel size."
+        )
+    return ParticleFile(optics, file.particles, file.general, file.path)
+
+
+def _replace(file: ParticleFile, table: pd.DataFrame) -> ParticleFile:
+    return ParticleFile(file.optics, table, file.general, file.path)
+
+
+def _path(file: ParticleFile) -> str:
+    return str(file.path) if file.path is not None else "The particle set"
