@@ -12,9 +12,10 @@ from cryorefine.refine.volume import empty_volume
 BOX, SIZE, PADDING = 16, 12, 2.0
 
 
-@pytest.fixture
-def plane():
-    return half_plane(BOX, SIZE)
+@pytest.fixture(params=[2, 3], ids=["images", "volumes"])
+def plane(request):
+    # Smaller volumes, so that they have about as many voxels as an image has pixels.
+    return half_plane(BOX, SIZE if request.param == 2 else 6, dimensions=request.param)
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def test_slices_are_the_interpolated_volume(volume, plane):
     rotations = matrices(5)
     re, im = slices(volume, rotations, plane, PADDING)
     for o, matrix in enumerate(rotations):
-        expected = oracle.slice_volume(volume, matrix, plane.kx, plane.ky, PADDING)
+        expected = oracle.slice_volume(volume, matrix, plane.indices, PADDING)
         np.testing.assert_allclose(re[o] + 1j * im[o], expected, atol=2e-4)
 
 
@@ -49,12 +50,20 @@ def test_insertion_spreads_as_the_reference_does(volume, plane, rng):
     weights = rng.random((3, plane.pixels)).astype(np.float32)
     numerator, weight = empty_volume(SIZE, PADDING)
     kernels.insert_slices(
-        numerator, weight, rotations.astype(np.float32), plane.kx, plane.ky, PADDING, *split(data), weights
+        numerator,
+        weight,
+        rotations.astype(np.float32),
+        plane.kx,
+        plane.ky,
+        plane.kz,
+        PADDING,
+        *split(data),
+        weights,
     )
     expected, expected_weight = (np.zeros(numerator.shape, t) for t in (complex, float))
     for o in range(3):
         oracle.insert_slice(
-            expected, expected_weight, rotations[o], plane.kx, plane.ky, PADDING, data[o], weights[o]
+            expected, expected_weight, rotations[o], plane.indices, PADDING, data[o], weights[o]
         )
     np.testing.assert_allclose(numerator, expected, atol=1e-4)
     np.testing.assert_allclose(weight, expected_weight, atol=1e-4)
@@ -68,7 +77,15 @@ def test_insertion_is_the_transpose_of_slicing(volume, plane, rng):
     re, im = slices(volume, rotations, plane, PADDING)
     numerator, weight = empty_volume(SIZE, PADDING)
     kernels.insert_slices(
-        numerator, weight, rotations.astype(np.float32), plane.kx, plane.ky, PADDING, *split(data), ones
+        numerator,
+        weight,
+        rotations.astype(np.float32),
+        plane.kx,
+        plane.ky,
+        plane.kz,
+        PADDING,
+        *split(data),
+        ones,
     )
     left = np.sum((re - 1j * im) * data).real
     right = np.sum(np.conj(volume.astype(complex)) * numerator).real
@@ -88,7 +105,7 @@ def test_scores_are_log_likelihoods(volume, plane, rng):
     x = images(rng, count, plane.pixels)
     ctf = rng.uniform(-1, 1, (count, plane.pixels)).astype(np.float32)
     sigma2 = rng.uniform(0.5, 2, plane.pixels).astype(np.float32)
-    shifts = rng.uniform(-3, 3, (2, 4, 2))
+    shifts = rng.uniform(-3, 3, (2, 4, plane.dimensions))
     phases = shift_phases(plane, shifts)
     block, image, shift = entries(blocks, count, 2)
     four = rng.permutation(4 * blocks).reshape(-1, 4).astype(np.int32)
@@ -124,7 +141,7 @@ def test_weighted_sums_and_spectra(volume, plane, rng):
     x, y = images(rng, count, plane.pixels), images(rng, count, plane.pixels)
     ctf = rng.uniform(-1, 1, (count, plane.pixels)).astype(np.float32)
     y_weight = rng.random((count, plane.pixels)).astype(np.float32)
-    phases = shift_phases(plane, rng.uniform(-3, 3, (2, 4, 2)))
+    phases = shift_phases(plane, rng.uniform(-3, 3, (2, 4, plane.dimensions)))
     block, image, shift = entries(blocks, count, 2)
     weights = rng.random((len(block), 4, 4)).astype(np.float32)
     weights[rng.random(weights.shape) < 0.3] = 0
@@ -151,20 +168,20 @@ def test_weighted_sums_and_spectra(volume, plane, rng):
 
 
 def test_half_plane_counts_each_pair_of_friedel_mates_once(plane):
-    full = {(int(x), int(y)) for x, y in zip(plane.kx, plane.ky, strict=True)}
+    full = {tuple(int(k) for k in index) for index in plane.indices}
     assert len(full) == plane.pixels
-    assert all((-x, -y) not in full for x, y in full if (x, y) != (0, 0))
-    axis = np.arange(-BOX // 2, BOX // 2 + 1)
-    inside = sum(x * x + y * y <= (SIZE / 2) ** 2 for x in axis for y in axis)
-    assert 2 * plane.pixels - 1 == inside
+    assert all(tuple(-k for k in index) not in full for index in full if any(index))
+    axes = [np.arange(-BOX // 2, BOX // 2 + 1)] * plane.dimensions
+    radius2 = sum(axis * axis for axis in np.meshgrid(*axes))
+    assert 2 * plane.pixels - 1 == np.sum(radius2 <= (plane.size / 2) ** 2)
 
 
-def test_shift_phases_move_content_by_plus_shift():
-    plane = half_plane(BOX, BOX)
-    image = np.zeros((BOX, BOX))
-    image[5, 9] = 1
-    phases = shift_phases(plane, np.array([2.0, -3.0]))
-    moved = np.zeros((BOX, BOX))
-    moved[2, 11] = 1
-    spectra = [np.fft.rfft2(i).ravel()[plane.source] for i in (image, moved)]
+@pytest.mark.parametrize("shift", [(2, -3), (2, -3, 1)], ids=["image", "volume"])
+def test_shift_phases_move_content_by_plus_shift(shift):
+    plane = half_plane(BOX, BOX, dimensions=len(shift))
+    images = np.zeros((2, *[BOX] * len(shift)))
+    images[0][(6,) * len(shift)] = 1
+    images[1][tuple(6 + s for s in shift[::-1])] = 1
+    phases = shift_phases(plane, np.array(shift, float))
+    spectra = [np.fft.rfftn(image).ravel()[plane.source] for image in images]
     np.testing.assert_allclose(spectra[0] * phases, spectra[1], atol=1e-5)

@@ -75,7 +75,7 @@ def insert(density, rotations, size=BOX, noise=0.0, rng=None):
     numerator, weight = empty_volume(size, PADDING)
     ones = np.ones_like(re)
     kernels.insert_slices(
-        numerator, weight, rotations.astype(np.float32), plane.kx, plane.ky, PADDING, re, im, ones
+        numerator, weight, rotations.astype(np.float32), plane.kx, plane.ky, plane.kz, PADDING, re, im, ones
     )
     enforce_friedel(numerator, weight)
     return numerator, weight

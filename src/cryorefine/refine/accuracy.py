@@ -90,8 +90,9 @@ def _differences(
         )
         model = model * parameters.scale[particles.group[n]]
         shell = np.minimum(plane.shell, parameters.shells - 1)
-        # Pixels off the axis kx = 0 stand for their mates as well.
-        multiplicity = np.where((plane.kx > 0) | (plane.ky != 0), np.where(plane.kx > 0, 1.0, 2.0), 0.0)
+        # Of the pixels at kx = 0 half are listed, of the others all.
+        multiplicity = np.where(plane.kx > 0, 1.0, 2.0)
+        multiplicity[0] = 0
         weight = multiplicity * model**2 / (2 * parameters.sigma2_noise[view.optics][shell])
         turned += ((re[1:] - re[0]) ** 2 + (im[1:] - im[0]) ** 2) @ weight
         shifts = np.zeros((len(SHIFTS), particles.dimensions))

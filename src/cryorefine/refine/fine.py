@@ -175,6 +175,7 @@ class FineSearch:
                     matrices.astype(np.float32),
                     data.plane.kx,
                     data.plane.ky,
+                    data.plane.kz,
                     self.parameters.padding,
                     *sums,
                 )

@@ -1,8 +1,11 @@
-"""The independent Fourier pixels of an image: which of them a score, a slice or an insertion runs over."""
+"""The independent Fourier pixels of an image: which of them a score, a slice or an insertion runs over.
+
+A subtomogram is an image with a third dimension.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import numpy as np
@@ -11,7 +14,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, eq=False)
 class HalfPlane:
-    """Pixels (kx, ky) with kx >= 0 and radius <= size/2, each Friedel pair once, the origin first.
+    """Pixels with kx >= 0 and radius <= size/2, each Friedel pair once, the origin first.
 
     Attributes
     ----------
@@ -24,7 +27,9 @@ class HalfPlane:
     shell : ndarray of int32, shape (pixels,)
         Radius in shells of the reference, rounded half away from zero.
     source : ndarray of intp, shape (pixels,)
-        Flat position of each pixel in ``numpy.fft.rfft2`` of a (box, box) image.
+        Flat position of each pixel in ``numpy.fft.rfftn`` of a (box, box) or (box, box, box) image.
+    kz : ndarray of float32, shape (pixels,) or (0,)
+        Third index, of a volume's voxels; an image has none.
     """
 
     box: int
@@ -34,6 +39,18 @@ class HalfPlane:
     ky: NDArray[np.float32]
     shell: NDArray[np.int32]
     source: NDArray[np.intp]
+    kz: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+
+    @property
+    def dimensions(self) -> int:
+        """2 for an image, 3 for a volume."""
+        return 3 if len(self.kz) else 2
+
+    @property
+    def indices(self) -> NDArray[np.float64]:
+        """Fourier indices (kx, ky) or (kx, ky, kz), shape (pixels, dimensions)."""
+        axes = (self.kx, self.ky, self.kz)[: self.dimensions]
+        return np.stack(axes, axis=1).astype(np.float64)
 
     @property
     def pixels(self) -> int:
@@ -45,13 +62,18 @@ class HalfPlane:
         if keep.all():
             return self
         return replace(
-            self, kx=self.kx[keep], ky=self.ky[keep], shell=self.shell[keep], source=self.source[keep]
+            self,
+            kx=self.kx[keep],
+            ky=self.ky[keep],
+            shell=self.shell[keep],
+            source=self.source[keep],
+            kz=self.kz[keep] if len(self.kz) else self.kz,
         )
 
 
 @lru_cache(maxsize=16)
-def half_plane(box: int, size: int, scale: float = 1.0) -> HalfPlane:
-    """List the independent Fourier pixels of a (box, box) image up to radius size/2.
+def half_plane(box: int, size: int, scale: float = 1.0, dimensions: int = 2) -> HalfPlane:
+    """List the independent Fourier pixels of a square or cubic image up to radius size/2.
 
     Parameters
     ----------
@@ -61,16 +83,23 @@ def half_plane(box: int, size: int, scale: float = 1.0) -> HalfPlane:
         Edge of the Fourier window; ``size == box`` reaches Nyquist.
     scale : float
         Shells of the reference per shell of the image, where their boxes differ in angstrom.
+    dimensions : int
+        2 for an image, 3 for a volume.
     """
     n = box // 2
-    ky, kx = np.meshgrid(np.r_[0 : n + 1, -n + 1 : 0], np.arange(n + 1), indexing="ij")
-    radius2 = kx * kx + ky * ky
-    # The Friedel mates of (0, -ky) are (0, ky): keeping both would count them twice.
-    inside = (radius2 <= (size / 2) ** 2) & ((kx > 0) | (ky >= 0))
-    source = np.flatnonzero(inside)
-    kx, ky = kx.ravel()[source], ky.ravel()[source]
-    shell = np.floor(scale * np.sqrt(kx * kx + ky * ky) + 0.5).astype(np.int32)
-    return HalfPlane(box, size, scale, kx.astype(np.float32), ky.astype(np.float32), shell, source)
+    whole = np.r_[0 : n + 1, -n + 1 : 0]
+    axes = np.meshgrid(*[whole] * (dimensions - 1), np.arange(n + 1), indexing="ij")
+    radius2 = sum(axis * axis for axis in axes)
+    # Of the Friedel mates on the plane kx = 0, keeping both would count them twice.
+    first = axes[-1] > 0
+    undecided = axes[-1] == 0
+    for axis in axes[-2::-1]:
+        first |= undecided & (axis > 0)
+        undecided &= axis == 0
+    source = np.flatnonzero((radius2 <= (size / 2) ** 2) & (first | undecided))
+    kx, ky, *rest = (axis.ravel()[source].astype(np.float32) for axis in axes[::-1])
+    shell = np.floor(scale * np.sqrt(radius2.ravel()[source]) + 0.5).astype(np.int32)
+    return HalfPlane(box, size, scale, kx, ky, shell, source, *rest)
 
 
 def pixels_per_shell(plane: HalfPlane, shells: int) -> NDArray[np.int64]:
@@ -96,13 +125,13 @@ def shift_phases(plane: HalfPlane, shifts: NDArray[np.float64]) -> NDArray[np.co
     ----------
     plane : HalfPlane
         Pixels.
-    shifts : ndarray, shape (..., 2)
-        Shifts (x, y) in pixels.
+    shifts : ndarray, shape (..., dimensions)
+        Shifts (x, y) or (x, y, z) in pixels.
 
     Returns
     -------
     ndarray of complex64, shape (..., pixels)
         exp(-2 pi i k.s / box).
     """
-    cycles = (shifts[..., :1] * plane.kx + shifts[..., 1:] * plane.ky) / plane.box
+    cycles = shifts @ (plane.indices.T / plane.box)
     return np.exp(-2j * np.pi * cycles).astype(np.complex64)

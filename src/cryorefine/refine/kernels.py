@@ -22,9 +22,9 @@ _FAST: dict[str, Any] = {"nogil": True, "fastmath": True, "cache": True, "error_
 
 @njit(**_FAST)
 def slice_volume(
-    volume: F32, matrices: F32, kx: F32, ky: F32, padding: float, out_re: F32, out_im: F32
+    volume: F32, matrices: F32, kx: F32, ky: F32, kz: F32, padding: float, out_re: F32, out_im: F32
 ) -> None:
-    """Central slices of a Fourier volume by trilinear interpolation.
+    """Central slices, or turned copies, of a Fourier volume by trilinear interpolation.
 
     Every point must lie inside the volume: nothing is checked here.
 
@@ -33,9 +33,11 @@ def slice_volume(
     volume : float32, shape (2L+1, 2L+1, 2 (L+2))
         Fourier volume with x >= 0, real and imaginary parts in turn; the origin is at [L, L, 0].
     matrices : float32, shape (orientations, 3, 3)
-        Orientation matrices A; a slice is sampled at padding * A^T (kx, ky, 0).
+        Orientation matrices A; the volume is sampled at padding * A^T (kx, ky, kz).
     kx, ky : float32, shape (pixels,)
         Fourier indices of the image.
+    kz : float32, shape (pixels,) or (0,)
+        Third index, of a volume's voxels; nothing stands for 0, a slice.
     padding : float
         Volume samples per image sample.
     out_re, out_im : float32, shape (orientations, pixels)
@@ -47,6 +49,7 @@ def slice_volume(
     stride_z = volume.shape[2] * volume.shape[1]
     one, two, three = np.uint64(1), np.uint64(2), np.uint64(3)
     pixels = kx.shape[0]
+    deep = kz.shape[0] > 0
     index = np.empty(pixels, np.uint64)
     part_x = np.empty(pixels, np.float32)
     part_y = np.empty(pixels, np.float32)
@@ -59,12 +62,19 @@ def slice_volume(
         bx = np.float32(matrices[o, 1, 0] * padding)
         by = np.float32(matrices[o, 1, 1] * padding)
         bz = np.float32(matrices[o, 1, 2] * padding)
+        cx = np.float32(matrices[o, 2, 0] * padding)
+        cy = np.float32(matrices[o, 2, 1] * padding)
+        cz = np.float32(matrices[o, 2, 2] * padding)
         re, im = out_re[o], out_im[o]
         # Where the points lie, vectorised over pixels; points with x < 0 are read at their mates.
         for p in range(pixels):
             x = kx[p] * ax + ky[p] * bx
             y = kx[p] * ay + ky[p] * by
             z = kx[p] * az + ky[p] * bz
+            if deep:
+                x += kz[p] * cx
+                y += kz[p] * cy
+                z += kz[p] * cz
             m = np.float32(1) if x >= 0 else np.float32(-1)
             x = x * m
             y = y * m + limit
@@ -104,7 +114,16 @@ def slice_volume(
 
 @njit(**_FAST)
 def insert_slices(
-    numerator: C64, weight: F32, matrices: F32, kx: F32, ky: F32, padding: float, re: F32, im: F32, w: F32
+    numerator: C64,
+    weight: F32,
+    matrices: F32,
+    kx: F32,
+    ky: F32,
+    kz: F32,
+    padding: float,
+    re: F32,
+    im: F32,
+    w: F32,
 ) -> None:
     """Add slices to a Fourier volume and its weights: the transpose of :func:`slice_volume`.
 
@@ -118,6 +137,8 @@ def insert_slices(
         Orientation matrices A.
     kx, ky : float32, shape (pixels,)
         Fourier indices.
+    kz : float32, shape (pixels,) or (0,)
+        Third index, of a volume's voxels; nothing stands for 0, a slice.
     padding : float
         Volume samples per image sample.
     re, im, w : float32, shape (orientations, pixels)
@@ -129,6 +150,7 @@ def insert_slices(
     total = weight.reshape(-1)
     stride_y = np.int64(height)
     stride_z = np.int64(height) * numerator.shape[1]
+    deep = kz.shape[0] > 0
     for o in range(matrices.shape[0]):
         ax = np.float32(matrices[o, 0, 0] * padding)
         ay = np.float32(matrices[o, 0, 1] * padding)
@@ -136,6 +158,9 @@ def insert_slices(
         bx = np.float32(matrices[o, 1, 0] * padding)
         by = np.float32(matrices[o, 1, 1] * padding)
         bz = np.float32(matrices[o, 1, 2] * padding)
+        cx = np.float32(matrices[o, 2, 0] * padding)
+        cy = np.float32(matrices[o, 2, 1] * padding)
+        cz = np.float32(matrices[o, 2, 2] * padding)
         for p in range(kx.shape[0]):
             wp = w[o, p]
             if wp == 0:
@@ -143,6 +168,10 @@ def insert_slices(
             x = kx[p] * ax + ky[p] * bx
             y = kx[p] * ay + ky[p] * by
             z = kx[p] * az + ky[p] * bz
+            if deep:
+                x += kz[p] * cx
+                y += kz[p] * cy
+                z += kz[p] * cz
             value = np.complex64(complex(re[o, p], im[o, p]))
             if x < 0:
                 x, y, z = -x, -y, -z

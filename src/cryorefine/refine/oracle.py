@@ -12,20 +12,22 @@ Array = NDArray[np.float64]
 Complex = NDArray[np.complex128]
 
 
-def sample_points(matrix: Array, kx: Array, ky: Array, padding: float) -> Array:
-    """Where a slice lies in the volume: padding * A^T (kx, ky, 0), shape (pixels, 3) as (x, y, z)."""
-    k = np.stack([kx, ky, np.zeros_like(kx)], axis=1)
-    return padding * k @ matrix
+def sample_points(matrix: Array, indices: Array, padding: float) -> Array:
+    """Where a slice lies in the volume: padding * A^T (kx, ky, kz), shape (pixels, 3) as (x, y, z).
+
+    ``indices`` has shape (pixels, 2) for an image, whose kz is 0, and (pixels, 3) for a volume.
+    """
+    return padding * indices @ matrix[: indices.shape[1]]
 
 
-def slice_volume(volume: Complex, matrix: Array, kx: Array, ky: Array, padding: float) -> Complex:
+def slice_volume(volume: Complex, matrix: Array, indices: Array, padding: float) -> Complex:
     """One central slice, shape (pixels,), by trilinear interpolation of eight neighbours.
 
     ``volume`` has shape (2L+1, 2L+1, L+2), x >= 0, with the origin at [L, L, 0].
     """
     limit = volume.shape[0] // 2
-    result = np.zeros(len(kx), complex)
-    for p, (x, y, z) in enumerate(sample_points(matrix, kx, ky, padding)):
+    result = np.zeros(len(indices), complex)
+    for p, (x, y, z) in enumerate(sample_points(matrix, indices, padding)):
         sign = -1 if x < 0 else 1
         point = sign * np.array([x, y, z]) + [0, limit, limit]
         corner = np.trunc(point).astype(int)
@@ -42,15 +44,14 @@ def insert_slice(
     numerator: Complex,
     weight: Array,
     matrix: Array,
-    kx: Array,
-    ky: Array,
+    indices: Array,
     padding: float,
     data: Complex,
     w: Array,
 ) -> None:
     """Spread one slice over eight neighbours each: the transpose of :func:`slice_volume`."""
     limit = numerator.shape[0] // 2
-    for p, (x, y, z) in enumerate(sample_points(matrix, kx, ky, padding)):
+    for p, (x, y, z) in enumerate(sample_points(matrix, indices, padding)):
         sign = -1 if x < 0 else 1
         point = sign * np.array([x, y, z]) + [0, limit, limit]
         corner = np.trunc(point).astype(int)

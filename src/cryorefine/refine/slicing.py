@@ -35,11 +35,11 @@ def effective_rotation(view: View, optics: OpticsGroup, box: int, pixel_size: fl
 
 
 def slices(volume: C64, matrices: F64, plane: HalfPlane, padding: float) -> tuple[F32, F32]:
-    """Central slices, split into real and imaginary parts, shape (orientations, pixels) each."""
+    """Central slices, or turned volumes, split into two parts, shape (orientations, pixels) each."""
     re = np.empty((len(matrices), plane.pixels), np.float32)
     im = np.empty_like(re)
     kernels.slice_volume(
-        volume.view(np.float32), matrices.astype(np.float32), plane.kx, plane.ky, padding, re, im
+        volume.view(np.float32), matrices.astype(np.float32), plane.kx, plane.ky, plane.kz, padding, re, im
     )
     return re, im
 
@@ -49,5 +49,5 @@ def within_reach(plane: HalfPlane, rotation: F64, size: int, padding: float) -> 
 
     Magnification and other pixel sizes can carry a plane's rim beyond it.
     """
-    length = np.linalg.norm(np.stack([plane.kx, plane.ky], axis=1) @ rotation[:2], axis=1)
+    length = np.linalg.norm(plane.indices @ rotation[: plane.dimensions], axis=1)
     return plane.take(padding * length < volume_limit(size, padding) - 0.01)
