@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from napari.utils.notifications import show_error, show_info, show_warning
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QEvent, Qt
 from qtpy.QtWidgets import (
     QFileDialog,
     QHBoxLayout,
@@ -28,11 +28,12 @@ from napari_cryorefine.page import OptionsPage
 from napari_cryorefine.progress import Stopwatch, duration_text, figures_text
 from napari_cryorefine.results import open_results, show_event
 from napari_cryorefine.runs import FolderRun, Outcome, ThreadRun, process_words
+from napari_cryorefine.warm import warm_up
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
 
-OWN_PROCESS = ("refine3d",)
+OWN_PROCESS = ("refine3d", "ctf-refine")
 """Jobs of minutes or hours, which must outlive napari."""
 
 
@@ -68,6 +69,16 @@ class JobForm(QWidget):
         layout.addWidget(summary)
         layout.addWidget(self.page.root_native_widget, 1)
         self._build_foot(layout)
+        warm_up(viewer)
+
+    def changeEvent(self, event: QEvent) -> None:
+        """Notice when napari closes the dock: it takes the form out and leaves it without a parent."""
+        super().changeEvent(event)
+        if event.type() == QEvent.Type.ParentChange and self.parent() is None:
+            self.close_down()
+
+    def close_down(self) -> None:
+        """Take away what the form shows only while it is open."""
 
     def add_tool(self, tool: QWidget) -> None:
         """Put a widget between the options and the buttons."""

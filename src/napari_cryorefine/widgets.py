@@ -35,6 +35,11 @@ class MaskCreateForm(JobForm):
         self.tool = MaskTool(self.page, viewer, self._layers)
         self.add_tool(self.tool.native)
 
+    def close_down(self) -> None:
+        """Remove the preview and stop its worker."""
+        super().close_down()
+        self.tool.close_down()
+
     def _show_results(self, outcome: Outcome) -> None:
         self.tool.preview.value = False  # the mask itself takes its place
         super()._show_results(outcome)
@@ -64,6 +69,13 @@ class PostProcessForm(JobForm):
             return
         if EXPLORER_DOCK not in self._viewer.window.dock_widgets:
             self._viewer.window.add_dock_widget(explorer, name=EXPLORER_DOCK, area="bottom")
+
+
+class CtfRefineForm(JobForm):
+    """Refine defocus, beam tilt and higher aberrations."""
+
+    def __init__(self, viewer: napari.viewer.Viewer) -> None:
+        super().__init__(load("ctf-refine"), viewer)
 
 
 class DirectionalFscForm(JobForm):

@@ -30,6 +30,11 @@ COMMANDS = {
     "postprocess": "--half-map run_half1_class001_unfil.mrc --mask mask.mrc --output PostProcess/job003 "
     "--pixel-size 1.244 --mtf F.star --mtf-pixel-size 0.885 --auto-bfactor --autob-lowest-resolution 10 "
     "--bfactor -80 --skip-fsc-weighting --lowpass 5 --random-seed 1",
+    "ctf-refine": "--particles run_data.star --postprocess postprocess.star --output CtfRefine/job024 "
+    "--minimum-resolution 25 --fit-defocus per-particle --defocus-range 1500 "
+    "--fit-astigmatism per-micrograph --fit-phase-shift per-micrograph --fit-bfactor per-particle "
+    "--fit-beamtilt --fit-trefoil "
+    "--fit-fourth-order --fit-anisotropic-magnification --symmetry D2 --threads 2 --device gpu:0",
     "directional-fsc": "--half-map run_half1_class001_unfil.mrc --mask mask.mrc "
     "--output DirectionalFsc/job004 --pixel-size 1.244 --cone-angle 20 --healpix-order 2 --symmetry D2 "
     "--threshold 0.5 --threads 2",

@@ -12,7 +12,7 @@ import pytest
 
 from cryorefine.errors import UserError
 from cryorefine.io.star import read_star, write_star
-from cryorefine.jobs import image_handler, mask_create, postprocess, refine3d
+from cryorefine.jobs import ctf_refine, image_handler, mask_create, postprocess, refine3d
 from cryorefine.jobs.base import Job
 from cryorefine.jobs.relion_job import KEYS, read_job, write_job
 
@@ -112,6 +112,27 @@ OURS = [
             random_seed=5,
         ),
     ),
+    (
+        ctf_refine.JOB,
+        ctf_refine.Options(
+            particles=Path("Refine3D/job021/run_data.star"),
+            postprocess=Path("PostProcess/job023/postprocess.star"),
+            output=Path("CtfRefine/job024"),
+            minimum_resolution=25.5,
+            fit_defocus="per-particle",
+            defocus_range=1500,
+            fit_astigmatism="per-micrograph",
+            fit_phase_shift="per-micrograph",
+            fit_bfactor="per-particle",
+            fit_beamtilt=True,
+            fit_trefoil=True,
+            fit_fourth_order=True,
+            fit_anisotropic_magnification=True,
+            symmetry="D2",
+            threads=2,
+            device="gpu:0",
+        ),
+    ),
     (mask_create.JOB, mask_create.Options(input=Path("map.mrc"), output=Path("MaskCreate/job010"))),
     (postprocess.JOB, postprocess.Options(half_map=Path("half1.mrc"), output=Path("PostProcess/job011"))),
 ]
@@ -155,6 +176,7 @@ def test_a_b_factor_of_ones_own_switches_the_estimate_off_as_relion_demands() ->
     [
         ("relion.refine3d", "16_himena_relion5_job_stars/jobs_spa/Refine3D/job001/job.star"),
         ("relion.postprocess", "16_himena_relion5_job_stars/jobs_tomo/PostProcess/job001/job.star"),
+        ("relion.ctfrefine", "16_himena_relion5_job_stars/jobs_spa/CtfRefine/job001/job.star"),
     ],
 )
 def test_we_write_the_keys_that_relion_5_writes(label: str, real: str, shared: Path) -> None:
@@ -174,7 +196,7 @@ def test_every_job_file_of_real_projects_is_read_or_refused_by_its_type(shared: 
                 read_job(path)
             refused.append(label)
 
-    assert {file.name for file in read} == {"refine3d", "postprocess"}
+    assert {file.name for file in read} == {"refine3d", "postprocess", "ctf-refine"}
     assert "relion.refine3d.tomo" in refused
 
 
@@ -300,3 +322,23 @@ def test_relion_reads_our_job_files(
         key: ours[key] for key in theirs if key in ours
     }
     assert len(set(theirs) & set(ours)) >= 17
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, ("per-particle", "no", True, True)),
+        ({"do_ctf": "No"}, ("no", "no", True, True)),
+        ({"do_tilt": "No"}, ("per-particle", "no", False, False)),
+    ],
+)
+def test_the_switches_of_ctf_refine_act_as_in_relion(
+    tmp_path: Path, changes: dict[str, str], expected: tuple[str, str, bool, bool]
+) -> None:
+    values = {"fn_data": "run_data.star", "fn_post": "postprocess.star", "do_defocus": "Per-particle"}
+    values |= {"do_astig": "No", "do_ctf": "Yes", "do_tilt": "Yes", "do_trefoil": "Yes"} | changes
+    options = read_job(job_file(tmp_path, 21, **values)).options
+
+    assert isinstance(options, ctf_refine.Options)
+    fitted = (options.fit_defocus, options.fit_astigmatism, options.fit_beamtilt, options.fit_trefoil)
+    assert fitted == expected

@@ -34,6 +34,7 @@ def test_the_manifest_is_valid():
         "Refine3D",
         "MaskCreate",
         "PostProcess",
+        "CtfRefine",
         "LocalRes",
         "Confidence map",
         "Directional FSC",

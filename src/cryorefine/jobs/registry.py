@@ -11,6 +11,7 @@ JOBS: dict[str, str] = {
     "refine3d": "cryorefine.jobs.refine3d",
     "mask-create": "cryorefine.jobs.mask_create",
     "postprocess": "cryorefine.jobs.postprocess",
+    "ctf-refine": "cryorefine.jobs.ctf_refine",
     "local-resolution": "cryorefine.jobs.local_resolution",
     "directional-fsc": "cryorefine.jobs.directional_fsc",
     "orientations": "cryorefine.jobs.orientations",

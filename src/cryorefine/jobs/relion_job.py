@@ -107,6 +107,23 @@ KEYS: dict[str, dict[str, str]] = {
         "low_pass": "5",
         "mtf_angpix": "1",
     },
+    "relion.ctfrefine": {
+        **_QUEUE,
+        "do_4thorder": "No",
+        "do_aniso_mag": "No",
+        "do_astig": "No",
+        "do_bfactor": "No",
+        "do_ctf": "Yes",
+        "do_defocus": "No",
+        "do_phase": "No",
+        "do_tilt": "No",
+        "do_trefoil": "No",
+        "fn_data": "",
+        "fn_post": "",
+        "minres": "30",
+        "nr_mpi": "1",
+        "nr_threads": "1",
+    },
     "relion.localres.own": {
         **_QUEUE,
         "adhoc_bfac": "-100",
@@ -241,7 +258,12 @@ def _label(general: Mapping[str, Any], path: Path) -> str:
     return _NUMBERS.get(str(general.get("rlnJobType", "")), "")
 
 
-_NUMBERS = {"10": "relion.refine3d", "12": "relion.maskcreate", "15": "relion.postprocess"}
+_NUMBERS = {
+    "10": "relion.refine3d",
+    "12": "relion.maskcreate",
+    "15": "relion.postprocess",
+    "21": "relion.ctfrefine",
+}
 _READ_ONLY = {"reference_ctf_corrected": "ctf_corrected_ref"}
 """Keys that RELION 3.1 had and RELION 5 would complain about."""
 
@@ -317,6 +339,15 @@ def _degrees(key: str) -> _Form:
     )
 
 
+def _level(key: str) -> _Form:
+    """How fine a value of the CTF is fitted; RELION has one more switch for all of them."""
+
+    def from_relion(texts: Mapping[str, str]) -> str:
+        return "no" if texts.get("do_ctf", "Yes") == "No" else texts[key].lower()
+
+    return _Form(to_relion=lambda level: {key: level.capitalize()}, from_relion=from_relion)
+
+
 def _optimiser_of(folder: Path | None) -> str:
     """Return the file by which RELION names the iteration to go on from."""
     if folder is None:
@@ -328,6 +359,12 @@ def _optimiser_of(folder: Path | None) -> str:
 _FORMS: dict[str, _Form] = {
     "sampling": _degrees("sampling"),
     "auto_local_sampling": _degrees("auto_local_sampling"),
+    **{key: _level(key) for key in ("do_defocus", "do_astig", "do_phase", "do_bfactor")},
+    # RELION estimates trefoil only together with the beam tilt.
+    "do_trefoil": _Form(
+        to_relion=lambda trefoil: {"do_trefoil": _text(trefoil)},
+        from_relion=lambda texts: texts["do_trefoil"] == "Yes" and texts.get("do_tilt") == "Yes",
+    ),
     "do_pad1": _Form(
         to_relion=lambda padding: {"do_pad1": _text(padding == 1)},
         from_relion=lambda texts: 1 if texts["do_pad1"] == "Yes" else 2,

@@ -1,0 +1,206 @@
+"""How CtfRefine turns options into fits, and what the fits report into events and files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryorefine.compute.array_module import array_module
+from cryorefine.compute.executor import LocalExecutor
+from cryorefine.io.particles import ParticleFile
+from cryorefine.jobs.base import Event, Figures, Notice, Product, Progress, Run
+from cryorefine.jobs.command import command
+from cryorefine.jobs.ctf_refine import JOB, Options, Result
+from cryorefine.jobs.ctf_refine_images import read_pictures, write_images
+from cryorefine.jobs.ctf_refine_input import (
+    Reference,
+    has_optics_table,
+    insist_on_enough,
+    read_reference,
+    read_refined_particles,
+)
+from cryorefine.jobs.ctf_refine_report import write_logfile
+from cryorefine.jobs.ctf_refine_tables import DEFOCUS_CHANGE, Tables, write_beam_tilt
+from cryorefine.jobs.particle_places import places_in_angstrom
+from cryorefine.refine.ctf_refinement import (
+    AberrationImages,
+    CtfFit,
+    CtfResult,
+    Finding,
+    Level,
+    MicrographValues,
+    OpticsSoFar,
+    Stage,
+    SuppliedMaps,
+    refine_ctf,
+)
+from cryorefine.refine.particle_set import ParticleSet
+
+Index = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Session:
+    """Everything that a job needs, checked."""
+
+    options: Options
+    particles: ParticleSet
+    reference: Reference
+    tables: Tables
+    micrographs: tuple[str, ...]
+    micrograph: Index
+
+
+def run_session(options: Options) -> Run[Result]:
+    """Read, check, fit and write.
+
+    Yields
+    ------
+    Event
+        Progress, the particles of each micrograph as they come, aberrations and sentences about them.
+
+    Raises
+    ------
+    UserError
+        If something in the input cannot be worked with.
+    """
+    array_module(options.device)
+    yield Progress("Reading", 0, 0, "particles and maps")
+    session = open_session(options)
+    if session.tables.old_style and not session.tables.fits_one_table:
+        yield Notice(
+            f"{options.particles} is a file of RELION 3.0, which has no place for what is fitted; the result "
+            "is written as RELION 3.1 does, with a table of optics groups."
+        )
+    yield Product("ctf_particles", options.particles.absolute(), "particles")
+    maps = SuppliedMaps(
+        session.reference.half_maps,
+        session.reference.mask,
+        session.reference.fsc,
+        session.reference.pixel_size,
+    )
+    told: set[str] = set()
+    with LocalExecutor(options.threads) as executor:
+        fitting = refine_ctf(session.particles, session.micrograph, maps, session.tables.fit, executor)
+        while True:
+            try:
+                event = next(fitting)
+            except StopIteration as stop:
+                outcome: CtfResult = stop.value
+                break
+            if isinstance(event, Finding):
+                yield from _told(event, told)
+            else:
+                yield from _shown(session, event)
+    for finding in outcome.findings:
+        yield from _told(finding, told)
+    return (yield from _finish(session, outcome))
+
+
+def _told(finding: Finding, told: set[str]) -> list[Event]:
+    """Tell each finding once."""
+    if finding.message in told:
+        return []
+    told.add(finding.message)
+    return [Notice(finding.message, finding.warning)]
+
+
+def open_session(options: Options) -> Session:
+    """Read and check all input; nothing is written yet.
+
+    Raises
+    ------
+    UserError
+        If something in the input cannot be worked with.
+    """
+    reference = read_reference(options.postprocess)
+    file, particles = read_refined_particles(options.particles, reference)
+    if options.fits_optics:
+        insist_on_enough(file, particles, options.particles)
+    fit = CtfFit(
+        defocus=cast(Level, options.fit_defocus),
+        astigmatism=cast(Level, options.fit_astigmatism),
+        phase_shift=cast(Level, options.fit_phase_shift),
+        b_factor=cast(Level, options.fit_bfactor),
+        beam_tilt=options.fit_beamtilt,
+        trefoil=options.fit_trefoil,
+        fourth_order=options.fit_fourth_order,
+        magnification=options.fit_anisotropic_magnification,
+        minimum_resolution=options.minimum_resolution,
+        defocus_range=options.defocus_range,
+        symmetry=options.symmetry,
+    )
+    names, micrograph = micrographs_of(file)
+    tables = Tables(file, options.particles, not has_optics_table(options.particles), fit)
+    return Session(options, particles, reference, tables, names, micrograph)
+
+
+def micrographs_of(file: ParticleFile) -> tuple[tuple[str, ...], Index]:
+    """Return the names of the micrographs, in the order of the file, and each particle's number."""
+    names = file.particles["rlnMicrographName"].astype(str).to_numpy(dtype=object)
+    known: dict[str, int] = {}
+    numbers = np.array([known.setdefault(name, len(known)) for name in names], dtype=np.int64)
+    return tuple(known), numbers
+
+
+def _shown(session: Session, event: Stage | MicrographValues | AberrationImages | OpticsSoFar) -> list[Event]:
+    """Write what an event brings and return what the person is told."""
+    folder = session.options.output
+    if isinstance(event, Stage):
+        return [Progress(f"Round {event.round}: {event.name}", event.done, event.total)]
+    if isinstance(event, MicrographValues):
+        path = session.tables.write_micrograph(folder, event.particles, event.values)
+        return [Product("defocus_fit", path, session.micrographs[event.micrograph])]
+    if isinstance(event, AberrationImages):
+        optics = session.particles.optics[event.optics]
+        path = write_images(folder, event, optics.pixel_size, session.tables.fit)
+        return [Product("aberrations", path, f"{event.kind} of {optics.name}")]
+    return _optics(session, event)
+
+
+def _optics(session: Session, event: OpticsSoFar) -> list[Event]:
+    if not session.tables.fit.odd:
+        return []
+    figures: dict[str, float | int | str] = {"round": event.round}
+    for number, values in enumerate(event.values):
+        if values.particles == 0:
+            continue
+        write_beam_tilt(session.options.output / f"beamtilt_{number}.txt", values)
+        for axis, tilt, sigma in zip("xy", values.beam_tilt, values.sigma_beam_tilt, strict=True):
+            figures[f"beam tilt {axis} of {values.name} (mrad)"] = f"{tilt:.3f} ± {sigma:.3f}"
+    return [Figures(figures)]
+
+
+def _finish(session: Session, outcome: CtfResult) -> Run[Result]:
+    options, tables, folder = session.options, session.tables, session.options.output
+    yield Progress("Writing", 0, 0, "particles")
+    for images in outcome.images:
+        pixel_size = session.particles.optics[images.optics].pixel_size
+        write_images(folder, images, pixel_size, tables.fit)
+    yield from _optics(session, OpticsSoFar(outcome.rounds, outcome.optics))
+    ordered = np.argsort(session.micrograph, kind="stable")
+    members = np.split(ordered, np.cumsum(np.bincount(session.micrograph))[:-1])
+    yield from _drawn(session, outcome, members)
+    path = folder / "particles_ctf_refine.star"
+    tables.write(path, outcome.particles, outcome.optics, " ".join(command(JOB, options)))
+    yield Product("ctf_particles", path, "refined particles")
+    change = tables.particle_columns(outcome.particles).get(DEFOCUS_CHANGE, np.zeros(1))
+    rms = float(np.sqrt(np.mean(change**2)))
+    return Result(output=folder, particles=path, logfile=folder / "logfile.pdf", defocus_change=rms)
+
+
+def _drawn(session: Session, outcome: CtfResult, members: list[Index]) -> Run[None]:
+    folder = session.options.output
+    drawing = write_logfile(
+        folder / "logfile.pdf",
+        outcome.findings,
+        read_pictures(folder),
+        list(zip(session.micrographs, members, strict=True)),
+        places_in_angstrom(session.tables.file),
+        (outcome.particles.defocus_u + outcome.particles.defocus_v) / 2,
+    )
+    for done in drawing:
+        yield Progress("Drawing", done, len(members))

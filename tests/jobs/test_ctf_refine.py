@@ -1,0 +1,305 @@
+"""CtfRefine writes what was fitted, leaves the rest as it was, and refuses what it cannot use."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.jobs.ctf_refine_project import (
+    BOX,
+    COUNT,
+    PIXEL,
+    SHIFT,
+    invented,
+    postprocess,
+    tables,
+    tables_of_relion30,
+    write_project,
+)
+
+from cryorefine.errors import UserError
+from cryorefine.io.mrc import read_map, write_map, write_stack
+from cryorefine.io.particles import parse_vector, read_particles
+from cryorefine.io.star import read_star, write_star
+from cryorefine.jobs import ctf_refine, finish
+from cryorefine.jobs.base import Figures, Notice, Product
+from cryorefine.jobs.ctf_refine_images import read_pictures
+from cryorefine.jobs.ctf_refine_tables import micrograph_path
+
+FOLDER = Path("CtfRefine/job024")
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A project in the current folder; fits have a known outcome."""
+    from cryorefine.jobs import ctf_refine_session
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(ctf_refine_session, "refine_ctf", invented)
+    write_project(tmp_path)
+    return tmp_path
+
+
+def options(**changes):
+    return ctf_refine.Options(
+        **{
+            "particles": Path("particles.star"),
+            "postprocess": Path("postprocess.star"),
+            "output": FOLDER,
+            "fit_defocus": "per-particle",
+            "threads": 1,
+        }
+        | changes
+    )
+
+
+def attempt(**changes):
+    """Run a job; return its result and its events."""
+    running = ctf_refine.run(options(**changes))
+    events = []
+    while True:
+        try:
+            events.append(next(running))
+        except StopIteration as stop:
+            return stop.value, events
+
+
+def refused(*words, **changes):
+    with pytest.raises(UserError) as error:
+        attempt(**changes)
+    sentence = str(error.value)
+    assert "\n" not in sentence
+    assert sentence.endswith(".")
+    for word in words:
+        assert word in sentence
+    assert not FOLDER.exists()
+
+
+def test_fitted_values_are_written_exactly_and_nothing_else_is_touched(project):
+    before = read_particles("particles.star").particles
+    result, _ = attempt()
+    after = read_particles(result.particles).particles
+    change = np.full(COUNT, SHIFT)
+    change[-1] *= 10
+    np.testing.assert_array_equal(after["rlnDefocusU"], before["rlnDefocusU"] + change)
+    np.testing.assert_array_equal(after["rlnDefocusV"], before["rlnDefocusV"] + change)
+    np.testing.assert_allclose(after["cryorefineDefocusChange"], change, rtol=1e-9)
+    np.testing.assert_array_equal(after["cryorefineDefocusUncertainty"], np.linspace(10, 20, COUNT))
+    same = [label for label in before if label not in ("rlnDefocusU", "rlnDefocusV")]
+    assert after[same].equals(before[same])
+    assert "rlnPhaseShift" not in after
+    assert "rlnCtfBfactor" not in after
+    assert "rlnBeamTiltX" not in read_particles(result.particles).optics
+    assert result.defocus_change == pytest.approx(np.sqrt(np.mean(change**2)))
+
+
+def test_a_fit_of_the_optics_leaves_the_particles_alone(project):
+    result, events = attempt(fit_defocus="no", fit_beamtilt=True)
+    file = read_particles(result.particles)
+    assert file.particles.equals(read_particles("particles.star").particles)
+    assert file.optics["rlnBeamTiltX"].tolist() == [1.2]
+    assert file.optics["cryorefineBeamTiltYUncertainty"].tolist() == [0.04]
+    assert "rlnOddZernike" not in file.optics
+    assert (FOLDER / "beamtilt_0.txt").read_text().splitlines()[1:3] == [
+        "beamtilt_x = 1.2",
+        "beamtilt_y = -0.7",
+    ]
+    figures = next(event for event in events if isinstance(event, Figures))
+    assert figures.values["beam tilt x of g1 (mrad)"] == "1.200 ± 0.030"
+
+
+def test_every_optics_group_has_its_own_values(project):
+    write_star("particles.star", tables(groups=2))
+    result, _ = attempt(
+        fit_beamtilt=True, fit_trefoil=True, fit_fourth_order=True, fit_anisotropic_magnification=True
+    )
+    optics = read_particles(result.particles).optics
+    assert optics["rlnBeamTiltX"].tolist() == [1.2, 2.2]
+    np.testing.assert_array_equal(parse_vector(optics["rlnOddZernike"][1]), np.arange(6) / 3)
+    np.testing.assert_array_equal(parse_vector(optics["rlnEvenZernike"][0]), np.arange(9) / 7)
+    np.testing.assert_array_equal(parse_vector(optics["cryorefineEvenZernikeUncertainty"][0]), [0.2] * 9)
+    assert optics["rlnMagMat10"].tolist() == [0.003, 0.003]
+    assert (FOLDER / "beamtilt_1.txt").is_file()
+    titles = [(picture.title, picture.group) for picture in read_pictures(FOLDER)]
+    kinds = ["odd aberrations", "even aberrations", "magnification along x", "magnification along y"]
+    assert titles == [(kind, group) for group in (1, 2) for kind in kinds]
+
+
+def test_a_table_of_relion_30_keeps_its_style_and_has_the_tilt_in_every_row(project):
+    write_star("particles.star", tables_of_relion30())
+    before = read_star("particles.star")[""]
+    result, _ = attempt(fit_beamtilt=True)
+    blocks = read_star(result.particles)
+    assert list(blocks) == [""]
+    after = blocks[""]
+    assert after["rlnBeamTiltX"].tolist() == [1.2] * COUNT
+    assert after["rlnBeamTiltY"].tolist() == [-0.7] * COUNT
+    same = [label for label in before if label not in ("rlnDefocusU", "rlnDefocusV")]
+    assert after[same].equals(before[same])
+    assert after["rlnDefocusU"][0] == before["rlnDefocusU"][0] + SHIFT
+
+
+def test_what_a_table_of_relion_30_cannot_hold_is_written_with_optics_groups(project):
+    write_star("particles.star", tables_of_relion30())
+    result, events = attempt(fit_fourth_order=True)
+    assert "rlnEvenZernike" in read_particles(result.particles).optics
+    assert any("RELION 3.0" in event.message for event in events if isinstance(event, Notice))
+
+
+def test_each_micrograph_has_a_file_as_soon_as_it_is_known(project):
+    _, events = attempt()
+    products = [event for event in events if isinstance(event, Product)]
+    assert [product.kind for product in products[:4]] == ["ctf_particles", *["defocus_fit"] * 3]
+    assert products[1].path == FOLDER / "Movies/mic0_defocus_fit.star"
+    (block,) = read_star(products[2].path).values()
+    assert block["rlnMicrographName"].unique().tolist() == ["MotionCorr/job002/Movies/mic1.mrc"]
+    assert block["rlnDefocusU"].tolist() == [11000 + SHIFT] * 20
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("MotionCorr/job002/Movies/a.b.mrc", "Movies/a.b_fit"),
+        ("mic.mrc", "mic_fit"),
+        ("/data/job/mic.tiff", "data/job/mic_fit"),
+        ("../other/mic.mrc", "other/mic_fit"),
+    ],
+)
+def test_files_of_a_micrograph_stay_inside_the_folder(name, path):
+    assert micrograph_path(name, "_fit") == Path(path)
+
+
+def test_images_have_relions_names_and_the_particles_pixels(project):
+    attempt(fit_defocus="no", fit_beamtilt=True, fit_trefoil=True, fit_anisotropic_magnification=True)
+    fitted = read_map(FOLDER / "beamtilt_delta-phase_iter-fit_optics-group_1_N-3.mrc")
+    assert fitted.pixel_size == PIXEL
+    axis = np.arange(BOX) - BOX // 2
+    np.testing.assert_allclose(np.squeeze(fitted.data), np.tile(0.02 * axis, (BOX, 1)), atol=1e-6)
+    assert (FOLDER / "beamtilt_delta-phase_per-pixel_optics-group_1.mrc").is_file()
+    assert (FOLDER / "mag_disp_y_fit_optics-group_1.mrc").is_file()
+
+
+def test_neighbouring_phases_are_averaged_across_the_jump(project):
+    from cryorefine.jobs.ctf_refine_images import averaged
+
+    phases = np.where(np.arange(32) % 2, 3.1, -3.1) * np.ones((32, 1))
+    seen = averaged(phases, np.ones((32, 32)), circular=True)
+    assert np.abs(seen).min() > 3.0
+    assert np.isnan(averaged(phases, np.zeros((32, 32)), circular=True)).all()
+
+
+def test_what_was_found_is_said_once_and_kept_in_the_logfile(project):
+    result, events = attempt(fit_beamtilt=True)
+    said = [event.message for event in events if isinstance(event, Notice)]
+    assert said == [
+        "The beam tilt is (1.20 ± 0.03, -0.70 ± 0.04) mrad.",
+        "The astigmatism was left alone: too few particles.",
+    ]
+    assert result.logfile.read_bytes().startswith(b"%PDF")
+    # one page of aberrations, one of three micrographs, one of words
+    assert result.logfile.read_bytes().count(b"/Type /Page ") == 3
+
+
+def test_particles_without_coordinates_are_fitted_all_the_same(project):
+    new = tables()
+    new["particles"] = new["particles"].drop(columns=["rlnCoordinateX", "rlnCoordinateY"])
+    write_star("particles.star", new)
+    result, _ = attempt()
+    assert result.logfile.is_file()
+
+
+def test_nothing_selected_is_refused(project):
+    refused("Nothing is selected", fit_defocus="no")
+    refused("add --fit-beamtilt", fit_trefoil=True)
+
+
+def test_a_postprocessing_without_mask_is_refused(project):
+    new = postprocess()
+    del new["general"]["rlnMaskName"]
+    write_star("postprocess.star", new)
+    refused("postprocess.star", "without a mask", "run PostProcess")
+
+
+@pytest.mark.parametrize("name", ["run_half2_class001_unfil.mrc", "mask.mrc"])
+def test_missing_maps_are_named(project, name):
+    Path(name).unlink()
+    refused("postprocess.star", name, "missing")
+
+
+def test_another_star_file_is_no_postprocessing(project):
+    refused("particles.star", "no result of PostProcess", postprocess=Path("particles.star"))
+
+
+@pytest.mark.parametrize(
+    ("column", "word"),
+    [("rlnAngleTilt", "no poses"), ("rlnOriginXAngst", "no poses"), ("rlnRandomSubset", "half set")],
+)
+def test_particles_that_were_not_refined_are_refused(project, column, word):
+    new = tables()
+    new["particles"] = new["particles"].drop(columns=column)
+    write_star("particles.star", new)
+    refused("particles.star", word, "Refine3D")
+
+
+def test_poses_of_zeros_are_none(project):
+    new = tables()
+    new["particles"] = new["particles"].assign(rlnAngleRot=0.0, rlnAngleTilt=0.0, rlnAnglePsi=0.0)
+    write_star("particles.star", new)
+    refused("particles.star", "all angles are 0")
+
+
+@pytest.mark.parametrize(("label", "value"), [("rlnImagePixelSize", 2.5), ("rlnImageSize", 48)])
+def test_another_grid_is_refused(project, label, value):
+    new = tables()
+    new["optics"] = new["optics"].assign(**{label: value})
+    if label == "rlnImageSize":
+        write_stack("images.mrcs", np.ones((COUNT, value, value), np.float32), PIXEL)
+    write_star("particles.star", new)
+    refused("particles.star", "run_half1_class001_unfil.mrc", str(value))
+
+
+def test_a_small_optics_group_is_refused_only_where_its_optics_are_fitted(project):
+    new = tables(groups=2)
+    new["particles"]["rlnOpticsGroup"] = [2] * 5 + [1] * (COUNT - 5)
+    write_star("particles.star", new)
+    refused("g2", "5 particles", "too few", fit_beamtilt=True)
+    attempt()
+
+
+def test_premultiplied_images_are_refused(project):
+    new = tables()
+    new["optics"] = new["optics"].assign(rlnCtfDataAreCtfPremultiplied=1)
+    write_star("particles.star", new)
+    refused("g1", "multiplied by their CTF")
+
+
+def test_half_maps_of_two_boxes_are_refused(project):
+    write_map("run_half2_class001_unfil.mrc", np.random.default_rng(1).normal(size=(16,) * 3), PIXEL)
+    refused("run_half2_class001_unfil.mrc", "16 px")
+
+
+def test_relion_reads_the_result(project, relion):
+    write_star("particles.star", tables(groups=2))
+    result, _ = attempt(
+        fit_bfactor="per-particle",
+        fit_beamtilt=True,
+        fit_trefoil=True,
+        fit_fourth_order=True,
+        fit_anisotropic_magnification=True,
+    )
+    words = [relion("reconstruct"), "--i", str(result.particles), "--o", "map.mrc", "--ctf", "--j", "1"]
+    subprocess.run(words, check=True, capture_output=True)
+    assert read_map("map.mrc", pixel_size=PIXEL).data.std() > 0
+    words = [relion("star_printtable"), str(result.particles), "data_particles", "rlnDefocusU"]
+    printed = subprocess.run(words, check=True, capture_output=True, text=True).stdout.split()
+    assert float(printed[0]) == pytest.approx(10000 + SHIFT, abs=1e-3)
+
+
+def test_the_result_is_the_input_of_another_job(project):
+    result, _ = attempt(fit_beamtilt=True)
+    again = finish(ctf_refine.run(options(particles=result.particles, output=Path("CtfRefine/job025"))))
+    after = read_particles(again.particles).particles
+    assert after["rlnDefocusU"][0] == pytest.approx(10000 + 2 * SHIFT)
+    assert after["cryorefineDefocusChange"][0] == pytest.approx(SHIFT)
