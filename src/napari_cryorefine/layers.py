@@ -6,7 +6,7 @@ Works with a ``napari.Viewer`` and with a ``ViewerModel``; loads no Qt.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -147,7 +147,7 @@ def add_mask(
         viewer, regions, loaded.pixel_size, name=f"{body.name} outline", role=outline_role, path=loaded.path
     )
     if outline is not known:
-        show_by_dimension(viewer, body, outline)
+        show_by_dimension(viewer, [body], [outline])
     return body, outline
 
 
@@ -308,20 +308,45 @@ def _refresh(layer: Image, data: NDArray[np.float32], keywords: dict[str, Any]) 
     layer.metadata.update(keywords["metadata"])  # the role stays
 
 
-def show_by_dimension(viewer: ViewerModel, body: Layer, outline: Layer) -> Callable[[], None]:
-    """Show the outline over slices and the body in 3D, where outlines would be solid labels.
+def show_by_dimension(
+    viewer: ViewerModel, solid: Sequence[Layer], flat: Sequence[Layer]
+) -> Callable[[], None]:
+    """Show some layers in 3D and others over slices: outlines would be solid labels in 3D.
+
+    What goes away is hidden before napari slices its layers for the other dimension, and what comes is
+    shown after that: neither is sliced, sent to the graphics card or drawn in vain.
 
     Returns
     -------
     callable
         Ends this.
     """
+    shown = True
 
-    def on_ndisplay() -> None:
-        flat = viewer.dims.ndisplay == 2
-        shown = body.visible or outline.visible  # a mask that was hidden stays hidden
-        outline.visible, body.visible = shown and flat, shown and not flat
+    def before() -> None:
+        nonlocal shown
+        shown = any(layer.visible for layer in (*solid, *flat))  # what was hidden stays hidden
+        for layer in solid if viewer.dims.ndisplay == 2 else flat:
+            show_layer(layer, False)
 
-    viewer.dims.events.ndisplay.connect(on_ndisplay)
-    on_ndisplay()
-    return lambda: viewer.dims.events.ndisplay.disconnect(on_ndisplay)
+    def after() -> None:
+        for layer in flat if viewer.dims.ndisplay == 2 else solid:
+            show_layer(layer, shown)
+
+    ndisplay = viewer.dims.events.ndisplay
+    ndisplay.connect(before, position="first")
+    ndisplay.connect(after, position="last")
+    before()
+    after()
+
+    def stop() -> None:
+        ndisplay.disconnect(before)
+        ndisplay.disconnect(after)
+
+    return stop
+
+
+def show_layer(layer: Layer, visible: bool) -> None:
+    """Show or hide a layer, unless it is so already: napari slices and draws all of it anew."""
+    if layer.visible != visible:
+        layer.visible = visible

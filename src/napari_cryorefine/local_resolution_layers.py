@@ -130,7 +130,7 @@ def open_local_resolution(viewer: ViewerModel, folder: Path, job: str) -> Layer 
     slices = add_map(viewer, resolution, role=role, colormap=_COLORS, rendering="mip")
     slices.contrast_limits = surface.contrast_limits
     if known is None:
-        show_by_dimension(viewer, surface, slices)
+        show_by_dimension(viewer, [surface], [slices])
     return surface
 
 

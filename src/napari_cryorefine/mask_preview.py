@@ -33,14 +33,15 @@ class Wish:
         Of MaskCreate.
     source, second : Map, optional
         Maps of layers that have no file yet, in place of those in the options.
-    flat : bool
-        Whether slices are looked at, so that the outlines come first and then the surface.
+    parts : tuple of str
+        The surfaces that are wanted: "density" (what the mask begins with), "core" and "soft edge"
+        (the mask's own boundaries); none where slices are looked at.
     """
 
     options: Options
     source: Map | None = None
     second: Map | None = None
-    flat: bool = False
+    parts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,16 +68,19 @@ class Levels:
 
 @dataclass(frozen=True)
 class Isosurface:
-    """The surface of what the mask begins with: the filtered map at the threshold, or a sphere.
+    """A surface: of what the mask begins with (the map at the threshold, or a sphere), or of the mask.
 
     Attributes
     ----------
+    part : str
+        Which one, as in :class:`Wish`.
     vertices, faces : numpy.ndarray
         Shapes (vertices, 3), in voxels of the surface's own grid, and (faces, 3); empty if there is none.
     voxel : float
         Width of those voxels in A.
     """
 
+    part: str
     vertices: NDArray[np.float32]
     faces: NDArray[np.int32]
     voxel: float
@@ -113,6 +117,13 @@ class Doubts:
 
 Piece = Levels | Isosurface | Regions | Doubts
 
+TRIANGLES = 80_000
+"""About as many as a window takes in and draws without a graphics card in less than a tenth of a second."""
+SIZES = (preview.COARSE_SIZE, 96, 72, 54, 40)
+"""Boxes that surfaces are made in: the largest in which they have few enough triangles."""
+BOUNDARIES = {"core": 0.98, "soft edge": 0.02}
+"""Values of the mask at its boundaries; marching cubes needs them inside the edge."""
+
 
 class MaskMaker:
     """Makes the pieces of a preview, and keeps the filtered map as long as it serves."""
@@ -131,15 +142,16 @@ class MaskMaker:
         """
         wish.options.check()
         if wish.options.new_box is not None:
-            return self._sphere(wish.options, wish.options.new_box)
+            return self._sphere(wish, wish.options.new_box)
         return self._from_map(wish)
 
-    def _sphere(self, options: Options, size: int) -> Iterator[Piece]:
+    def _sphere(self, wish: Wish, size: int) -> Iterator[Piece]:
+        options = wish.options
         pixel_size = options.pixel_size or 1.0
         upright = mask_create.sphere(options, size)
-        coarse = preview.coarse_copy(upright)
-        yield Isosurface(*isosurface(coarse, 0.5), pixel_size * size / len(coarse))
-        yield _regions(options, upright, pixel_size, None)
+        if "density" in wish.parts:
+            yield mask_surface(upright, "density", 0.5, pixel_size)
+        yield from _of_mask(wish, upright, pixel_size, None)
         yield Doubts(tuple(mask_checks.sentences(upright, pixel_size, None, options.resolution)))
 
     def _from_map(self, wish: Wish) -> Iterator[Piece]:
@@ -150,24 +162,37 @@ class MaskMaker:
         yield Levels(self._thresholds, self._suggested, threshold, reason)
 
         second = self._second(wish)
-        if not wish.flat:
+        if "density" in wish.parts:
             yield self._surface(options, threshold, second)
         recipe = mask_create.recipe_of(options, threshold, pixel_size)
         binary = mask_recipe.over_whole(mask_recipe.binary_mask(self._density, recipe, second), recipe)
-        upright = mask_recipe.shaped(mask_recipe.soften(binary, recipe), recipe, 0, len(binary))
+        soft = mask_recipe.soften(binary, recipe, options.threads)
+        upright = mask_recipe.shaped(soft, recipe, 0, len(soft))
         if options.invert:
             upright = np.float32(1) - upright
-        yield _regions(options, upright, pixel_size, volume_of(binary, pixel_size))
-        if wish.flat:
-            yield self._surface(options, threshold, second)
+        yield from _of_mask(wish, upright, pixel_size, volume_of(binary, pixel_size))
         yield Doubts(tuple(mask_create.doubts(options, upright, self._map, self._density, threshold)))
 
     def _surface(self, options: Options, threshold: float, second: NDArray[np.float32] | None) -> Isosurface:
-        voxel = self._map.pixel_size * len(self._density) / len(self._coarse)
+        coarse = self._coarse_for(threshold)
+        voxel = self._map.pixel_size * len(self._density) / len(coarse)
         recipe = mask_create.recipe_of(options, threshold, voxel)
-        coarse_second = preview.coarse_copy(second) if second is not None else None
-        shown = preview.shown_density(self._coarse, recipe, coarse_second)
-        return Isosurface(*isosurface(shown, threshold), voxel)
+        coarse_second = preview.coarse_copy(second, len(coarse)) if second is not None else None
+        shown = preview.shown_density(coarse, recipe, coarse_second)
+        return Isosurface("density", *isosurface(shown, threshold), voxel)
+
+    def _coarse_for(self, threshold: float) -> NDArray[np.float32]:
+        """Return the largest copy whose surface has few enough triangles."""
+        largest = self._coarse[0]
+        for copy in self._coarse:
+            if triangles(copy >= threshold) <= TRIANGLES:
+                return copy
+        smaller = [size for size in SIZES if size < len(largest)]
+        for size in smaller[len(self._coarse) - 1 :]:
+            self._coarse.append(preview.coarse_copy(largest, size))
+            if triangles(self._coarse[-1] >= threshold) <= TRIANGLES:
+                break
+        return self._coarse[-1]
 
     def _filter(self, wish: Wish) -> None:
         """Read and filter the map if it is not the one in hand."""
@@ -185,8 +210,8 @@ class MaskMaker:
             return
         self._filtered_key = None
         self._density = mask_create.filtered(options, self._map)
-        self._coarse = preview.coarse_copy(self._density)
-        self._thresholds = preview.threshold_ladder(self._coarse)
+        self._coarse = [preview.coarse_copy(self._density)]
+        self._thresholds = preview.threshold_ladder(self._coarse[0])
         self._suggested = suggest_threshold(self._density)
         self._filtered_key = options.lowpass
 
@@ -225,11 +250,49 @@ def isosurface(
     return vertices, faces
 
 
-def _regions(
-    options: Options, upright: NDArray[np.float32], pixel_size: float, enclosed: Volume | None
-) -> Regions:
-    mask = np.float32(1) - upright if options.invert else upright
-    return Regions(mask_regions(mask), pixel_size, enclosed, volume_of(upright > 0.5, pixel_size))
+def mask_surface(mask: NDArray[np.float32], part: str, level: float, pixel_size: float) -> Isosurface:
+    """Return where a mask has some value; voxels are skipped until the surface has few enough triangles.
+
+    Parameters
+    ----------
+    mask : numpy.ndarray
+        Shape (z, y, x).
+    part : str
+        What the surface is called.
+    level : float
+        The value.
+    pixel_size : float
+        A/px.
+    """
+    step = max(1, -(-len(mask) // SIZES[0]))
+    while triangles(mask[::step, ::step, ::step] >= level) > TRIANGLES:
+        step += 1
+    thinned = np.ascontiguousarray(mask[::step, ::step, ::step])
+    return Isosurface(part, *isosurface(thinned, level), pixel_size * step)
+
+
+def triangles(inside: NDArray[np.bool_]) -> float:
+    """Return about how many triangles marching cubes makes around the true voxels of an array (z, y, x).
+
+    They are twice as many as the edges of the grid that the surface crosses: each vertex lies on one,
+    and a closed mesh has two triangles for each vertex.
+    """
+    crossed = 0
+    for axis in range(3):
+        a, b = (np.moveaxis(inside, axis, 0)[part] for part in (slice(1, None), slice(None, -1)))
+        crossed += np.count_nonzero(a != b)
+    return 2.0 * crossed
+
+
+def _of_mask(
+    wish: Wish, upright: NDArray[np.float32], pixel_size: float, enclosed: Volume | None
+) -> Iterator[Piece]:
+    """Yield regions and boundaries of a mask, which is inverted last."""
+    mask = np.float32(1) - upright if wish.options.invert else upright
+    yield Regions(mask_regions(mask), pixel_size, enclosed, volume_of(upright > 0.5, pixel_size))
+    for part, level in BOUNDARIES.items():
+        if part in wish.parts:
+            yield mask_surface(mask, part, level, pixel_size)
 
 
 def _threshold(steps: Generator[Any, None, float]) -> tuple[float, str]:

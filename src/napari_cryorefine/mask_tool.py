@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from magicgui.widgets import CheckBox, Container, PushButton, Slider
+from magicgui.widgets import CheckBox, ComboBox, Container, PushButton, Slider
 from qtpy.QtWidgets import QLabel
 
 from cryorefine.errors import UserError
 from cryorefine.jobs import mask_create
+from cryorefine.maps.slabs import thread_count
 from napari_cryorefine.latest import Latest
+from napari_cryorefine.layer_data import MASK_COLOR, SOFT_EDGE_COLOR
 from napari_cryorefine.layer_files import LayerFiles
-from napari_cryorefine.layers import add_outline, add_surface, own_layer, show_by_dimension
+from napari_cryorefine.layers import add_outline, add_surface, own_layer, show_by_dimension, show_layer
 from napari_cryorefine.mask_preview import Isosurface, Levels, MaskMaker, Piece, Regions, Wish
 from napari_cryorefine.painted import PaintedMasks
 
@@ -25,7 +27,15 @@ if TYPE_CHECKING:
     from napari_cryorefine.page import OptionsPage
 
 STEPS = 1000
-SURFACE_COLOR = "#9fb8d0"
+COLORS = {"density": "#9fb8d0", "core": MASK_COLOR, "soft edge": SOFT_EDGE_COLOR}
+OPACITIES = {"density": 1.0, "core": 0.45, "soft edge": 0.25}
+"""Of surfaces inside one another; each is solid when it is shown alone."""
+SOLIDS = {
+    "density": ("density",),
+    "mask's core": ("core",),
+    "mask's soft edge": ("soft edge",),
+    "all three": ("density", "core", "soft edge"),
+}
 ROLE = "MaskCreate preview"
 LEFT_OUT = ("output", "slab", "threads")
 """Options that do not change the mask."""
@@ -34,9 +44,10 @@ LEFT_OUT = ("output", "slab", "threads")
 class MaskTool(Container[Any]):
     """Shows what the mask on a form will be like, while its values change.
 
-    In 3D the surface of the filtered map follows the threshold; over slices the outlines of the
-    mask's core and soft edge follow every value. Scripted like any container of magicgui:
-    ``tool.preview.value = True``, ``tool.level.value = 400``.
+    In 3D the surface of the filtered map follows the threshold, or the mask's own boundaries do; over
+    slices the outlines of the mask's core and soft edge follow every value. Scripted like any container
+    of magicgui: ``tool.preview.value = True``, ``tool.level.value = 400``,
+    ``tool.solid.value = "all three"``.
 
     Parameters
     ----------
@@ -64,6 +75,12 @@ class MaskTool(Container[Any]):
             tooltip="Moves the threshold: to the right the mask becomes smaller, by the same part with each "
             "step. It can be moved while the preview is shown.",
         )
+        self.solid = ComboBox(
+            name="solid",
+            choices=list(SOLIDS),
+            tooltip="The surface in 3D: the filtered map's at the threshold, the mask's where its core ends "
+            "(1) or where its soft edge ends (0), or all of them inside one another.",
+        )
         self.paint = PushButton(
             name="paint",
             text="Paint…",
@@ -81,7 +98,10 @@ class MaskTool(Container[Any]):
             enabled=False,
         )
         top = Container(
-            widgets=[self.preview, self.level], layout="horizontal", labels=False, name="threshold_row"
+            widgets=[self.preview, self.level, self.solid],
+            layout="horizontal",
+            labels=False,
+            name="threshold_row",
         )
         hand = Container(
             widgets=[self.suggest, self.paint, self.soften],
@@ -102,7 +122,7 @@ class MaskTool(Container[Any]):
         self._levels: Levels | None = None
         self._why = ""
         self._regions: Regions | None = None
-        self._linked: list[Any] = []
+        self._linked: Any = None
         self._stop_following_dimension: Callable[[], None] | None = None
         self._latest = Latest(MaskMaker())
         self._latest.made.connect(self._show)
@@ -110,12 +130,14 @@ class MaskTool(Container[Any]):
         self._painted = PaintedMasks(viewer, self._say)
         self.preview.changed.connect(self._on_preview)
         self.level.changed.connect(self._on_level)
+        self.solid.changed.connect(self._on_solid)
         self.suggest.changed.connect(self.take_suggestion)
         self.paint.changed.connect(self.paint_by_hand)
         self.soften.changed.connect(self.soften_painted)
         for box in page:
             if box.name not in LEFT_OUT:
                 box.changed.connect(self._on_page)
+        viewer.dims.events.ndisplay.connect(self._on_dimension)
         self.native.destroyed.connect(self._latest.forget)
 
     @property
@@ -146,6 +168,11 @@ class MaskTool(Container[Any]):
         except UserError as error:
             self._complain(error)
 
+    def close_down(self) -> None:
+        """Take away what is shown and stop following: the form has been closed."""
+        self.preview.value = False
+        self._viewer.dims.events.ndisplay.disconnect(self._on_dimension)
+
     def _on_preview(self, on: bool) -> None:
         if on:
             self._say("Reading the map…")
@@ -156,12 +183,31 @@ class MaskTool(Container[Any]):
         self._levels = self._regions = None
         self._why = ""
         self._unlink()
-        for part in ("surface", "outline"):
-            layer = own_layer(self._viewer, f"{ROLE} {part}")
-            if layer is not None:
-                self._viewer.layers.remove(layer)
+        for part in (*COLORS, "outline"):
+            self._remove(part)
         self._tell_figures("")
         self._say("")
+
+    def _remove(self, part: str) -> None:
+        layer = own_layer(self._viewer, f"{ROLE} {part}")
+        if layer is not None:
+            self._viewer.layers.remove(layer)
+
+    def _on_dimension(self) -> None:
+        if self.preview.value:
+            self._ask()
+
+    def _on_solid(self) -> None:
+        wanted = SOLIDS[self.solid.value]
+        for part in COLORS:
+            layer = own_layer(self._viewer, f"{ROLE} {part}")
+            if layer is None:
+                continue
+            if part in wanted:
+                layer.opacity = OPACITIES[part] if len(wanted) > 1 else 1.0
+            else:
+                self._remove(part)
+        self._on_dimension()
 
     def _on_page(self) -> None:
         self._why = ""
@@ -178,12 +224,15 @@ class MaskTool(Container[Any]):
             if values["input"] is None and values["new_box"] is None:
                 self._say("Choose the input map first.")
                 return
-            options = mask_create.Options(**(values | {"output": Path()}))
+            # One core is left to the window, which would stutter otherwise.
+            threads = values["threads"] or max(1, thread_count() - 1)
+            options = mask_create.Options(**(values | {"output": Path(), "threads": threads}))
             unsaved = [
                 None if path is None else self._files.promised(path)
                 for path in (options.input, options.second_map)
             ]
-            self._latest.ask(Wish(options, *unsaved, flat=self._viewer.dims.ndisplay == 2))
+            parts = SOLIDS[self.solid.value] if self._viewer.dims.ndisplay == 3 else ()
+            self._latest.ask(Wish(options, *unsaved, parts=parts))
         except UserError as error:
             self._complain(error)
 
@@ -210,28 +259,36 @@ class MaskTool(Container[Any]):
             self.level.value = min(here, STEPS)
 
     def _show_surface(self, piece: Isosurface) -> None:
-        role = f"{ROLE} surface"
+        role = f"{ROLE} {piece.part}"
+        layer = own_layer(self._viewer, role)
+        if piece.part not in SOLIDS[self.solid.value]:
+            return
         if not len(piece.faces):
-            layer = own_layer(self._viewer, role)
             if layer is not None:
                 layer.visible = False
             return
+        new = layer is None
         layer = add_surface(
             self._viewer,
             piece.vertices,
             piece.faces,
             piece.voxel,
-            name="mask preview surface",
+            name=f"mask preview {piece.part}",
             role=role,
-            color=SURFACE_COLOR,
+            color=COLORS[piece.part],
         )
-        layer.visible = self._viewer.dims.ndisplay == 3
+        if new and len(SOLIDS[self.solid.value]) > 1:
+            layer.opacity = OPACITIES[piece.part]
+        show_layer(layer, self._viewer.dims.ndisplay == 3)
         self._link()
 
     def _show_regions(self, piece: Regions) -> None:
         self._regions = piece
         self.paint.enabled = True
-        add_outline(self._viewer, piece.labels, piece.pixel_size, name="mask preview", role=f"{ROLE} outline")
+        outline = add_outline(
+            self._viewer, piece.labels, piece.pixel_size, name="mask preview", role=f"{ROLE} outline"
+        )
+        show_layer(outline, self._viewer.dims.ndisplay == 2)
         self._link()
         lines = [f"In the mask: {_told(piece.volume)}"]
         if piece.enclosed is not None:
@@ -239,16 +296,17 @@ class MaskTool(Container[Any]):
         self._tell_figures("\n".join(lines))
 
     def _link(self) -> None:
-        """Have the surface shown in 3D and the outlines over slices; also where one was thrown away."""
-        pair = [own_layer(self._viewer, f"{ROLE} {part}") for part in ("surface", "outline")]
-        if pair == self._linked or None in pair:
-            return
-        self._unlink()
-        self._linked = pair
-        self._stop_following_dimension = show_by_dimension(self._viewer, *pair)
+        """Have surfaces shown in 3D and outlines over slices; also where one was thrown away or is new."""
+        solid = [own_layer(self._viewer, f"{ROLE} {part}") for part in COLORS]
+        outline = own_layer(self._viewer, f"{ROLE} outline")
+        pair = [layer for layer in solid if layer is not None], [outline] if outline is not None else []
+        if pair != self._linked:
+            self._unlink()
+            self._linked = pair
+            self._stop_following_dimension = show_by_dimension(self._viewer, *pair)
 
     def _unlink(self) -> None:
-        self._linked = []
+        self._linked = None
         if self._stop_following_dimension is not None:
             self._stop_following_dimension()
             self._stop_following_dimension = None

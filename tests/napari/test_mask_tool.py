@@ -13,11 +13,11 @@ from cryorefine.io.mrc import read_map, write_map
 from cryorefine.jobs import mask_create
 from cryorefine.maps import mask_recipe, masks
 from napari_cryorefine.layers import add_surface
-from napari_cryorefine.mask_preview import MaskMaker, Wish, isosurface
+from napari_cryorefine.mask_preview import TRIANGLES, Isosurface, MaskMaker, Wish, isosurface
 from napari_cryorefine.widgets import MaskCreateForm
 
 SECONDS = 20_000
-OUTLINE, SURFACE = "mask preview", "mask preview surface"
+OUTLINE, SURFACE = "mask preview", "mask preview density"
 
 
 @pytest.fixture
@@ -76,6 +76,7 @@ def test_the_surface_follows_the_slider_in_3d_and_the_threshold_its_slider(form,
     click(qtbot, form.tool.preview)
     settle()
     viewer.dims.ndisplay = 3
+    settle()
     assert viewer.layers[SURFACE].visible
     assert not viewer.layers[OUTLINE].visible
     before, figures, threshold = (
@@ -154,26 +155,70 @@ def test_the_preview_goes_as_it_came(form, viewer, qtbot, settle):
     before = list(viewer.layers)
     click(qtbot, form.tool.preview)
     settle()
+    viewer.dims.ndisplay = 3
+    settle()
     assert len(viewer.layers) == len(before) + 2
     click(qtbot, form.tool.preview)
     settle()
     assert list(viewer.layers) == before
-    viewer.dims.ndisplay = 3
     viewer.dims.ndisplay = 2
     click(qtbot, form.tool.preview)
     settle()
     assert viewer.layers[OUTLINE].visible
-    assert not viewer.layers[SURFACE].visible
+    assert SURFACE not in viewer.layers
+
+
+def test_closing_the_dock_takes_the_preview_away_and_stops_it(viewer, qtbot, map_file):
+    form = MaskCreateForm(viewer)
+    dock = viewer.window.add_dock_widget(form, name="MaskCreate")
+    form.page.update(input=map_file, lowpass=0.0, threshold=0.3)
+    form.tool.preview.value = True
+    qtbot.waitUntil(lambda: not form.tool.busy, timeout=SECONDS)
+    assert OUTLINE in viewer.layers
+    form.page["threshold"].value = 0.4
+    viewer.window.remove_dock_widget(dock)
+    qtbot.waitUntil(lambda: not form.tool.busy, timeout=SECONDS)
+    assert len(viewer.layers) == 0
+    viewer.dims.ndisplay = 3
+    assert not form.tool.busy
+    qtbot.addWidget(form)
+
+
+def test_the_masks_own_boundaries_are_shown_in_3d(form, viewer, qtbot, settle):
+    form.tool.preview.value = True
+    viewer.dims.ndisplay = 3
+    form.tool.solid.value = "all three"
+    settle()
+    density, core, edge = (viewer.layers[f"mask preview {part}"] for part in ("density", "core", "soft edge"))
+    assert density.visible
+    assert core.visible
+    assert edge.visible
+    # Each boundary lies between the outermost voxels of its part and their neighbours.
+    regions = viewer.layers[OUTLINE].data
+    for layer, inside in ((core, regions == 1), (edge, regions > 0)):
+        wide = 2.5 * np.ptp(np.argwhere(inside), axis=0)
+        assert (extent(layer) >= wide).all()
+        assert (extent(layer) <= wide + 2 * 2.5).all()
+    assert density.opacity > core.opacity > edge.opacity
+    viewer.dims.ndisplay = 2
+    assert not core.visible
+    viewer.dims.ndisplay = 3
+    settle()
+    form.tool.solid.value = "mask's core"
+    settle()
+    assert core.opacity == 1
+    assert density not in viewer.layers
+    assert edge not in viewer.layers
 
 
 def test_a_preview_thrown_away_comes_back_with_the_next_change(form, viewer, settle):
+    viewer.dims.ndisplay = 3
     form.tool.preview.value = True
     settle()
     for name in (OUTLINE, SURFACE):
         viewer.layers.remove(viewer.layers[name])
     form.page["threshold"].value = 0.4
     settle()
-    viewer.dims.ndisplay = 3
     assert viewer.layers[SURFACE].visible
     assert not viewer.layers[OUTLINE].visible
 
@@ -215,10 +260,11 @@ def test_a_large_map_has_its_surface_where_the_map_is(tmp_path):
     options = mask_create.Options(
         input=tmp_path / "ball.mrc", output=tmp_path, lowpass=0.0, threshold=0.5, extend=0.0, soft_edge=0.0
     )
-    _, surface, regions, _ = MaskMaker()(Wish(options))
+    _, surface, regions, core, _ = MaskMaker()(Wish(options, parts=("density", "core")))
     assert len(surface.vertices) < 30_000
     centre = surface.vertices.mean(axis=0) * surface.voxel
     np.testing.assert_allclose(centre, (200, 140, 120), atol=0.5)
+    np.testing.assert_allclose(core.vertices.mean(axis=0) * core.voxel, (200, 140, 120), atol=0.5)
     # A ball of radius 20 sqrt(ln 2) voxels of 2 A.
     assert regions.volume.cubic_angstrom == pytest.approx(
         4 / 3 * np.pi * (40 * np.sqrt(np.log(2))) ** 3, rel=0.01
@@ -232,6 +278,19 @@ def test_the_surface_lies_where_the_map_does(model):
     low, high = layer.extent.world
     np.testing.assert_allclose(low, [0, 20, 40])
     np.testing.assert_allclose(high, [10, 30, 40])
+
+
+def test_a_rough_surface_is_made_of_no_more_triangles_than_can_be_moved(tmp_path):
+    noise = np.random.default_rng(1).standard_normal((72, 72, 72)).astype(np.float32)
+    write_map(tmp_path / "noise.mrc", noise, 1.0)
+    options = mask_create.Options(
+        input=tmp_path / "noise.mrc", output=tmp_path, lowpass=8.0, threshold=0.02, extend=0.0, soft_edge=2.0
+    )
+    parts = ("density", "core", "soft edge")
+    surfaces = [p for p in MaskMaker()(Wish(options, parts=parts)) if isinstance(p, Isosurface)]
+    assert [surface.part for surface in surfaces] == list(parts)
+    for surface in surfaces:
+        assert 0 < len(surface.faces) < 1.1 * TRIANGLES
 
 
 def test_there_is_no_surface_beyond_the_values_of_the_map():
@@ -248,6 +307,7 @@ def test_islands_are_removed_and_holes_filled_at_a_click(form, viewer, settle, q
     volume[8:10, 8:10, 8:10] = 0  # a hole
     volume[18:20, 18:20, 18:20] = 1  # an island
     write_map(project / "parts.mrc", volume, 2.5)
+    viewer.dims.ndisplay = 3
     form.page.update(input="parts.mrc", lowpass=0.0, threshold=0.5, extend=0.0, soft_edge=0.0)
     click(qtbot, form.tool.preview)
     settle()
@@ -268,6 +328,7 @@ def test_islands_are_removed_and_holes_filled_at_a_click(form, viewer, settle, q
 
 def test_a_new_sphere_is_previewed_too(form, viewer, settle):
     form.page.update(input=None, new_box=32, outer_radius=8.0, soft_edge=3.0, pixel_size=2.0)
+    viewer.dims.ndisplay = 3
     form.tool.preview.value = True
     settle()
     shown = viewer.layers[OUTLINE]

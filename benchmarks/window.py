@@ -1,0 +1,226 @@
+"""How long the window stands still while the live tools work: the longest pause between heartbeats.
+
+A timer of Qt beats every 5 ms in the real viewer; what keeps it from beating keeps the window from
+answering. Each step of a person's work is measured in a fresh process, so that "first" means first.
+Prints for every step how long docks take to open, the longest pause, and how long until everything
+is shown. Needs a display or a virtual one:
+
+    xvfb-run -a -s "-screen 0 1600x1200x24" python benchmarks/window.py [--size 256] [--where 0.1]
+
+The line "turned, nothing else" is what napari needs to draw the surface, which is long where OpenGL runs
+on the processor. With --where, the places are listed where the window stood still longer than that many
+seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+BEAT = 0.005
+DOCKS = ("Rescale map", "Refine3D", "MaskCreate", "PostProcess", "LocalRes", "Directional FSC")
+
+
+class Heartbeat:
+    """Beats in the thread of the window and remembers the longest pause."""
+
+    def __init__(self, where: float) -> None:
+        from qtpy.QtCore import QTimer
+
+        self.last = time.perf_counter()
+        self.longest = 0.0
+        self._where, self._main = where, threading.main_thread().ident
+        self._told = ""
+        self._timer = QTimer()
+        self._timer.timeout.connect(self._beat)
+        self._timer.start(int(BEAT * 1000))
+        if where:
+            threading.Thread(target=self._look, daemon=True).start()
+
+    def start(self) -> None:
+        """Forget the pauses so far."""
+        self.last, self.longest = time.perf_counter(), 0.0
+
+    def _beat(self) -> None:
+        now = time.perf_counter()
+        pause = now - self.last
+        self.longest = max(self.longest, pause)
+        if self._told:
+            print(f"    stood still {pause:.2f} s at:\n{self._told}", file=sys.stderr)
+            self._told = ""
+        self.last = now
+
+    def _look(self) -> None:
+        while True:
+            time.sleep(self._where / 4)
+            if time.perf_counter() - self.last > self._where * 0.6 and not self._told:
+                frame = sys._current_frames()[self._main]
+                ours = traceback.extract_stack(frame)[-14:]
+                self._told = "".join(f"      {f.filename[-60:]}:{f.lineno} {f.name}\n" for f in ours)
+
+
+def settle(busy: Callable[[], bool], least: float = 0.3) -> float:
+    """Let Qt work until nothing is busy, and at least so long; return the seconds until it was not."""
+    from qtpy.QtWidgets import QApplication
+
+    began = time.perf_counter()
+    done = began
+    while busy() or time.perf_counter() - began < least:
+        QApplication.processEvents()
+        time.sleep(0.001)
+        if busy():
+            done = time.perf_counter()
+    return done - began
+
+
+def write_maps(folder: Path, size: int) -> tuple[Path, Path]:
+    """Write two half maps of noisy blobs and a mask around them."""
+    from cryorefine.io.mrc import write_map
+    from cryorefine.maps import filters, masks
+
+    rng = np.random.default_rng(1)
+    shape = (size,) * 3
+    ball = masks.soft_sphere(shape, size / 4, size / 20)
+    structure = filters.lowpass(rng.standard_normal(shape, dtype=np.float32) * ball, 1.4, 8.0)
+    structure += 0.3 * ball * float(structure.std())
+    structure /= structure.std()
+    for half in (1, 2):
+        noise = rng.standard_normal(shape, dtype=np.float32)
+        write_map(folder / f"half{half}_unfil.mrc", structure + 0.5 * noise, 1.4)
+    write_map(folder / "mask.mrc", ball, 1.4)
+    return folder / "half1_unfil.mrc", folder / "mask.mrc"
+
+
+def say(step: str, pause: float, whole: float) -> None:
+    """Print one line of the table."""
+    print(f"{step:44s} {pause:8.2f} {whole:8.2f}", flush=True)
+
+
+def docks(viewer: Any, heart: Heartbeat, half: Path, mask: Path) -> None:
+    """Open every form."""
+    for name in DOCKS:
+        heart.start()
+        began = time.perf_counter()
+        viewer.window.add_plugin_dock_widget("napari-cryorefine", name)
+        opened = time.perf_counter() - began
+        settle(lambda: False)
+        say(f"dock {name}", heart.longest, opened)
+
+
+def drag(tool: Any, heart: Heartbeat, step: str, move: Callable[[int], None], times: int = 12) -> None:
+    """Move something step by step, waiting for each update, then quickly without waiting."""
+    updates = []
+    heart.start()
+    for number in range(times):
+        move(number)
+        updates.append(settle(lambda: tool.busy, 0.0))
+    say(f"{step}, step by step", heart.longest, float(np.median(updates)))
+    heart.start()
+    end = time.perf_counter()
+    for number in range(4 * times):
+        move(times + number)
+        settle(lambda: False, 0.03)
+    settle(lambda: tool.busy)
+    say(f"{step}, dragged", heart.longest, time.perf_counter() - end)
+
+
+def masks_by_eye(viewer: Any, heart: Heartbeat, half: Path, mask: Path) -> None:
+    """Preview a mask, and move its threshold over slices and in 3D."""
+    from napari_cryorefine.layers import add_map
+
+    add_map(viewer, half)
+    _, form = viewer.window.add_plugin_dock_widget("napari-cryorefine", "MaskCreate")
+    settle(lambda: False, 3.0)
+    form.page.update(input=half, lowpass=15.0, extend=3.0, soft_edge=6.0)
+    tool = form.tool
+    heart.start()
+    tool.preview.value = True
+    say("mask: first preview", *reversed((settle(lambda: tool.busy), heart.longest)))
+    tool.take_suggestion()
+    settle(lambda: tool.busy)
+    start = tool.level.value
+
+    def move(number: int) -> None:
+        tool.level.value = start + 3 * (number % 20) + 1
+
+    drag(tool, heart, "mask: threshold over slices", move)
+    for layer in viewer.layers:
+        if layer.metadata.get("cryorefine") == "map":
+            layer.visible = False
+    heart.start()
+    viewer.dims.ndisplay = 3
+    say("mask: turn to 3D", *reversed((settle(lambda: tool.busy, 1.0), heart.longest)))
+    heart.start()
+    for angle in range(20):
+        viewer.scene.camera.angles = (12.0, 3.0 * angle, 8.0)
+        settle(lambda: False, 0.1)
+    say("3D: turned, nothing else", heart.longest, 0.0)
+    drag(tool, heart, "mask: threshold in 3D", move)
+    heart.start()
+    form.page["keep_largest"].value = 1
+    say("mask: keep the largest island", *reversed((settle(lambda: tool.busy), heart.longest)))
+
+
+def fits_tried(viewer: Any, heart: Heartbeat, half: Path, mask: Path) -> None:
+    """Try masks and fits."""
+    _, form = viewer.window.add_plugin_dock_widget("napari-cryorefine", "PostProcess")
+    settle(lambda: False, 3.0)
+    form.page.update(half_map=half, mask=mask)
+    heart.start()
+    form.explore()
+    explorer = viewer.window.dock_widgets["Try masks and fits"]
+    say("fit: first", *reversed((settle(lambda: explorer.busy), heart.longest)))
+
+    def move(number: int) -> None:
+        explorer.guinier.show_range(10.0 - 0.1 * (number % 30), 0.0)
+        explorer._on_range(10.0 - 0.1 * (number % 30), 0.0)
+
+    drag(explorer, heart, "fit: range", move, times=6)
+    heart.start()
+    explorer.mask.setCurrentIndex(0)
+    explorer.take_mask()
+    say("fit: another mask", *reversed((settle(lambda: explorer.busy), heart.longest)))
+
+
+STEPS = {"docks": docks, "mask": masks_by_eye, "fit": fits_tried}
+
+
+def main() -> None:
+    """Measure one step in this process, or each in a process of its own."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--where", type=float, default=0.0)
+    parser.add_argument("--step", choices=STEPS)
+    parser.add_argument("--maps", type=Path, help="folder of the maps, made anew unless given")
+    options = parser.parse_args()
+    if options.step is None:
+        import subprocess
+
+        print(f"{'step':44s} {'pause/s':>8s} {'whole/s':>8s}", flush=True)
+        with tempfile.TemporaryDirectory() as folder:
+            write_maps(Path(folder), options.size)
+            for step in STEPS:
+                words = ["--step", step, "--maps", folder, "--where", str(options.where)]
+                subprocess.run([sys.executable, __file__, *words], check=True)
+        return
+    import napari
+
+    viewer = napari.Viewer()
+    viewer.window.resize(1500, 1050)
+    heart = Heartbeat(options.where)
+    settle(lambda: False, 2.0)
+    STEPS[options.step](viewer, heart, options.maps / "half1_unfil.mrc", options.maps / "mask.mrc")
+    viewer.close()
+
+
+if __name__ == "__main__":
+    main()
