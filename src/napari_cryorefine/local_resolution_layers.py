@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from cryorefine.errors import UserError
 from napari_cryorefine._compat import show_true_hand
 from napari_cryorefine.layer_data import display_range, layer_keywords
 from napari_cryorefine.layers import MIRROR, add_map, own_layer, show_by_dimension
+from napari_cryorefine.mask_preview import TRIANGLES, triangles
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -28,6 +30,83 @@ _LARGEST = 160
 """Boxes larger than this many voxels are drawn from every second, third... voxel."""
 
 
+@dataclass(frozen=True)
+class ColouredMesh:
+    """An isosurface and the local resolution at its vertices.
+
+    Attributes
+    ----------
+    vertices, faces : numpy.ndarray
+        Shapes (vertices, 3), in voxels (z, y, x), and (faces, 3).
+    resolutions : numpy.ndarray
+        In A, shape (vertices,); the poorest where it is not known.
+    level : float
+        Density of the surface.
+    """
+
+    vertices: NDArray[np.float32]
+    faces: NDArray[np.int32]
+    resolutions: NDArray[np.float32]
+    level: float
+
+
+class ColouredMap:
+    """A map whose surfaces are coloured by its local resolution.
+
+    Parameters
+    ----------
+    filtered : Map or path
+        The map, usually relion_locres_filtered.mrc.
+    resolution : Map or path
+        Local resolution in A in the same box; 0 where it is not known.
+
+    Raises
+    ------
+    UserError
+        If a file is missing or not a map, or the boxes differ.
+    """
+
+    def __init__(self, filtered: Map | Path | str, resolution: Map | Path | str) -> None:
+        self.density, self.resolution = _load(filtered), _load(resolution)
+        if self.density.data.shape != self.resolution.data.shape:
+            raise UserError(
+                f"{self.density.path} and {self.resolution.path} have different boxes; "
+                "give two maps of one LocalRes job."
+            )
+
+    def first_level(self) -> float:
+        """Return a level that shows the particle: three standard deviations above the mean."""
+        limits, level = display_range(self.density.data)
+        return min(level, sum(limits) / 2)
+
+    def mesh(self, level: float, *, coarse: bool = False) -> ColouredMesh:
+        """Return the surface at a level, in few triangles where it is to be there at once.
+
+        Raises
+        ------
+        UserError
+            If no density reaches the level, or the resolution is known nowhere on it.
+        """
+        data = self.density.data
+        if not data.min() < level < data.max():
+            raise UserError(
+                f"{self.density.path} has densities from {data.min():.4g} to {data.max():.4g}; "
+                f"give a level between them instead of {level:.4g}."
+            )
+        step = max(1, -(-max(data.shape) // _LARGEST))
+        while coarse and triangles(data[::step, ::step, ::step] >= level) > TRIANGLES:
+            step += 1
+        vertices, faces = _surface(data, level, step)
+        resolutions = _at(self.resolution.data, vertices)
+        known = resolutions[resolutions > 0]
+        if len(known) == 0:
+            raise UserError(
+                f"{self.resolution.path} is 0 on all of the surface; run LocalRes with a wider --mask."
+            )
+        resolutions[resolutions <= 0] = known.max()
+        return ColouredMesh(vertices, faces, resolutions, level)
+
+
 def add_local_resolution(
     viewer: ViewerModel,
     filtered: Map | Path | str,
@@ -43,10 +122,8 @@ def add_local_resolution(
     ----------
     viewer : Viewer or ViewerModel
         Where to show it. Its camera is turned to the true hand with the first map.
-    filtered : Map or path
-        The map whose surface it is, usually relion_locres_filtered.mrc.
-    resolution : Map or path
-        Local resolution in A in the same box; 0 where it is not known.
+    filtered, resolution : Map or path
+        As in :class:`ColouredMap`.
     level : float, optional
         Density of the surface; three standard deviations above the mean unless given.
     name : str
@@ -65,72 +142,65 @@ def add_local_resolution(
     UserError
         If a file is missing or not a map, the boxes differ, or no density reaches the level.
     """
-    density, values = _load(filtered), _load(resolution)
-    if density.data.shape != values.data.shape:
-        raise UserError(
-            f"{density.path} and {values.path} have different boxes; give two maps of one LocalRes job."
-        )
-    if level is None:
-        limits, level = display_range(density.data)
-        level = min(level, sum(limits) / 2)
-    if not density.data.min() < level < density.data.max():
-        raise UserError(
-            f"{density.path} has densities from {density.data.min():.4g} to {density.data.max():.4g}; "
-            f"give a level between them instead of {level:.4g}."
-        )
-    vertices, faces = _surface(density.data, level)
-    colours = _at(values.data, vertices)
-    known = colours[colours > 0]
-    if len(known) == 0:
-        raise UserError(f"{values.path} is 0 on all of the surface; run LocalRes with a wider --mask.")
-    colours[colours <= 0] = known.max()
-    best, worst = (float(limit) for limit in np.percentile(known, (2, 98)))
-    colour_range = (best, worst) if worst - best > 1e-3 else (best - 0.5, best + 0.5)
+    source = ColouredMap(filtered, resolution)
+    return _add(viewer, source, source.first_level() if level is None else level, name, role)
 
+
+def _add(viewer: ViewerModel, source: ColouredMap, level: float, name: str, role: str) -> Surface:
+    mesh = source.mesh(level)
+    best, worst = (float(limit) for limit in np.percentile(mesh.resolutions, (2, 98)))
+    colour_range = (best, worst) if worst - best > 1e-3 else (best - 0.5, best + 0.5)
+    density = source.density
     keywords = layer_keywords(density.path, density.pixel_size, name=name, kind="local_resolution")
     keywords["metadata"] |= {"role": role, "level": level}
     # Lit from the front, as in layers.add_surface.
-    vertices = vertices * np.array(MIRROR, dtype=np.float32)
     keywords["scale"] = tuple(density.pixel_size * sign for sign in MIRROR)
     layer = own_layer(viewer, role)
     if layer is not None:
-        layer.data, layer.scale, layer.contrast_limits = (
-            (vertices, faces, colours),
-            keywords["scale"],
-            colour_range,
-        )
+        layer.scale, layer.contrast_limits = keywords["scale"], colour_range
+        show_mesh(layer, mesh)
         layer.metadata.update(keywords["metadata"])
         return layer
     show_true_hand(viewer)
     layer = viewer.add_surface(
-        (vertices, faces, colours),
-        colormap=_COLORS,
-        contrast_limits=colour_range,
-        shading="smooth",
-        **keywords,
+        _mirrored(mesh), colormap=_COLORS, contrast_limits=colour_range, shading="smooth", **keywords
     )
     if hasattr(layer, "colorbar"):
         layer.colorbar.visible = True
     return layer
 
 
+def show_mesh(layer: Surface, mesh: ColouredMesh) -> None:
+    """Put another surface of the same map into its layer."""
+    layer.data = _mirrored(mesh)
+    layer.metadata["level"] = mesh.level
+
+
+def _mirrored(mesh: ColouredMesh) -> tuple[Any, Any, Any]:
+    return mesh.vertices * np.array(MIRROR, dtype=np.float32), mesh.faces, mesh.resolutions
+
+
 def open_local_resolution(viewer: ViewerModel, folder: Path, job: str) -> Layer | None:
     """Show what a LocalRes job of this program or of RELION has left in its folder, if anything.
 
-    In 3D it is the surface, over slices the resolution itself in the same colours.
+    In 3D it is the surface, with a slider for its level where there is a window; over slices it is the
+    resolution itself in the same colours.
     """
     resolution = next((folder / name for name in RESOLUTION if (folder / name).is_file()), None)
     if resolution is None or not (folder / FILTERED).is_file():
         return None
-    surface = add_local_resolution(
-        viewer, folder / FILTERED, resolution, name="local resolution (Å)", role=f"{job} surface"
-    )
+    source = ColouredMap(folder / FILTERED, resolution)
+    surface = _add(viewer, source, source.first_level(), "local resolution (Å)", f"{job} surface")
     role = f"{job} resolution"
     known = own_layer(viewer, role)
-    slices = add_map(viewer, resolution, role=role, colormap=_COLORS, rendering="mip")
+    slices = add_map(viewer, source.resolution, role=role, colormap=_COLORS, rendering="mip")
     slices.contrast_limits = surface.contrast_limits
     if known is None:
         show_by_dimension(viewer, [surface], [slices])
+    if hasattr(viewer, "window"):
+        from napari_cryorefine.level_panel import show_level_panel
+
+        show_level_panel(viewer, surface, source)
     return surface
 
 
@@ -140,11 +210,12 @@ def _load(source: Map | Path | str) -> Map:
     return read_map(Path(source)) if isinstance(source, str | Path) else source
 
 
-def _surface(density: NDArray[np.float32], level: float) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+def _surface(
+    density: NDArray[np.float32], level: float, step: int
+) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
     """Vertices (z, y, x) in voxels, and triangles."""
     from skimage.measure import marching_cubes
 
-    step = max(1, -(-max(density.shape) // _LARGEST))
     vertices, faces, _, _ = marching_cubes(density, level, step_size=step)
     return vertices.astype(np.float32), faces.astype(np.int32)
 

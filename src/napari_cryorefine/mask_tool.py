@@ -19,11 +19,11 @@ from napari_cryorefine.layer_files import LayerFiles
 from napari_cryorefine.layers import add_outline, add_surface, own_layer, show_by_dimension, show_layer
 from napari_cryorefine.mask_preview import Isosurface, Levels, MaskMaker, Piece, Regions, Wish
 from napari_cryorefine.painted import PaintedMasks
+from napari_cryorefine.progress import volume_text
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
 
-    from cryorefine.maps.density import Volume
     from napari_cryorefine.page import OptionsPage
 
 STEPS = 1000
@@ -290,9 +290,9 @@ class MaskTool(Container[Any]):
         )
         show_layer(outline, self._viewer.dims.ndisplay == 2)
         self._link()
-        lines = [f"In the mask: {_told(piece.volume)}"]
+        lines = [f"In the mask: {volume_text(piece.volume)}"]
         if piece.enclosed is not None:
-            lines.insert(0, f"At the threshold: {_told(piece.enclosed)}")
+            lines.insert(0, f"At the threshold: {volume_text(piece.enclosed)}")
         self._tell_figures("\n".join(lines))
 
     def _link(self) -> None:
@@ -326,9 +326,3 @@ class MaskTool(Container[Any]):
 def _rounded(threshold: float) -> float:
     """Four digits are finer than a step of the slider."""
     return float(f"{threshold:.4g}")
-
-
-def _told(volume: Volume) -> str:
-    """Return e.g. "940 294 Å³, as 762 kDa of protein", with narrow spaces between thousands."""
-    cubic, mass = (f"{n:,.0f}".replace(",", "\u202f") for n in (volume.cubic_angstrom, volume.kilodalton))
-    return f"{cubic} Å³, as {mass} kDa of protein"

@@ -6,9 +6,12 @@ import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cryorefine.jobs.base import Figures, Progress
+
+if TYPE_CHECKING:
+    from cryorefine.maps.density import Volume
 
 UNITS = {"resolution": "A", "b_factor": "A^2", "pixel_size": "A/px"}
 """Units of the numbers in a job's Result, whose names have none."""
@@ -37,6 +40,12 @@ def duration_text(seconds: float) -> str:
         return f"{max(1, round(seconds))} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def volume_text(volume: Volume) -> str:
+    """Return e.g. "940 294 Å³, as 762 kDa of protein", with narrow spaces between thousands."""
+    cubic, mass = (f"{n:,.0f}".replace(",", "\u202f") for n in (volume.cubic_angstrom, volume.kilodalton))
+    return f"{cubic} Å³, as {mass} kDa of protein"
 
 
 def figures_text(values: Figures | Any) -> str:

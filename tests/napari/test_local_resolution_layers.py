@@ -11,6 +11,7 @@ from cryorefine.jobs.base import Product
 from cryorefine.maps import masks
 from napari_cryorefine import open_results
 from napari_cryorefine._compat import is_true_hand
+from napari_cryorefine.level_panel import LEVEL_DOCK
 from napari_cryorefine.local_resolution_layers import add_local_resolution
 from napari_cryorefine.results import show_event
 
@@ -98,3 +99,30 @@ def test_what_cannot_be_shown_is_said_in_a_sentence(model, ball, level, resoluti
     other = ball[1] if resolution is None else Map(resolution.astype(np.float32), PIXEL)
     with pytest.raises(UserError, match=words):
         add_local_resolution(model, ball[0], other, level=level)
+
+
+def test_the_slider_moves_the_surface_between_large_and_small(viewer, qtbot, project, ball):
+    folder = project / "LocalRes" / "job004"
+    folder.mkdir(parents=True)
+    for name, one in zip(("relion_locres_filtered", "relion_locres"), ball, strict=True):
+        write_map(folder / f"{name}.mrc", one.data, PIXEL)
+    surface, _ = open_results(viewer, folder)
+    viewer.dims.ndisplay = 3
+    panel = viewer.window.dock_widgets[LEVEL_DOCK]
+
+    def moved(change):
+        change()
+        qtbot.waitUntil(lambda: not panel.busy, timeout=20_000)
+        return np.linalg.norm(in_voxels(surface) - (16, 16, 20), axis=1).max()
+
+    limits = surface.contrast_limits
+    wide = moved(lambda: setattr(panel.level, "value", 0.02))
+    assert "Å³" in panel.told.value
+    narrow = moved(lambda: setattr(panel.level, "value", 0.98))
+    assert RADIUS - 0.5 < narrow < wide - 1
+    place = panel.slider.value
+    assert moved(lambda: setattr(panel.slider, "value", place - 20)) > narrow
+    assert panel.level.value == surface.metadata["level"] < 0.98
+    assert surface.contrast_limits == limits
+    moved(lambda: setattr(panel.level, "value", 5.0))
+    assert "give a level between" in panel.told.value
