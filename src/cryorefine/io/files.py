@@ -13,7 +13,7 @@ from cryorefine.errors import UserError
 
 
 @contextlib.contextmanager
-def write_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
+def write_whole(path: str | os.PathLike[str], *, flush: bool = True) -> Iterator[Path]:
     """Give a temporary path beside the target; rename it to the target when the block succeeds.
 
     A reader therefore sees the old file or the new one, never half of one, and a failed or killed
@@ -23,6 +23,9 @@ def write_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
     ----------
     path : path-like
         Final name. Its folder must exist.
+    flush : bool
+        Whether the file is on the disk before it gets its name, so that it outlives a power cut. Not
+        worth the time for one of thousands of files that can be made again.
 
     Yields
     ------
@@ -46,8 +49,9 @@ def write_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
             raise UserError(f"{target} cannot be written: it is a folder; choose another name.")
         yield temporary
         # On the disk before it gets its name: after a power cut the name must not stand for nothing.
-        with open(temporary, "rb+") as handle:
-            os.fsync(handle.fileno())
+        if flush:
+            with open(temporary, "rb+") as handle:
+                os.fsync(handle.fileno())
         os.replace(temporary, target)
     except OSError as error:
         raise _as_user_error(error, target, temporary) from error

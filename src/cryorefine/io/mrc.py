@@ -232,7 +232,7 @@ def write_map(path: str | os.PathLike[str], data: ArrayLike, pixel_size: float) 
     array = np.asarray(data)
     if array.ndim not in (2, 3):
         raise ValueError(f"a map has two or three axes, not the shape {array.shape}")
-    _write(path, array.astype(np.float32, copy=False), pixel_size, is_volume=array.ndim == 3)
+    _write(path, array.astype(np.float32, copy=False), pixel_size, "<f4", is_volume=array.ndim == 3)
 
 
 @contextmanager
@@ -275,7 +275,11 @@ def map_by_pieces(
 
 
 def write_stack(
-    path: str | os.PathLike[str], data: ArrayLike, pixel_size: float, half_precision: bool = False
+    path: str | os.PathLike[str],
+    data: ArrayLike,
+    pixel_size: float,
+    half_precision: bool = False,
+    flush: bool = True,
 ) -> None:
     """Write a stack of images (n, y, x).
 
@@ -289,6 +293,8 @@ def write_stack(
         A per pixel.
     half_precision : bool
         Store 16-bit floats (MRC mode 12), which RELION reads from version 4 on.
+    flush : bool
+        As of :func:`cryorefine.io.files.write_whole`.
 
     Raises
     ------
@@ -302,36 +308,39 @@ def write_stack(
         raise UserError(
             f"{path} cannot be written in half precision: a value exceeds 65504; use 32-bit floats."
         )
-    _write(
-        path,
-        array.astype(np.float16 if half_precision else np.float32, copy=False),
-        pixel_size,
-        is_volume=False,
-    )
+    kind = "<f2" if half_precision else "<f4"
+    _write(path, array.astype(np.float32, copy=False), pixel_size, kind, is_volume=False, flush=flush)
 
 
-def _write(path: str | os.PathLike[str], array: NDArray[Any], pixel_size: float, is_volume: bool) -> None:
+def _write(
+    path: str | os.PathLike[str],
+    array: NDArray[np.float32],
+    pixel_size: float,
+    kind: str,
+    is_volume: bool,
+    flush: bool = True,
+) -> None:
     # Written by hand: mrcfile goes over the voxels several times more and costs a start-up of its own.
     planes = array if array.ndim == 3 else array[None]
-    with write_whole(path) as temporary, open(temporary, "wb") as file:
-        file.write(_header(planes, pixel_size, is_volume).tobytes())
-        np.ascontiguousarray(planes, dtype=planes.dtype.newbyteorder("<")).tofile(file)
+    with write_whole(path, flush=flush) as temporary, open(temporary, "wb") as file:
+        # The statistics are those of the 32-bit values: arithmetic on 16-bit floats is slow.
+        file.write(_header(planes, pixel_size, is_volume, 12 if kind == "<f2" else 2).tobytes())
+        np.ascontiguousarray(planes, dtype=kind).tofile(file)
 
 
-def _header(planes: NDArray[Any], pixel_size: float, is_volume: bool) -> NDArray[np.int32]:
+def _header(planes: NDArray[np.float32], pixel_size: float, is_volume: bool, mode: int) -> NDArray[np.int32]:
     """Return the header of MRC2014 (Cheng et al., J. Struct. Biol. 192, 2015), 256 words."""
     words = np.zeros(_HEADER_BYTES // 4, dtype="<i4")
     reals, letters = words.view("<f4"), words.view("u1")
     depth, height, width = planes.shape
     sampling = (width, height, depth if is_volume else 1)
-    words[0:4] = width, height, depth, 12 if planes.dtype == np.float16 else 2
+    words[0:4] = width, height, depth, mode
     words[7:10] = sampling
     reals[10:13] = np.multiply(sampling, pixel_size)
     reals[13:16] = 90.0
     words[16:19] = 1, 2, 3
     reals[19:22] = planes.min(initial=0), planes.max(initial=0), 0
     if planes.size:
-        # Half-precision sums overflow, so the statistics are taken in double precision.
         mean = planes.mean(dtype=np.float64)
         square = sum(float(np.vdot(p, p)) for p in _about(planes, mean)) / planes.size
         reals[19:22] = planes.min(), planes.max(), mean
@@ -347,7 +356,7 @@ def _header(planes: NDArray[Any], pixel_size: float, is_volume: bool) -> NDArray
     return words
 
 
-def _about(planes: NDArray[Any], mean: float) -> Iterator[NDArray[np.float32]]:
+def _about(planes: NDArray[np.float32], mean: float) -> Iterator[NDArray[np.float32]]:
     """Yield each plane less the mean of all."""
     for plane in planes:
-        yield plane.astype(np.float32, copy=False) - np.float32(mean)
+        yield plane - np.float32(mean)

@@ -115,7 +115,7 @@ def write_optimisation_set(path: str | os.PathLike[str], entries: OptimisationSe
     for name, label in ENTRIES.items():
         value: Path | None = getattr(entries, name)
         if value is not None:
-            block[label] = _relative(value)
+            block[label] = project_name(value)
     block.update(entries.others)
     write_star(path, {"": block})
 
@@ -142,7 +142,8 @@ def _found(file: Path, label: str, text: str, check: bool) -> Path:
     return Path(text)
 
 
-def _relative(path: Path) -> str:
+def project_name(path: Path) -> str:
+    """Return a path as STAR files name it: relative to the current directory where it lies below it."""
     absolute = path.absolute()
     here = Path.cwd()
     return str(absolute.relative_to(here) if absolute.is_relative_to(here) else path)

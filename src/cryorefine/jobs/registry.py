@@ -17,6 +17,7 @@ JOBS: dict[str, str] = {
     "orientations": "cryorefine.jobs.orientations",
     "confidence": "cryorefine.jobs.confidence",
     "image-handler": "cryorefine.jobs.image_handler",
+    "pseudo-subtomo": "cryorefine.jobs.pseudo_subtomo",
 }
 """Command name -> module, in the order in which the jobs follow each other."""
 

@@ -46,6 +46,16 @@ _QUEUE = {
     "qsubscript": "",
     "queuename": "openmpi",
 }
+_TOMO_INPUT = {
+    "binning": "1",
+    "box_size": "128",
+    "crop_size": "-1",
+    "in_optimisation": "",
+    "in_particles": "",
+    "in_tomograms": "",
+    "in_trajectories": "",
+    "use_direct_entries": "No",
+}
 KEYS: dict[str, dict[str, str]] = {
     "relion.refine3d": {
         **_HELIX,
@@ -142,8 +152,45 @@ KEYS: dict[str, dict[str, str]] = {
         "randomize_at": "25",
         "stepres": "1",
     },
+    "relion.pseudosubtomo": {
+        **_QUEUE,
+        **_TOMO_INPUT,
+        "do_float16": "Yes",
+        "do_stack2d": "Yes",
+        "max_dose": "-1",
+        "min_frames": "1",
+        "nr_mpi": "1",
+        "nr_threads": "1",
+    },
+    "relion.reconstructparticletomo": {
+        **_QUEUE,
+        **_TOMO_INPUT,
+        "do_helix": "No",
+        "helical_nr_asu": "1",
+        "helical_rise": "4.75",
+        "helical_tube_outer_diameter": "200",
+        "helical_twist": "-1",
+        "helical_z_percentage": "20",
+        "nr_mpi": "1",
+        "nr_threads": "1",
+        "snr": "0",
+        "sym_name": "C1",
+    },
+}
+KEYS["relion.refine3d.tomo"] = {
+    **{key: value for key, value in KEYS["relion.refine3d"].items() if key != "fn_img"},
+    "in_optimisation": "",
+    "in_particles": "",
+    "in_tomograms": "",
+    "in_trajectories": "",
+    "sigma_tilt": "-1",
+    "use_direct_entries": "No",
 }
 """RELION's label of a job -> each key of its form and the default."""
+
+_TOMO = ".tomo"
+_OF_TOMO = {"fn_img": "in_particles"}
+"""Keys that a job of single particles has under another name where it works on subtomograms."""
 
 OWN_TABLE = "cryorefine_options"
 
@@ -152,26 +199,39 @@ def write_job(job: Job, options: Any) -> dict[str, Any]:
     """Return the tables of a job.star: block name -> simple list (dict) or loop (DataFrame)."""
     import pandas
 
-    texts = dict(KEYS.get(job.relion_label, {}))  # RELION has no form for jobs of our own
+    label, renamed = _label_of(job, options)
+    known = KEYS.get(label)  # RELION has no form for jobs of our own
+    texts = dict(known or {})
     own: dict[str, str] = {}
     for name, (_, description) in describe(type(options)).items():
         value = getattr(options, name)
-        if description.relion:
-            texts.update(_to_relion(description.relion, value, texts))
+        key = renamed.get(description.relion, description.relion)
+        if key and (known is None or key in known):
+            texts.update(_to_relion(key, value, texts))
         elif name != "output":
             own[name] = _text(value)
+    if "use_direct_entries" in texts:
+        texts["use_direct_entries"] = _text(options.optimisation_set is None)
     columns = ("rlnJobOptionVariable", "rlnJobOptionValue")
     blocks: dict[str, Any] = {
         "job": {
-            "rlnJobTypeLabel": job.relion_label,
+            "rlnJobTypeLabel": label,
             "rlnJobIsContinue": int(getattr(options, "continue_from", None) is not None),
-            "rlnJobIsTomo": 0,
+            "rlnJobIsTomo": int("tomo" in label),
         },
         "joboptions_values": pandas.DataFrame(sorted(texts.items()), columns=columns, dtype=object),
     }
     if own:
         blocks[OWN_TABLE] = pandas.DataFrame(list(own.items()), columns=columns, dtype=object)
     return blocks
+
+
+def _label_of(job: Job, options: Any) -> tuple[str, Mapping[str, str]]:
+    """Return RELION's label of a job with these options, and the keys that differ under it."""
+    of_tomograms = any(getattr(options, name, None) is not None for name in ("optimisation_set", "tomograms"))
+    if of_tomograms and job.relion_label + _TOMO in KEYS:
+        return job.relion_label + _TOMO, _OF_TOMO
+    return job.relion_label, {}
 
 
 @dataclass(frozen=True)
@@ -212,7 +272,7 @@ def read_job(path: Path, *, output: Path | None = None) -> JobFile:
         raise UserError(f"{path} is not a job file; give a job.star that RELION or cryorefine has written.")
     general = dict(blocks["job"])
     label = _label(general, path)
-    name = next((name for name in JOBS if load(name).JOB.relion_label == label), None)
+    name = next((n for n in JOBS if load(n).JOB.relion_label in (label, label.removesuffix(_TOMO))), None)
     if not label or name is None:
         supported = ", ".join(KEYS)
         raise UserError(
@@ -223,16 +283,21 @@ def read_job(path: Path, *, output: Path | None = None) -> JobFile:
     continues = str(general.get("rlnJobIsContinue", 0)) in ("1", "true")
     if not continues or not texts.get("fn_cont"):
         texts.pop("fn_cont", None)
-    if not texts.get("fn_mask"):
+    if not texts.get("fn_mask") and not texts.get("in_optimisation"):
         # RELION passes the choice on only together with a mask.
         texts["do_solvent_fsc"] = "No"
+    if "use_direct_entries" in texts:
+        direct = texts["use_direct_entries"] == "Yes"
+        for key in ("in_optimisation",) if direct else ("in_particles", "in_tomograms", "in_trajectories"):
+            texts.pop(key, None)
+    renamed = _OF_TOMO if label.endswith(_TOMO) else {}
 
     kind = load(name).Options
     own = _table(blocks[OWN_TABLE]) if OWN_TABLE in blocks else {}
     types = value_types(kind)
     values: dict[str, Any] = {"output": output or path.parent}
     for field, (_, description) in describe(kind).items():
-        key = description.relion or _READ_ONLY.get(field, "")
+        key = renamed.get(description.relion, description.relion) or _READ_ONLY.get(field, "")
         source, used = (texts, key) if key in texts else (own, field)
         if used not in source or field == "output":
             continue

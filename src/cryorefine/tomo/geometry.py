@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cryorefine.ctf.ctf import CtfParameters, dose_weight
+from cryorefine.ctf.ctf import CtfParameters, ctf, dose_weight
 from cryorefine.io.tomograms import TiltSeries
 from cryorefine.tomo.deformation import deform
 
@@ -160,3 +160,46 @@ def dose_weights(series: TiltSeries, frequency: ArrayLike) -> F64:
     if series.dose_b_factor > 0:
         return np.exp(-series.dose_b_factor / 4 * series.dose[:, None] * u**2)
     return dose_weight(u, series.dose[:, None])
+
+
+def contrast_transfer(
+    series: TiltSeries,
+    depths: F64,
+    x: F64,
+    y: F64,
+    *,
+    tilts: NDArray[np.int64] | None = None,
+    dose: NDArray[np.float32] | None = None,
+    b_factors: bool = True,
+    even: F64 | None = None,
+) -> NDArray[np.float32]:
+    """Return CTF times dose weight of particles in tilt images.
+
+    Parameters
+    ----------
+    series : TiltSeries
+        The tilt series.
+    depths : ndarray, shape (n, tilts)
+        Depth in px, from :func:`project`.
+    x, y : ndarray, shape (pixels,)
+        Frequencies in 1/A.
+    tilts : ndarray of int, shape (m,), optional
+        The images wanted; all of them unless given.
+    dose : ndarray of float32, shape (tilts, pixels), optional
+        Result of :func:`dose_weights` for these frequencies, where many particles share it.
+    b_factors : bool
+        Whether each tilt's own B-factor damps the CTF.
+    even : ndarray, shape (pixels,), optional
+        Phase of even aberrations in radians.
+
+    Returns
+    -------
+    ndarray of float32, shape (n, m, pixels)
+    """
+    chosen = np.arange(len(series)) if tilts is None else tilts
+    rows = (np.arange(len(depths))[:, None] * len(series) + chosen).ravel()
+    values = ctf(image_ctf(series, depths, b_factors=b_factors).take(rows), x, y, even=even)
+    result = values.reshape(len(depths), len(chosen), len(x))
+    weights = dose_weights(series, np.hypot(x, y)).astype(np.float32) if dose is None else dose
+    result *= weights[chosen]
+    return result
