@@ -144,15 +144,18 @@ def test_without_a_mask_the_plain_fsc_counts(settings):
     ]
 
 
-def test_the_same_seed_gives_the_same_files(settings, tmp_path):
-    files = []
-    for name, seed, threads in (("a", 5, 1), ("b", 5, 3), ("c", 6, 1)):
-        changes = {"output": tmp_path / name, "random_seed": seed, "threads": threads}
-        finish(postprocess.run(postprocess.Options(**{**settings, **changes})))
-        text = (tmp_path / name / "postprocess.star").read_text().replace(f"/{name}/", "/")
-        files.append(text)
-    assert files[0] == files[1]
-    assert files[0] != files[2]
+def test_the_seed_moves_only_phases_that_are_drawn(settings, tmp_path):
+    files = {}
+    for phases in ("averaged", "drawn"):
+        for name, seed, threads in (("a", 5, 1), ("b", 5, 3), ("c", 6, 1)):
+            folder = tmp_path / (name + phases)
+            changes = {"output": folder, "random_seed": seed, "threads": threads, "random_phases": phases}
+            finish(postprocess.run(postprocess.Options(**{**settings, **changes})))
+            text = (folder / "postprocess.star").read_text().replace(f"/{folder.name}/", "/")
+            files[name, phases] = text
+    assert files["a", "averaged"] == files["b", "averaged"] == files["c", "averaged"]
+    assert files["a", "drawn"] == files["b", "drawn"]
+    assert files["a", "drawn"] != files["c", "drawn"]
 
 
 def small_mask(folder):

@@ -1,6 +1,7 @@
 """PostProcess says what is wrong with half maps, masks and headers, and what to change to what."""
 
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -33,7 +34,8 @@ def report_of(unmasked, corrected=None, randomised=None, power=None):
         curves = SolventFsc(unmasked, corrected, noise, corrected, 10, np.ones(SHELLS))
     paths = ("a_half1.mrc", "a_half2.mrc")
     power = np.ones(SHELLS) if power is None else power
-    return Report(paths, "mask.mrc", 128, 1.0, unmasked, power, curves, None)
+    pair = SimpleNamespace(size=128, unmasked=unmasked, power=power)
+    return Report(paths, "mask.mrc", 1.0, pair, curves, None)
 
 
 def falling(shell, steepness=0.4):

@@ -37,14 +37,6 @@ def test_cropping_axis_by_axis_equals_cropping_the_whole_transform(rng, shape):
     np.testing.assert_allclose(fourier.forward_cropped(volume, 10), expected, atol=1e-12)
 
 
-@pytest.mark.parametrize("size", [16, 15])
-def test_masking_a_spectrum_is_masking_its_map(rng, size):
-    volume, mask = rng.standard_normal((2, size, size, size))
-    mask[:3], mask[:, :5], mask[:, 12:] = 0, 0, 0
-    expected = fourier.forward(volume * mask)
-    np.testing.assert_allclose(fourier.masked(fourier.forward(volume), mask), expected, atol=1e-14)
-
-
 def test_a_smooth_map_keeps_its_values_when_rescaled():
     coarse, fine = blob(32, width=3.0), blob(64, width=6.0)
     np.testing.assert_allclose(fourier.rescale(fine, 32), coarse, atol=1e-6)
@@ -138,11 +130,3 @@ def test_rescaling_agrees_with_relion(relion, rng, tmp_path, new_pixel, box):
     assert theirs.data.shape == ours.shape
     assert theirs.pixel_size == pytest.approx(true_pixel, rel=1e-5)
     np.testing.assert_allclose(ours, theirs.data, atol=1e-5)
-
-
-def test_masked_transform_is_that_of_the_product(rng):
-    volume = rng.standard_normal((12, 12, 12))
-    mask = np.zeros_like(volume)
-    mask[3:9, 2:7, 4:10] = rng.random((6, 5, 6))
-    expected = fourier.forward(volume * mask)
-    np.testing.assert_allclose(fourier.masked(fourier.forward(volume), mask), expected, atol=1e-12)

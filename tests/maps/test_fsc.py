@@ -1,10 +1,12 @@
 """FSC: what it measures, how it is corrected, and the resolution read from it."""
 
+import copy
+
 import numpy as np
 import pytest
 
 from cryorefine.maps import filters, fourier, fsc, masks, solvent
-from cryorefine.maps.shells import shell_index
+from cryorefine.maps.shells import cross_sums, shell_index
 
 
 def half_maps(rng, size=32, signal=12.0, decay=5.0):
@@ -76,10 +78,10 @@ def test_a_tight_mask_raises_the_fsc_and_random_phases_show_it(rng):
     """Correlation that comes from the mask alone must not survive the correction."""
     halves = half_maps(rng, decay=3.0)
     sharp = masks.soft_sphere((32, 32, 32), 5, 0).astype(np.float32)
-    spectra = [fourier.forward(half) for half in halves]
-    unmasked = fsc.fsc_of_spectra(*spectra)
-    start = fsc.first_shell_below(unmasked, 0.8)
-    curves = solvent.solvent_corrected_fsc(spectra, sharp, unmasked, start, rng)
+    pair = solvent.HalfMaps(*halves)
+    start = fsc.first_shell_below(pair.unmasked, 0.8)
+    curves = solvent.solvent_corrected_fsc(pair, sharp)
+    assert curves.first_randomised_shell == start
     assert curves.randomised[start + 2] > 0.1
     assert curves.corrected[start + 2] < curves.masked[start + 2]
     assert (curves.corrected[: start + 2] == curves.masked[: start + 2]).all()
@@ -88,29 +90,48 @@ def test_a_tight_mask_raises_the_fsc_and_random_phases_show_it(rng):
 def test_a_good_mask_reveals_what_solvent_noise_hid(rng):
     halves = half_maps(rng)
     mask = masks.soft_sphere((32, 32, 32), 10, 4)
-    spectra = [fourier.forward(half) for half in halves]
-    unmasked = fsc.fsc_of_spectra(*spectra)
-    curves = solvent.solvent_corrected_fsc(spectra, mask, unmasked, fsc.first_shell_below(unmasked, 0.8), rng)
-    assert fsc.resolution(curves.corrected, 32, 1.0) < fsc.resolution(unmasked, 32, 1.0)
+    pair = solvent.HalfMaps(*halves)
+    curves = solvent.solvent_corrected_fsc(pair, mask)
+    assert fsc.resolution(curves.corrected, 32, 1.0) < fsc.resolution(pair.unmasked, 32, 1.0)
     assert np.abs(curves.randomised[12:]).max() < 0.1
 
 
 def test_the_number_of_threads_changes_nothing(rng):
-    halves = half_maps(rng)
-    spectra = [fourier.forward(half) for half in halves]
-    unmasked = fsc.fsc_of_spectra(*spectra)
+    pair = solvent.HalfMaps(*half_maps(rng))
     mask = masks.soft_sphere((32, 32, 32), 10, 4)
-    curves = [
-        solvent.solvent_corrected_fsc(
-            spectra, mask, unmasked, 5, np.random.default_rng(3), draws=3, threads=threads
-        )
-        for threads in (1, 4)
-    ]
-    np.testing.assert_allclose(curves[0].randomised, curves[1].randomised, rtol=1e-12)
+    for phases in (None, np.random.default_rng(3)):
+        curves = [
+            solvent.solvent_corrected_fsc(pair, mask, rng=copy.deepcopy(phases), threads=threads)
+            for threads in (1, 4)
+        ]
+        assert (curves[0].masked == curves[1].masked).all()
+        assert (curves[0].randomised == curves[1].randomised).all()
 
 
-def test_small_boxes_get_more_draws():
-    assert [solvent.enough_draws(size) for size in (32, 64, 128, 256, 512)] == [128, 128, 12, 1, 1]
+def test_masked_curves_are_those_of_the_masked_maps(rng):
+    """Off the centre, so that the window around the mask is seen to lie where it does."""
+    halves = half_maps(rng)
+    mask = np.zeros((32, 32, 32), dtype=np.float32)
+    mask[9:27, 3:20, 12:32] = rng.random((18, 17, 20))
+    curves = solvent.solvent_corrected_fsc(solvent.HalfMaps(*halves), mask)
+    first, second = (fourier.forward(half * mask) for half in halves)
+    np.testing.assert_allclose(curves.masked, fsc.fsc_of_spectra(first, second), atol=1e-5)
+    sums = cross_sums(first, second)
+    np.testing.assert_allclose(curves.masked_power, np.sqrt(sums[1] * sums[2]), rtol=1e-5)
+
+
+@pytest.mark.parametrize("width", [0, 6])
+def test_averaged_random_phases_are_what_draws_tend_to(rng, width):
+    pair = solvent.HalfMaps(*half_maps(rng))
+    mask = masks.soft_sphere((32, 32, 32), 7, width).astype(np.float32)
+    average = solvent.solvent_corrected_fsc(pair, mask).randomised
+    draws = np.array([solvent.solvent_corrected_fsc(pair, mask, rng=rng).randomised for _ in range(100)])
+    start = pair.first_randomised_shell + 2
+    error = draws.std(axis=0) / 10
+    difference = (average - draws.mean(axis=0))[start:]
+    assert np.abs(difference).max() < 0.02
+    assert np.sqrt(np.mean((difference / error[start:]) ** 2)) < 1.6
+    assert np.abs(draws[0] - average)[start:].max() > 0.05  # a single one is far off
 
 
 def test_weight_of_a_combined_map():

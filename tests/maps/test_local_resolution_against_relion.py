@@ -12,6 +12,7 @@ from cryorefine.io.mrc import read_map
 from cryorefine.maps import filters, fourier
 from cryorefine.maps.local_resolution import LocalFsc, LocalResolution, Sphere, sampling_points
 from cryorefine.maps.shells import apply_gain, radius_table
+from cryorefine.maps.solvent import HalfMaps
 
 SIZE, PIXEL = 64, 3.54
 
@@ -44,7 +45,7 @@ def theirs(betagal, relion, tmp_path_factory):
 def ours(halves):
     average = fourier.forward((halves[0] + halves[1]) / 2)
     apply_gain(average, filters.bfactor_gain(radius_table(SIZE), SIZE, PIXEL, -100.0))
-    local_fsc = LocalFsc(halves, Sphere.of(PIXEL, 25.0, None, None), int(SIZE * PIXEL / 25))
+    local_fsc = LocalFsc(HalfMaps(*halves), Sphere.of(PIXEL, 25.0, None, None), int(SIZE * PIXEL / 25))
     return LocalResolution(local_fsc, PIXEL, 50.0, average, 20), local_fsc
 
 

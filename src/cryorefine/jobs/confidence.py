@@ -10,13 +10,14 @@ from cryorefine.errors import UserError
 from cryorefine.jobs import vocabulary
 from cryorefine.jobs.base import Figures, Job, Notice, Product, Progress, Run, option
 from cryorefine.jobs.folder import in_job_folder
-from cryorefine.jobs.local_resolution import read_halves
+from cryorefine.jobs.volumes import read_halves
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from cryorefine.io.mrc import Map
+    from cryorefine.maps.solvent import HalfMaps
 
 JOB = Job(
     name="confidence",
@@ -193,40 +194,36 @@ def _filtered(
     """Return half the sum and half the difference of the half maps, filtered, and the resolution in A."""
     from cryorefine.maps import filters, fourier
     from cryorefine.maps.shells import apply_gain, radius_table
+    from cryorefine.maps.solvent import HalfMaps
 
     size, pixel_size = first.data.shape[0], first.pixel_size
-    spectra = fourier.forward(first.data, options.threads), fourier.forward(second.data, options.threads)
+    halves = HalfMaps(first.data, second.data, options.threads)
     resolution = options.lowpass
     if resolution is None:
-        resolution = _agreement(spectra, mask, first, options.threads)
+        resolution = _agreement(halves, mask, first, options.threads)
     gain = filters.lowpass_gain(radius_table(size), size, pixel_size, resolution)
     if options.bfactor != 0:
         gain = gain * filters.bfactor_gain(radius_table(size), size, pixel_size, options.bfactor)
     average, difference = (
         fourier.inverse(
-            apply_gain((spectra[0] + sign * spectra[1]) / 2, gain, options.threads), size, options.threads
+            apply_gain((halves.spectra[0] + sign * halves.spectra[1]) / 2, gain, options.threads),
+            size,
+            options.threads,
         )
         for sign in (1, -1)
     )
     return average, difference, resolution
 
 
-def _agreement(
-    spectra: tuple[NDArray[np.complex64], NDArray[np.complex64]],
-    mask: NDArray[np.float32] | None,
-    like: Map,
-    threads: int,
-) -> float:
+def _agreement(halves: HalfMaps, mask: NDArray[np.float32] | None, like: Map, threads: int) -> float:
     """Return the resolution in A at which the half maps agree, behind the mask if there is one."""
     import numpy as np
 
     from cryorefine.maps import fsc, solvent
 
-    curve = fsc.fsc_of_spectra(spectra[0], spectra[1], threads)
-    start = fsc.first_shell_below(curve, solvent.RANDOMISE_BELOW)
-    if mask is not None and start is not None:
-        rng = np.random.default_rng(1)
-        curves = solvent.solvent_corrected_fsc(spectra, mask, curve, start, rng, threads=threads)
+    curve = halves.unmasked
+    if mask is not None and fsc.first_shell_below(curve, solvent.RANDOMISE_BELOW) is not None:
+        curves = solvent.solvent_corrected_fsc(halves, mask, threads=threads)
         # A mask that cuts into the particle makes the curve worse; the better one counts.
         curve = max(curve, curves.corrected, key=fsc.resolution_shell)
     resolution = fsc.resolution(curve, like.data.shape[0], like.pixel_size)

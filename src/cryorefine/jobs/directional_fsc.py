@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cryorefine.errors import UserError
 from cryorefine.jobs import vocabulary
 from cryorefine.jobs.base import Curve, Figures, Job, Notice, Progress, Run, option
 from cryorefine.jobs.folder import in_job_folder
@@ -132,20 +131,12 @@ def run(options: Options) -> Run[Result]:
     """Correlate the half maps direction by direction; yields events and returns the result."""
     from cryorefine.io.mrc import write_map
     from cryorefine.jobs import directional_fsc_report
-    from cryorefine.jobs.postprocess import half_map_paths
-    from cryorefine.jobs.volumes import read_cubic, read_mask
+    from cryorefine.jobs.volumes import read_halves, read_mask
     from cryorefine.maps import conical_fsc
     from cryorefine.maps.fourier import forward
 
     yield Progress(_STAGE, 0, _STEPS, "reading the maps")
-    paths = half_map_paths(options.half_map)
-    first = read_cubic(paths[0], options.pixel_size)
-    second = read_cubic(paths[1], first.pixel_size)
-    if first.data.shape != second.data.shape:
-        raise UserError(
-            f"{paths[0]} has a box of {first.data.shape[0]} px but {paths[1]} one of "
-            f"{second.data.shape[0]} px; give two half maps of one refinement."
-        )
+    paths, first, second = read_halves(options.half_map, options.pixel_size)
     halves = [first.data, second.data]
     if options.mask is not None:
         mask = read_mask(options.mask, first)

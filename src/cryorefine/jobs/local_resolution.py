@@ -10,7 +10,7 @@ from cryorefine.errors import UserError
 from cryorefine.jobs import vocabulary
 from cryorefine.jobs.base import Figures, Job, Notice, Product, Progress, Run, option
 from cryorefine.jobs.folder import in_job_folder
-from cryorefine.jobs.postprocess import half_map_paths
+from cryorefine.jobs.volumes import read_divisor, read_halves
 
 if TYPE_CHECKING:
     import numpy as np
@@ -206,33 +206,13 @@ def run(options: Options) -> Run[Result]:
     return Result(options.output, path, filtered_path, smooth_path, histogram, best, median, worst)
 
 
-def read_halves(half_map: Path, pixel_size: float | None) -> tuple[tuple[Path, Path], Map, Map]:
-    """Read both half maps from the path of either.
-
-    Raises
-    ------
-    UserError
-        When one is missing or no cubic map, or they differ in their boxes.
-    """
-    from cryorefine.jobs.volumes import read_cubic
-
-    paths = half_map_paths(half_map)
-    first = read_cubic(paths[0], pixel_size)
-    second = read_cubic(paths[1], first.pixel_size)
-    if first.data.shape != second.data.shape:
-        raise UserError(
-            f"{paths[0]} has a box of {first.data.shape[0]} px but {paths[1]} one of "
-            f"{second.data.shape[0]} px; give two half maps of one refinement."
-        )
-    return paths, first, second
-
-
 def _prepare(
     options: Options, first: Map, second: Map, mask: NDArray[np.float32] | None
 ) -> tuple[list[tuple[int, int, int]], LocalResolution, NDArray[np.float64]]:
     """Return the places to measure at, what measures there, and the FSC of the whole maps."""
-    from cryorefine.maps import fourier, fsc
+    from cryorefine.maps import fsc
     from cryorefine.maps.local_resolution import LocalFsc, LocalResolution, Sphere, sampling_points
+    from cryorefine.maps.solvent import HalfMaps
 
     size, pixel_size = first.data.shape[0], first.pixel_size
     sphere = Sphere.of(pixel_size, options.sampling, options.sphere_radius, options.sphere_edge)
@@ -247,37 +227,27 @@ def _prepare(
             f"No place to measure at lies in {first.path}, whose box is {size * pixel_size:g} A wide; give a "
             f"smaller --sampling than {options.sampling:g} A."
         )
-    spectra = fourier.forward(first.data, options.threads), fourier.forward(second.data, options.threads)
-    unmasked = fsc.fsc_of_spectra(spectra[0], spectra[1], options.threads)
-    average = spectra[0]
-    average += spectra[1]
-    average *= 0.5
-    del spectra
+    halves = HalfMaps(first.data, second.data, options.threads)
+    average = halves.average()
     _sharpen(options, average, pixel_size)
     start = max(1, int(size * pixel_size / options.randomise_at))
-    local_fsc = LocalFsc((first.data, second.data), sphere, start, options.threads)
+    local_fsc = LocalFsc(halves, sphere, start, options.threads)
     # The best parts of a map are usually not much better than the whole box.
-    expected = fsc.resolution_shell(unmasked) * 5 // 4
+    expected = fsc.resolution_shell(halves.unmasked) * 5 // 4
     return (
         centres,
         LocalResolution(local_fsc, pixel_size, options.lowest_resolution, average, expected),
-        unmasked,
+        halves.unmasked,
     )
 
 
 def _sharpen(options: Options, spectrum: NDArray[Any], pixel_size: float) -> None:
-    from cryorefine.io.mtf import read_mtf
     from cryorefine.maps import filters, sharpen
     from cryorefine.maps.shells import apply_gain, radius_table
 
     size = spectrum.shape[0]
     if options.mtf is not None:
-        frequency, value = read_mtf(options.mtf)
-        if value.min() <= 0:
-            raise UserError(
-                f"The MTF {options.mtf} falls to {value.min():g}; the map is divided by it, "
-                "so give one above 0."
-            )
+        frequency, value = read_divisor(options.mtf)
         detector = options.mtf_pixel_size if options.mtf_pixel_size > 0 else pixel_size
         apply_gain(spectrum, sharpen.mtf_gain(frequency, value, detector, size, pixel_size), options.threads)
     if options.bfactor != 0:

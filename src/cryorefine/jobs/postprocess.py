@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Thread
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from cryorefine.errors import UserError
 from cryorefine.jobs import vocabulary
 from cryorefine.jobs.base import Curve, Figures, Job, Notice, Product, Progress, Run, option
 from cryorefine.jobs.folder import in_job_folder
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor, Future
+
     import numpy as np
     from numpy.typing import NDArray
 
-    from cryorefine.io.mrc import Map
     from cryorefine.jobs.postprocess_report import Report
 
 JOB = Job(
@@ -129,10 +128,18 @@ class Options:
         minimum=0.001,
         step=10.0,
     )
+    random_phases: str = option(
+        "averaged",
+        label="Random phases",
+        help="What the mask adds to the FSC is measured with random phases: 'averaged' takes the mean of all "
+        "that could be drawn, which is the same each time; 'drawn' takes one draw, as RELION does.",
+        group="Compute",
+        choices=("averaged", "drawn"),
+    )
     random_seed: int = option(
         1,
         label="Random seed",
-        help="The same seed gives the same random phases.",
+        help="Decides the phases where they are drawn; averaged ones need none.",
         group="Compute",
         minimum=0,
         maximum=2**31 - 1,
@@ -175,77 +182,64 @@ class Result:
 @in_job_folder(JOB)
 def run(options: Options) -> Run[Result]:
     """Post-process the half maps; yields events and returns the result."""
-    import numpy as np
+    from concurrent.futures import ThreadPoolExecutor
 
     from cryorefine.jobs import postprocess_checks, postprocess_report
     from cryorefine.jobs.postprocess_sharpen import sharpening_gain
-    from cryorefine.jobs.volumes import read_mask
-    from cryorefine.maps import fsc, solvent
-    from cryorefine.maps.fourier import forward
-    from cryorefine.maps.shells import apply_gain, cross_sums
+    from cryorefine.jobs.volumes import read_divisor, read_halves, read_mask
+    from cryorefine.maps import sharpen, solvent
 
     yield Progress(_STAGE, 0, _STEPS, "reading the maps")
-    paths = half_map_paths(options.half_map)
-    first, second = read_pair(paths, options.pixel_size)
+    paths, first, second = read_halves(options.half_map, options.pixel_size)
     mask = read_mask(options.mask, first) if options.mask is not None else None
-    mtf = read_mtf(options.mtf) if options.mtf is not None else None
-    size, pixel_size = first.data.shape[0], first.pixel_size
+    mtf = read_divisor(options.mtf) if options.mtf is not None else None
+    pixel_size = first.pixel_size
     if options.pixel_size is None or options.pixel_size <= 0:
         yield Notice(f"The pixel size of {paths[0]} is {pixel_size:g} A/px, as its header says.")
     given = [*paths, options.mask] if options.mask is not None else list(paths)
     for sentence in postprocess_checks.pixel_sizes(given, pixel_size, options.pixel_size):
         yield Notice(sentence, warning=True)
 
-    # Loading the plotting library takes about as long as the transforms, which leave a core to it.
-    loading = Thread(target=postprocess_report.load_plotting)
-    loading.start()
     yield Progress(_STAGE, 1, _STEPS, "correlating the half maps")
-    spectra = forward(first.data, options.threads), forward(second.data, options.threads)
-    sums = cross_sums(spectra[0], spectra[1], options.threads)
-    unmasked = fsc.fsc_of_sums(sums)
-    postprocess_checks.refuse_copies(paths, unmasked)
+    halves = solvent.HalfMaps(first.data, second.data, options.threads)
+    postprocess_checks.refuse_copies(paths, halves.unmasked)
     curves = None
     if mask is not None:
         yield Progress(_STAGE, 2, _STEPS, "correlating behind the mask")
-        curves = solvent.solvent_corrected_fsc(
-            spectra,
-            mask,
-            unmasked,
-            # Where the FSC never drops there is nothing to randomise, and the masked FSC stays as it is.
-            fsc.first_shell_below(unmasked, solvent.RANDOMISE_BELOW) or len(unmasked) - 1,
-            np.random.default_rng(options.random_seed),
-            threads=options.threads,
-            halves=(first.data, second.data),
-        )
-    power = np.sqrt(sums[1] * sums[2])
+        rng = source_of_phases(options)
+        curves = solvent.solvent_corrected_fsc(halves, mask, rng=rng, threads=options.threads)
     report = postprocess_report.Report(
-        paths, options.mask, size, pixel_size, unmasked, power, curves, mask, options.molecular_weight
+        paths, options.mask, pixel_size, halves, curves, mask, options.molecular_weight
     )
     yield as_curve("FSC", report, report.fsc_curves())
     for sentence in postprocess_checks.curves(report, mask):
         yield Notice(sentence, warning=True)
 
     yield Progress(_STAGE, 3, _STEPS, "sharpening")
-    average = spectra[0]
-    average += spectra[1]
-    average *= 0.5
+    average = halves.average()
     gain = yield from sharpening_gain(options, average, mask, mtf, report)
-    apply_gain(average, gain, options.threads)
     yield as_curve("Guinier", report, report.guinier_curves())
 
     yield Progress(_STAGE, 4, _STEPS, "writing the maps")
-    map_path, masked_path = _write_maps(options, "postprocess", average, first, mask)
-    yield Product("map", map_path, "postprocess")
+    volumes = {"postprocess": sharpen.filtered_map(average, gain, options.threads)}
+    if options.half_maps:
+        for number, spectrum in enumerate(halves.spectra, 1):
+            volumes[f"postprocess_half{number}"] = sharpen.filtered_map(spectrum, gain, options.threads)
+    # The disk is slower than all else: files are written side by side, and the report meanwhile.
+    with ThreadPoolExecutor() as pool:
+        maps = _Maps(options.output, pixel_size, mask)
+        written = {name: maps.write(pool, name, volume) for name, volume in volumes.items()}
+        yield Progress(_STAGE, 5, _STEPS, "writing curves and plots")
+        map_path, masked_path = maps.paths("postprocess")
+        star = postprocess_report.write(report, options.output, map_path, masked_path)
+        for futures in written.values():
+            for future in futures:
+                future.result()
+    for name in written:
+        kind = "map" if name == "postprocess" else "half_map"
+        yield Product(kind, maps.paths(name)[0], name.replace("_half", " half "))
     if masked_path is not None:
         yield Product("map", masked_path, "postprocess masked")
-    if options.half_maps:
-        for number, half in enumerate((first, second), 1):
-            spectrum = apply_gain(forward(half.data, options.threads), gain, options.threads)
-            path, _ = _write_maps(options, f"postprocess_half{number}", spectrum, first, mask)
-            yield Product("half_map", path, f"postprocess half {number}")
-    yield Progress(_STAGE, 5, _STEPS, "writing curves and plots")
-    loading.join()
-    star = postprocess_report.write(report, options.output, map_path, masked_path)
     figures = {"resolution (A)": report.resolution, "B-factor (A^2)": report.b_factor}
     error = report.fit.b_factor_error if report.fit is not None else None
     if error is not None:
@@ -255,70 +249,11 @@ def run(options: Options) -> Run[Result]:
     return Result(options.output, map_path, masked_path, star, report.resolution, report.b_factor, error)
 
 
-def half_map_paths(half_map: Path) -> tuple[Path, Path]:
-    """Return both half maps, the first one first, from the path of either.
+def source_of_phases(options: Options) -> np.random.Generator | None:
+    """Return where one draw of random phases comes from, None where their average is wanted."""
+    import numpy as np
 
-    Raises
-    ------
-    UserError
-        When the name tells no half, or the partner is not there.
-    """
-    name = half_map.name
-    here, there = ("half1", "half2") if "half1" in name else ("half2", "half1")
-    if here not in name:
-        raise UserError(
-            f"{half_map} has neither half1 nor half2 in its name, so its partner cannot be found; "
-            "name the two half maps so that they differ in that alone."
-        )
-    partner = half_map.with_name(name.replace(here, there))
-    if not partner.exists():
-        raise UserError(f"{half_map} has no partner: {partner} does not exist; put both in one folder.")
-    return (half_map, partner) if here == "half1" else (partner, half_map)
-
-
-def read_pair(paths: tuple[Path, Path], pixel_size: float | None) -> tuple[Map, Map]:
-    """Read two half maps.
-
-    Parameters
-    ----------
-    paths : pair of Path
-        The half maps.
-    pixel_size : float or None
-        A/px; that of the header of the first one unless given.
-
-    Raises
-    ------
-    UserError
-        When they cannot be read or have different boxes.
-    """
-    from cryorefine.jobs.volumes import read_cubic
-
-    first = read_cubic(paths[0], pixel_size)
-    second = read_cubic(paths[1], first.pixel_size)
-    if first.data.shape != second.data.shape:
-        raise UserError(
-            f"{paths[0]} has a box of {first.data.shape[0]} px but {paths[1]} one of "
-            f"{second.data.shape[0]} px; give two half maps of one refinement."
-        )
-    return first, second
-
-
-def read_mtf(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the frequencies and values of a detector's MTF, all of them above 0.
-
-    Raises
-    ------
-    UserError
-        When the file cannot be read, or a value is not above 0.
-    """
-    from cryorefine.io.mtf import read_mtf
-
-    frequency, value = read_mtf(path)
-    if value.min() <= 0:
-        raise UserError(
-            f"The MTF {path} falls to {value.min():g}; the map is divided by it, so give one above 0."
-        )
-    return frequency, value
+    return np.random.default_rng(options.random_seed) if options.random_phases == "drawn" else None
 
 
 def as_curve(name: str, report: Report, curves: dict[str, NDArray[np.float64]]) -> Curve:
@@ -326,18 +261,26 @@ def as_curve(name: str, report: Report, curves: dict[str, NDArray[np.float64]]) 
     return Curve(name, report.frequency.tolist(), {label: y.tolist() for label, y in curves.items()})
 
 
-def _write_maps(
-    options: Options, name: str, spectrum: NDArray[Any], like: Map, mask: NDArray[np.float32] | None
-) -> tuple[Path, Path | None]:
-    from cryorefine.io.mrc import write_map
-    from cryorefine.maps.fourier import inverse
+class _Maps:
+    """Maps of one folder, each with the same behind the mask."""
 
-    volume = inverse(spectrum, like.data.shape[0], options.threads, overwrite=True)
-    path = options.output / f"{name}.mrc"
-    write_map(path, volume, like.pixel_size)
-    if mask is None:
-        return path, None
-    masked_path = options.output / f"{name}_masked.mrc"
-    volume *= mask
-    write_map(masked_path, volume, like.pixel_size)
-    return path, masked_path
+    def __init__(self, folder: Path, pixel_size: float, mask: NDArray[np.float32] | None) -> None:
+        self.folder, self.pixel_size, self.mask = folder, pixel_size, mask
+
+    def paths(self, name: str) -> tuple[Path, Path | None]:
+        masked = None if self.mask is None else self.folder / f"{name}_masked.mrc"
+        return self.folder / f"{name}.mrc", masked
+
+    def write(self, pool: Executor, name: str, volume: NDArray[np.float32]) -> list[Future[None]]:
+        """Begin to write a map and its masked copy."""
+        path, masked = self.paths(name)
+        return [
+            pool.submit(self._write, target, volume, mask)
+            for target, mask in ((path, None), (masked, self.mask))
+            if target is not None
+        ]
+
+    def _write(self, path: Path, volume: NDArray[np.float32], mask: NDArray[np.float32] | None) -> None:
+        from cryorefine.io.mrc import write_map
+
+        write_map(path, volume if mask is None else volume * mask, self.pixel_size)

@@ -13,13 +13,11 @@ from numpy.typing import NDArray
 from cryorefine.io.mrc import Map
 from cryorefine.jobs import postprocess_checks
 from cryorefine.jobs.base import Curve, Notice
-from cryorefine.jobs.postprocess import Options, as_curve, half_map_paths, read_mtf, read_pair
+from cryorefine.jobs.postprocess import Options, as_curve, source_of_phases
 from cryorefine.jobs.postprocess_report import Report
 from cryorefine.jobs.postprocess_sharpen import sharpening_gain
-from cryorefine.jobs.volumes import fit_mask, read_mask
-from cryorefine.maps import fsc, solvent
-from cryorefine.maps.fourier import forward, inverse
-from cryorefine.maps.shells import apply_gain, cross_sums
+from cryorefine.jobs.volumes import fit_mask, read_divisor, read_halves, read_mask
+from cryorefine.maps import sharpen, solvent
 
 
 @dataclass(frozen=True)
@@ -62,14 +60,10 @@ class Exploration:
     """
 
     def __init__(self, half_map: Path, pixel_size: float | None = None) -> None:
-        self.paths = half_map_paths(half_map)
-        self.first, second = read_pair(self.paths, pixel_size)
-        self._halves = self.first.data, second.data
-        self._spectra = forward(self.first.data), forward(second.data)
-        self._average = 0.5 * (self._spectra[0] + self._spectra[1])
-        sums = cross_sums(*self._spectra)
-        self._unmasked, self._power = fsc.fsc_of_sums(sums), np.sqrt(sums[1] * sums[2])
-        postprocess_checks.refuse_copies(self.paths, self._unmasked)
+        self.paths, self.first, second = read_halves(half_map, pixel_size)
+        self._halves = solvent.HalfMaps(self.first.data, second.data)
+        self._average = self._halves.average()
+        postprocess_checks.refuse_copies(self.paths, self._halves.unmasked)
         self._curves_key: Any = None
         self._curves: solvent.SolventFsc | None = None
 
@@ -104,24 +98,19 @@ class Exploration:
         UserError
             If no B-factor can be fitted.
         """
-        key = (id(mask), options.random_seed)
+        key = (id(mask), options.random_phases, options.random_seed)
         if key != self._curves_key:
-            self._curves = self._correlate(mask, options.random_seed)
+            self._curves = None
+            if mask is not None:
+                rng = source_of_phases(options)
+                self._curves = solvent.solvent_corrected_fsc(self._halves, mask, rng=rng)
             self._curves_key, self._mask = key, mask  # kept, so that its id stays its own
-        size, pixel_size = self.first.data.shape[0], self.first.pixel_size
+        pixel_size = self.first.pixel_size
         report = Report(
-            self.paths,
-            mask_path,
-            size,
-            pixel_size,
-            self._unmasked,
-            self._power,
-            self._curves,
-            mask,
-            options.molecular_weight,
+            self.paths, mask_path, pixel_size, self._halves, self._curves, mask, options.molecular_weight
         )
         doubts = list(postprocess_checks.curves(report, mask))
-        mtf = read_mtf(options.mtf) if options.mtf is not None else None
+        mtf = read_divisor(options.mtf) if options.mtf is not None else None
         gain = _returned(sharpening_gain(options, self._average, mask, mtf, report), doubts)
         return Tried(
             report,
@@ -133,16 +122,7 @@ class Exploration:
 
     def sharpened(self, tried: Tried) -> Map:
         """Return the average of the half maps with the gain that was found."""
-        spectrum = apply_gain(self._average.copy(), tried.gain)
-        return Map(inverse(spectrum, self.first.data.shape[0], overwrite=True), self.first.pixel_size)
-
-    def _correlate(self, mask: NDArray[np.float32] | None, seed: int) -> solvent.SolventFsc | None:
-        if mask is None:
-            return None
-        start = fsc.first_shell_below(self._unmasked, solvent.RANDOMISE_BELOW) or len(self._unmasked) - 1
-        return solvent.solvent_corrected_fsc(
-            self._spectra, mask, self._unmasked, start, np.random.default_rng(seed), halves=self._halves
-        )
+        return Map(sharpen.filtered_map(self._average, tried.gain), self.first.pixel_size)
 
 
 def _returned(steps: Generator[Any, None, Any], doubts: list[str]) -> Any:

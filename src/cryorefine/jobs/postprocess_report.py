@@ -14,7 +14,7 @@ from cryorefine.maps import fsc
 from cryorefine.maps.density import DALTONS_PER_CUBIC_ANGSTROM
 from cryorefine.maps.sharpen import NO_AMPLITUDE, GuinierFit
 from cryorefine.maps.shells import shell_frequencies
-from cryorefine.maps.solvent import SolventFsc
+from cryorefine.maps.solvent import HalfMaps, SolventFsc
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,14 +41,10 @@ class Report:
         The half maps.
     mask_path : Path or None
         The mask.
-    size : int
-        Box in pixels.
     pixel_size : float
         A/px.
-    unmasked : numpy.ndarray
-        FSC of the half maps, shape (size // 2 + 1,).
-    unmasked_power : numpy.ndarray
-        Geometric mean of the power of the half maps, summed over the voxels of each shell.
+    pair : HalfMaps
+        The half maps themselves; only what is known of each shell is looked at.
     curves : SolventFsc or None
         The curves behind the mask, if there is one.
     mask : numpy.ndarray or None
@@ -68,7 +64,8 @@ class Report:
     resolution : float
         Its resolution in A.
     power : numpy.ndarray
-        As ``unmasked_power``, of the maps to which ``final_fsc`` belongs.
+        Geometric mean of the power, summed over the voxels of each shell, of the maps to which
+        ``final_fsc`` belongs.
     mask_factor : float
         How many times larger the box is than the masked particle, counting protein at its own volume.
     weight_factor : float
@@ -83,18 +80,17 @@ class Report:
         self,
         halves: tuple[Path, Path],
         mask_path: Path | None,
-        size: int,
         pixel_size: float,
-        unmasked: NDArray[np.float64],
-        unmasked_power: NDArray[np.float64],
+        pair: HalfMaps,
         curves: SolventFsc | None,
         mask: NDArray[Any] | None,
         molecular_weight: float | None = None,
     ) -> None:
         self.halves, self.mask_path = halves, mask_path
+        size = pair.size
         self.size, self.pixel_size = size, pixel_size
         self.frequency = shell_frequencies(size, pixel_size)
-        self.unmasked, self.curves = unmasked, curves
+        self.unmasked, self.curves = pair.unmasked, curves
         # 0.476 is the share of a wet particle's volume that the protein itself fills (cisTEM).
         inside = np.count_nonzero(mask > 0.5) / mask.size if mask is not None else 0.0
         self.mask_factor = 0.476 / inside if inside > 0 else 1.0
@@ -103,9 +99,9 @@ class Report:
         if molecular_weight is not None:
             volume = (size * pixel_size) ** 3
             self.weight_factor = 0.476 * volume * DALTONS_PER_CUBIC_ANGSTROM / (1000 * molecular_weight)
-        self.final_fsc, self.power, self.fell_back = unmasked, unmasked_power, False
+        self.final_fsc, self.power, self.fell_back = pair.unmasked, pair.power, False
         if curves is not None:
-            shells = fsc.resolution_shell(unmasked), fsc.resolution_shell(curves.corrected)
+            shells = fsc.resolution_shell(pair.unmasked), fsc.resolution_shell(curves.corrected)
             self.fell_back = shells[0] > shells[1]
             if not self.fell_back:
                 self.final_fsc, self.power = curves.corrected, curves.masked_power

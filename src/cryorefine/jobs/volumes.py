@@ -1,4 +1,4 @@
-"""Maps as jobs want them: cubic, with a known pixel size, and masks that fit them."""
+"""Maps as jobs want them: cubic, with a known pixel size, in pairs, and masks that fit them."""
 
 from __future__ import annotations
 
@@ -40,6 +40,71 @@ def read_cubic(path: Path, pixel_size: float | None = None) -> Map:
     if volume.data.min() == volume.data.max():
         raise UserError(f"{path} is empty: every voxel is {volume.data.flat[0]:g}; make the map again.")
     return volume
+
+
+def half_map_paths(half_map: Path) -> tuple[Path, Path]:
+    """Return both half maps, the first one first, from the path of either.
+
+    Raises
+    ------
+    UserError
+        When the name tells no half, or the partner is not there.
+    """
+    name = half_map.name
+    here, there = ("half1", "half2") if "half1" in name else ("half2", "half1")
+    if here not in name:
+        raise UserError(
+            f"{half_map} has neither half1 nor half2 in its name, so its partner cannot be found; "
+            "name the two half maps so that they differ in that alone."
+        )
+    partner = half_map.with_name(name.replace(here, there))
+    if not partner.exists():
+        raise UserError(f"{half_map} has no partner: {partner} does not exist; put both in one folder.")
+    return (half_map, partner) if here == "half1" else (partner, half_map)
+
+
+def read_halves(half_map: Path, pixel_size: float | None) -> tuple[tuple[Path, Path], Map, Map]:
+    """Read both half maps from the path of either.
+
+    Parameters
+    ----------
+    half_map : Path
+        Either half map.
+    pixel_size : float or None
+        A/px; that of the header of the first one unless given.
+
+    Raises
+    ------
+    UserError
+        When one is missing or no cubic map, or they differ in their boxes.
+    """
+    paths = half_map_paths(half_map)
+    first = read_cubic(paths[0], pixel_size)
+    second = read_cubic(paths[1], first.pixel_size)
+    if first.data.shape != second.data.shape:
+        raise UserError(
+            f"{paths[0]} has a box of {first.data.shape[0]} px but {paths[1]} one of "
+            f"{second.data.shape[0]} px; give two half maps of one refinement."
+        )
+    return paths, first, second
+
+
+def read_divisor(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the frequencies in 1/px and values of a detector's MTF, all of them above 0.
+
+    Raises
+    ------
+    UserError
+        When the file cannot be read, or a value is not above 0.
+    """
+    from cryorefine.io.mtf import read_mtf
+
+    frequency, value = read_mtf(path)
+    if value.min() <= 0:
+        raise UserError(
+            f"The MTF {path} falls to {value.min():g}; the map is divided by it, so give one above 0."
+        )
+    return frequency, value
 
 
 def read_mask(path: Path, like: Map) -> NDArray[np.float32]:

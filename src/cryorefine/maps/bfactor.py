@@ -32,9 +32,11 @@ def filled_fraction(mask: NDArray[Any] | None) -> float:
     """
     if mask is None:
         return 1.0
-    squared = mask.ravel().astype(np.float64) ** 2
-    fourth = float(squared @ squared)
-    return float(squared.sum()) ** 2 / (fourth * mask.size) if fourth > 0 else 1.0
+    second = fourth = 0.0
+    for plane in mask:
+        squares = np.square(plane, dtype=np.float64)
+        second, fourth = second + float(squares.sum()), fourth + float(np.vdot(squares, squares))
+    return second**2 / (fourth * mask.size) if fourth > 0 else 1.0
 
 
 def fit_bfactor(

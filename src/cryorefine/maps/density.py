@@ -156,7 +156,7 @@ def keep_islands(
     from scipy import ndimage
 
     result = np.zeros_like(binary)
-    box = _bounds(binary)
+    box = bounds(binary)
     labels, count = ndimage.label(binary[box])
     if count == 0:
         return result
@@ -170,7 +170,7 @@ def keep_islands(
     return result
 
 
-def _bounds(binary: NDArray[np.bool_]) -> tuple[slice, ...]:
+def bounds(binary: NDArray[np.bool_]) -> tuple[slice, ...]:
     """Return the smallest box around the true voxels."""
     bounds = []
     for axis in range(binary.ndim):
@@ -185,7 +185,7 @@ def fill_holes(binary: NDArray[np.bool_]) -> NDArray[np.bool_]:
     from scipy import ndimage
 
     # What lies around the mask is open; a margin of one voxel joins it.
-    box = tuple(slice(max(b.start - 1, 0), b.stop + 1) for b in _bounds(binary))
+    box = tuple(slice(max(b.start - 1, 0), b.stop + 1) for b in bounds(binary))
     labels, count = ndimage.label(~binary[box])
     if count == 0:
         return binary.copy()

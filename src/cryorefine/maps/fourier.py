@@ -145,50 +145,6 @@ def padded_planes(planes: NDArray[Any], size: int, start: int, stop: int) -> NDA
     return scipy.fft.irfft(columns, size, axis=2, norm="forward", overwrite_x=True)
 
 
-def masked(
-    spectrum: NDArray[Any], mask: NDArray[Any], threads: int = 0, overwrite: bool = False
-) -> NDArray[Any]:
-    """Return the transform of a map times a mask, from the transform of the map.
-
-    Without the whole map in between: plane by plane, and only where the mask is not zero.
-
-    Parameters
-    ----------
-    spectrum : numpy.ndarray
-        Complex, shape (z, y, x // 2 + 1).
-    mask : numpy.ndarray
-        Real, shape (z, y, x).
-    threads : int
-        0 for every core.
-    overwrite : bool
-        Whether ``spectrum`` may be destroyed, which saves memory.
-
-    Returns
-    -------
-    numpy.ndarray
-        Complex, shape (z, y, x // 2 + 1).
-    """
-    size, workers = mask.shape[2], thread_count(threads)
-    planes = scipy.fft.ifft(spectrum, axis=0, norm="forward", workers=workers, overwrite_x=overwrite)
-
-    def work(slab: slice) -> None:
-        for z in range(slab.start, slab.stop):
-            filled = np.flatnonzero(mask[z].any(axis=1))
-            if len(filled) == 0:
-                planes[z] = 0
-                continue
-            rows = slice(filled[0], filled[-1] + 1)
-            columns = scipy.fft.ifft(planes[z], axis=0, norm="forward")
-            inside = scipy.fft.irfft(columns[rows], size, axis=1, norm="forward") * mask[z, rows]
-            columns[: rows.start] = 0
-            columns[rows.stop :] = 0
-            columns[rows] = scipy.fft.rfft(inside, axis=1, norm="forward")
-            planes[z] = scipy.fft.fft(columns, axis=0, norm="forward", overwrite_x=True)
-
-    over_slabs(work, len(planes), threads)
-    return scipy.fft.fft(planes, axis=0, norm="forward", workers=workers, overwrite_x=True)
-
-
 def rescale(volume: NDArray[Any], size: int, threads: int = 0) -> NDArray[Any]:
     """Resample a map or image onto ``size`` voxels along each axis by cropping or padding in Fourier space.
 

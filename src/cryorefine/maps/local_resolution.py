@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from cryorefine.maps import fsc
 from cryorefine.maps.filters import lowpass_gain
 from cryorefine.maps.local_resolution_fsc import LocalFsc, Sphere, sampling_points, window_of
-from cryorefine.maps.local_resolution_transforms import box_by_planes, filtered_window
-from cryorefine.maps.sharpen import fsc_weights, shell_gain
-from cryorefine.maps.shells import radius_table, shell_table
+from cryorefine.maps.sharpen import fsc_weights, passed_shells, shell_gain
+from cryorefine.maps.shells import radius_table
 from cryorefine.maps.slabs import thread_count
+from cryorefine.maps.windows import filtered_window
 
 __all__ = ["LocalFsc", "LocalPoint", "LocalResolution", "Sphere", "sampling_points"]
 
@@ -77,7 +77,7 @@ class LocalResolution:
         self.size, self.sphere = local_fsc.size, local_fsc.sphere
         self.pixel_size, self.lowest = pixel_size, lowest
         self._fsc = local_fsc
-        self._planes = box_by_planes(average)
+        self._average = average
         coarsest = int(np.ceil(self.size * pixel_size / lowest)) + 3
         self._first_try = min(max(expected_shell, coarsest, 8) + 1, self.size // 2 + 1)
         shape = (self.size,) * 3
@@ -147,8 +147,7 @@ class LocalResolution:
         window, _ = window_of(centre, self.sphere.reach, self.size)
         gain = shell_gain(fsc_weights(corrected), self.size)
         gain = gain * lowpass_gain(radius_table(self.size), self.size, self.pixel_size, resolution)
-        passed = int(shell_table(self.size)[np.flatnonzero(gain)].max(initial=0)) + 1
-        filtered = filtered_window(self._planes, gain, passed, window)
+        filtered = filtered_window(self._average, gain, passed_shells(gain, self.size), window)
         return LocalPoint(centre, resolution, masked, randomised, corrected), filtered
 
     def _add(self, point: LocalPoint, filtered: NDArray[np.float32]) -> None:

@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryorefine.maps import fourier, fsc, masks
-from cryorefine.maps.local_resolution_transforms import window_sums
-from cryorefine.maps.shells import apply_gain, radial_sums, radius_table, round_half_away
+from cryorefine.maps.randomise import expected_power
+from cryorefine.maps.shells import apply_gain, radius_table, round_half_away
+from cryorefine.maps.solvent import HalfMaps
+from cryorefine.maps.windows import window_sums
 
 
 @dataclass(frozen=True)
@@ -90,16 +92,13 @@ class LocalFsc:
 
     The correction takes the FSC of half maps whose phases are random from a shell on (Chen et al.,
     Ultramicroscopy 135, 24-35, 2013). A draw behind a small sphere is so noisy that it moves the
-    result, so its expectation is used, sum by sum. With R the part of a map that gets random phases,
-    L the rest and m the sphere: R is as if independent in both halves and the same everywhere, so
-
-    - sum of products: that of m L1 and m L2 alone;
-    - sum of powers: that of m L, plus the transform of (autocorrelation of m) x (autocorrelation of R).
+    result, so the average over all draws is used, as in :func:`.solvent.solvent_corrected_fsc`. What
+    random phases add to the power is the same wherever the sphere is.
 
     Parameters
     ----------
-    halves : pair of numpy.ndarray
-        The unfiltered half maps, float32, shape (z, y, x).
+    halves : HalfMaps
+        The unfiltered half maps.
     sphere : Sphere
         Size of the sphere.
     first_randomised_shell : int
@@ -109,34 +108,22 @@ class LocalFsc:
     """
 
     def __init__(
-        self,
-        halves: tuple[NDArray[np.float32], NDArray[np.float32]],
-        sphere: Sphere,
-        first_randomised_shell: int,
-        threads: int = 0,
+        self, halves: HalfMaps, sphere: Sphere, first_randomised_shell: int, threads: int = 0
     ) -> None:
-        self.size = halves[0].shape[0]
+        self.size = halves.size
         self.sphere = sphere
         self.start = first_randomised_shell
-        self._halves = halves
+        self._halves = halves.maps
         self._mask = sphere.mask()
-        known = (radius_table(self.size) < first_randomised_shell).astype(np.float64)
-        autocorrelation = _autocorrelation(
-            masks.soft_sphere(halves[0].shape, sphere.radius, sphere.edge), threads
-        )
         self._mass = float(np.square(self._mask, dtype=np.float64).sum())
-        self._low, powers = [], []
-        for half in halves:
-            spectrum = fourier.forward(half, threads)
-            self._low.append(
-                fourier.inverse(apply_gain(spectrum.copy(), known, threads), self.size, threads, True)
-            )
-            random = apply_gain(spectrum, 1.0 - known, threads)
-            around = fourier.inverse(_power(random), self.size, threads, overwrite=True)
-            # Not divided by the number of voxels, as window_sums has it.
-            power = fourier.forward(autocorrelation * around, threads).real * float(self.size) ** 6
-            powers.append(radial_sums(np.ascontiguousarray(power), threads=threads)[0])
-        self._random_power = np.array(powers)
+        known = (radius_table(self.size) < first_randomised_shell).astype(np.float64)
+        self._low = [
+            fourier.inverse(apply_gain(spectrum.copy(), known, threads), self.size, threads, overwrite=True)
+            for spectrum in halves.spectra
+        ]
+        self._random_power = np.array(
+            [expected_power(self._mask, p, self.start, self.size, threads) for p in halves.shell_power]
+        )
 
     def curves(
         self, centre: tuple[int, int, int], shells: int
@@ -159,7 +146,8 @@ class LocalFsc:
         mask: NDArray[Any],
         shells: int,
     ) -> NDArray[np.float64]:
-        return window_sums(np.stack([volume[window] * mask for volume in maps]), self.size, shells)
+        first, second = (volume[window] * mask for volume in maps)
+        return window_sums((first, second), self.size, shells)
 
 
 def window_of(
@@ -172,12 +160,3 @@ def window_of(
         window.append(slice(low, high))
         part.append(slice(low - c + reach, high - c + reach))
     return (window[0], window[1], window[2]), (part[0], part[1], part[2])
-
-
-def _power(spectrum: NDArray[Any]) -> NDArray[Any]:
-    return (spectrum.real**2 + spectrum.imag**2).astype(spectrum.dtype)
-
-
-def _autocorrelation(volume: NDArray[Any], threads: int) -> NDArray[Any]:
-    """Mean over the box of the volume times itself shifted, for each shift."""
-    return fourier.inverse(_power(fourier.forward(volume, threads)), volume.shape[0], threads, overwrite=True)

@@ -1,18 +1,21 @@
-"""Random phases beyond a shell: shows how much correlation a mask alone makes."""
+"""Random phases beyond a shell, which show how much correlation a mask alone makes: drawn, and on average."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from cryorefine.maps.shells import logical_indices
+from cryorefine.maps.shells import logical_indices, shell_table, squared_radius, voxels_by_squared_radius
 from cryorefine.maps.slabs import over_slabs
+from cryorefine.maps.windows import window_sums
 
 _LEVELS = 4096
 """Phases are multiples of 1/4096 turn: a table is far quicker than a sine and a cosine for each voxel."""
+
+_MASK_SHELLS = 33
+"""Shells of a mask's own spectrum that are looked at one by one."""
 
 
 def randomise_phases(
@@ -46,16 +49,67 @@ def randomise_phases(
     draws = rng.integers(0, _LEVELS, size=stack.shape, dtype=np.uint16)
     angles = 2.0 * np.pi * np.arange(_LEVELS) / _LEVELS
     phasors = (np.cos(angles) + 1j * np.sin(angles)).astype(stack.dtype)
-    y2 = logical_indices(stack.shape[1]) ** 2
-    z2 = y2 if spectrum.ndim == 3 else np.zeros(1, dtype=y2.dtype)
+    plane = squared_radius((size, size))
+    z2 = logical_indices(len(stack)) ** 2
 
     def work(slab: slice) -> None:
-        _randomise_kernel(stack[slab], z2[slab], y2, first_shell**2, draws[slab], phasors)
+        for z in range(slab.start, slab.stop):
+            # A phase plus a uniformly random one is uniformly random: no amplitude is needed.
+            stack[z] *= np.where(plane + z2[z] >= first_shell**2, phasors[draws[z]], phasors[0])
 
     over_slabs(work, len(stack), threads)
     # Both mates are stored where x is 0 or Nyquist.
     for x in (0, size // 2) if size % 2 == 0 else (0,):
         _make_hermitian(result[..., x])
+    return result
+
+
+def expected_power(
+    mask: NDArray[Any], power: NDArray[np.float64], first_shell: int, size: int, threads: int = 0
+) -> NDArray[np.float64]:
+    """Return the power that components of random phase have behind a mask, on average over all draws.
+
+    Random phases make components independent of each other, so a mask spreads their power like that
+    of noise: E|F(k)|^2 is the sum over q of |M(k - q)|^2 P(q), with M the transform of the mask and P
+    the power that gets random phases. P is taken to be the same in all directions. The sum over q
+    then is one over the length of k - q, with the mean of P over a sphere about k.
+
+    Parameters
+    ----------
+    mask : numpy.ndarray
+        The mask, or a window of the box outside of which it is zero, shape (z, y, x).
+    power : numpy.ndarray
+        Mean power of a component in each shell as far as the corners of the box, scaled as by
+        :func:`.fourier.forward`.
+    first_shell : int
+        Radius from which on phases are random.
+    size : int
+        Box in voxels.
+    threads : int
+        0 for every core.
+
+    Returns
+    -------
+    numpy.ndarray
+        Summed over the voxels of a half-complex array in shells 0..size/2, float64.
+    """
+    shells = size // 2 + 1
+    known = min(_MASK_SHELLS, shells)
+    bins = shell_table(size)
+    stored, whole = (np.bincount(bins, voxels_by_squared_radius(size, 3, mates)) for mates in (False, True))
+    own = window_sums((mask, mask), size, known, threads)[1] / stored[:known] * whole[:known]
+    total = float(np.vdot(mask, mask)) / size**3
+    # What the mask has beyond the shells looked at is spread over the whole box.
+    spread = max(total - own.sum(), 0.0)
+    own *= (total - spread) / own.sum()
+    radius = np.arange(len(power))
+    random = np.where(radius >= first_shell, power, 0.0)
+    k, step = np.arange(shells)[:, None, None], np.arange(known)[:, None]
+    cosine, weight = np.polynomial.legendre.leggauss(24)
+    q = np.sqrt(np.maximum(k**2 + step**2 - 2.0 * k * step * cosine, 0.0))
+    around = np.where(q >= first_shell, np.interp(q, radius, power, right=0.0), 0.0) @ (weight / 2.0)
+    far = float(random @ whole) / whole.sum()
+    result: NDArray[np.float64] = stored[:shells] * (around @ own + spread * far)
     return result
 
 
@@ -68,14 +122,3 @@ def _make_hermitian(plane: NDArray[Any]) -> None:
     alone = index == mate_index
     plane[...] = np.where(index <= mate_index, plane, mate.conj())
     plane[alone] = np.abs(plane[alone]) * np.where(plane[alone].real < 0, -1, 1)
-
-
-@numba.njit(nogil=True, cache=True)
-def _randomise_kernel(spectrum, z2, y2, limit, draws, phasors):  # type: ignore[no-untyped-def]
-    for z in range(spectrum.shape[0]):
-        for y in range(spectrum.shape[1]):
-            row = z2[z] + y2[y]
-            for x in range(spectrum.shape[2]):
-                if row + x * x >= limit:
-                    # A phase plus a uniformly random one is uniformly random: no amplitude is needed.
-                    spectrum[z, y, x] *= phasors[draws[z, y, x]]

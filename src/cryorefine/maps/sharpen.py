@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from cryorefine.maps.fsc import combined_map_correlation
 from cryorefine.maps.shells import radius_table, shell_table, sums_by_squared_radius
+from cryorefine.maps.windows import filtered_window
 
 NO_AMPLITUDE = -99.0
 """Stands for the logarithm of an amplitude of zero; such points take no part in a fit."""
@@ -174,3 +175,29 @@ def mtf_gain(
     radius = radius_table(size)
     mtf = np.interp(radius / (size * pixel_size), frequency / detector_pixel_size, value)
     return np.where(radius < size / 2, 1.0 / mtf, 1.0)
+
+
+def filtered_map(spectrum: NDArray[Any], gain: NDArray[np.float64], threads: int = 0) -> NDArray[Any]:
+    """Return the map of a spectrum with a gain for each squared radius; the spectrum stays as it is.
+
+    Parameters
+    ----------
+    spectrum : numpy.ndarray
+        Half-complex (:func:`.fourier.forward`), shape (z, y, x // 2 + 1).
+    gain : numpy.ndarray
+        As long as :func:`.shells.radius_table`; shells beyond its last number that is not 0 cost no time.
+    threads : int
+        0 for every core.
+
+    Returns
+    -------
+    numpy.ndarray
+        Real, shape (z, y, x).
+    """
+    size = len(spectrum)
+    return filtered_window(spectrum, gain, passed_shells(gain, size), (slice(0, size),) * 3, threads)
+
+
+def passed_shells(gain: NDArray[np.float64], size: int) -> int:
+    """Return how many shells from 0 on hold all that a gain passes."""
+    return int(shell_table(size)[np.flatnonzero(gain)].max(initial=0)) + 1

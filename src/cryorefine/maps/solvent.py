@@ -2,21 +2,73 @@
 
 from __future__ import annotations
 
-import math
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cryorefine.maps import fourier, fsc
-from cryorefine.maps.randomise import randomise_phases
-from cryorefine.maps.shells import cross_sums
-from cryorefine.maps.slabs import thread_count
+from cryorefine.maps import fsc
+from cryorefine.maps.density import bounds
+from cryorefine.maps.fourier import forward, inverse
+from cryorefine.maps.randomise import expected_power, randomise_phases
+from cryorefine.maps.shells import cross_sums, radius_table, shell_table, voxels_by_squared_radius
+from cryorefine.maps.windows import filtered_window, window_sums
 
 RANDOMISE_BELOW = 0.8
 """Phases are randomised from the shell where the unmasked FSC drops below this."""
+
+
+class HalfMaps:
+    """Two half maps, their transforms, and what of them does not depend on a mask.
+
+    Parameters
+    ----------
+    first, second : numpy.ndarray
+        The unfiltered half maps, shape (z, y, x).
+    threads : int
+        0 for every core.
+
+    Attributes
+    ----------
+    maps : tuple of numpy.ndarray
+        The half maps themselves.
+    spectra : tuple of numpy.ndarray
+        Their transforms (:func:`.fourier.forward`), shape (z, y, x // 2 + 1).
+    size : int
+        Box in voxels.
+    unmasked : numpy.ndarray
+        Their FSC, shape (size // 2 + 1,).
+    power : numpy.ndarray
+        Geometric mean of their power, summed over the voxels of each shell 0..size/2.
+    shell_power : numpy.ndarray
+        Mean power of a component of each in the shells as far as the corners, shape (2, shells).
+    """
+
+    def __init__(self, first: NDArray[Any], second: NDArray[Any], threads: int = 0) -> None:
+        self.maps = first, second
+        self.size = len(first)
+        self.spectra = forward(first, threads), forward(second, threads)
+        sums = cross_sums(*self.spectra, threads=threads, corners=True)
+        inside = sums[:, : self.size // 2 + 1]
+        self.unmasked = fsc.fsc_of_sums(inside)
+        self.power = np.sqrt(inside[1] * inside[2])
+        counts = np.bincount(shell_table(self.size), voxels_by_squared_radius(self.size))
+        self.shell_power = sums[1:] / counts
+
+    @property
+    def first_randomised_shell(self) -> int:
+        """Shell from which on phases are randomised.
+
+        Where the FSC never drops there is nothing to randomise, and the masked FSC stays as it is.
+        """
+        return fsc.first_shell_below(self.unmasked, RANDOMISE_BELOW) or len(self.unmasked) - 1
+
+    def average(self) -> NDArray[Any]:
+        """Return the transform of the average of both, a new array."""
+        average = self.spectra[0] + self.spectra[1]
+        average *= 0.5
+        return average
 
 
 @dataclass(frozen=True)
@@ -43,76 +95,51 @@ class SolventFsc:
     masked_power: NDArray[np.float64]
 
 
-def enough_draws(size: int) -> int:
-    """Return how many draws of random phases to average in a box of ``size`` voxels.
-
-    In a small box the curve of a single draw is so noisy that it alone may move the resolution by
-    several shells, but there more draws cost little: 128 for 64 voxels, 12 for 128, 1 from 256 on.
-    """
-    return math.ceil((256 / min(max(size, 64), 256)) ** 3.5)
-
-
 def solvent_corrected_fsc(
-    spectra: tuple[NDArray[Any], NDArray[Any]],
-    mask: NDArray[Any],
-    unmasked: NDArray[np.float64],
-    first_randomised_shell: int,
-    rng: np.random.Generator,
-    *,
-    draws: int | None = None,
-    threads: int = 0,
-    halves: tuple[NDArray[Any], NDArray[Any]] | None = None,
+    halves: HalfMaps, mask: NDArray[Any], *, rng: np.random.Generator | None = None, threads: int = 0
 ) -> SolventFsc:
     """Correlate two half maps behind a mask and correct the curve by random phases.
 
-    After Chen et al., Ultramicroscopy 135, 24-35 (2013), with the average of several draws.
+    After Chen et al., Ultramicroscopy 135, 24-35 (2013). A single draw of phases is noisy, the more
+    so the smaller the box, and this noise would move resolution and B-factor. So the curve is the one
+    to which the average over draws tends: with R the part of a map that gets random phases, L the
+    rest and m the mask, R is independent in both halves and of L, so the sum of products is that of
+    m L1 and m L2 alone, and the sum of powers that of m L plus :func:`.randomise.expected_power`.
 
     Parameters
     ----------
-    spectra : pair of numpy.ndarray
-        Transforms of the unfiltered half maps (:func:`.fourier.forward`), shape (z, y, x // 2 + 1).
+    halves : HalfMaps
+        The half maps.
     mask : numpy.ndarray
         Shape (z, y, x), values in [0, 1].
-    unmasked : numpy.ndarray
-        FSC of ``spectra``.
-    first_randomised_shell : int
-        First shell with random phases, :func:`.fsc.first_shell_below` of ``unmasked`` and
-        :data:`RANDOMISE_BELOW`.
-    rng : numpy.random.Generator
-        Source of the phases. The result does not depend on the number of threads.
-    draws : int, optional
-        How many draws to average; :func:`enough_draws` unless given.
+    rng : numpy.random.Generator, optional
+        Draw the phases once from it, as RELION does, instead of taking the average over all draws.
     threads : int
         0 for every core.
-    halves : pair of numpy.ndarray, optional
-        The half maps themselves, shape (z, y, x), where they are at hand; saves two transforms.
 
     Returns
     -------
     SolventFsc
         All four curves.
     """
-    size = mask.shape[-1]
-    if halves is None:
-        first, second = (fourier.masked(spectrum, mask, threads) for spectrum in spectra)
+    size, start = halves.size, halves.first_randomised_shell
+    shells = size // 2 + 1
+    window = bounds(mask > 0)
+    inside = mask[window]
+
+    def sums(first: NDArray[Any], second: NDArray[Any]) -> NDArray[np.float64]:
+        return window_sums((first * inside, second * inside), size, shells, threads)
+
+    behind = sums(*(half[window] for half in halves.maps))
+    if rng is not None:
+        drawn = (randomise_phases(spectrum, start, size, rng, threads) for spectrum in halves.spectra)
+        noise = sums(*(inverse(spectrum, size, threads)[window] for spectrum in drawn))
     else:
-        first, second = (fourier.forward(half * mask, threads) for half in halves)
-    sums = cross_sums(first, second, threads)
-    masked, power = fsc.fsc_of_sums(sums), np.sqrt(sums[1] * sums[2])
-    del first, second
-    streams = rng.spawn(draws or enough_draws(size))
-    workers = min(len(streams), thread_count(threads))
-    inner = max(1, thread_count(threads) // workers)
-
-    def draw(stream: np.random.Generator) -> NDArray[np.float64]:
-        noise = []
-        for spectrum in spectra:
-            random = randomise_phases(spectrum, first_randomised_shell, size, stream, inner)
-            noise.append(fourier.masked(random, mask, inner, overwrite=True))
-        return cross_sums(noise[0], noise[1], inner)
-
-    with ThreadPoolExecutor(workers) as pool:
-        sums = np.sum(list(pool.map(draw, streams)), axis=0)
-    randomised = fsc.fsc_of_sums(sums)
-    corrected = fsc.corrected_fsc(masked, randomised, first_randomised_shell)
-    return SolventFsc(unmasked, masked, randomised, corrected, first_randomised_shell, power)
+        known = (radius_table(size) < start).astype(np.float64)
+        noise = sums(*(filtered_window(s, known, start + 1, window, threads) for s in halves.spectra))
+        for total, power in zip(noise[1:], halves.shell_power, strict=True):
+            total += expected_power(inside, power, start, size, threads)
+    masked, randomised = fsc.fsc_of_sums(behind), fsc.fsc_of_sums(noise)
+    corrected = fsc.corrected_fsc(masked, randomised, start)
+    power = np.sqrt(behind[1] * behind[2])
+    return SolventFsc(halves.unmasked, masked, randomised, corrected, start, power)

@@ -240,7 +240,6 @@ def iterate(
         mask=settings.mask,
         mask_diameter=diameter,
         solvent_fsc=settings.solvent_fsc,
-        seed=settings.seed,
         dimensions=current.dimensions,
     )
     result = maximise(

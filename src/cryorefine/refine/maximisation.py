@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 
 from cryorefine.geometry.symmetry import point_group
 from cryorefine.maps.filters import initial_lowpass
-from cryorefine.maps.fourier import forward
-from cryorefine.maps.fsc import first_shell_below, fsc_of_spectra
+from cryorefine.maps.fsc import first_shell_below
 from cryorefine.maps.masks import soft_sphere
-from cryorefine.maps.solvent import RANDOMISE_BELOW, solvent_corrected_fsc
+from cryorefine.maps.solvent import RANDOMISE_BELOW, HalfMaps, solvent_corrected_fsc
 from cryorefine.refine.expectation import ChunkSums
 from cryorefine.refine.reconstruct import Prior, join_low_resolution, prior_from_fsc, reconstruct
 from cryorefine.refine.state import HalfModel
@@ -83,8 +82,6 @@ class MaximisationOptions:
         Diameter in A of the sphere used without a mask.
     solvent_fsc : bool
         Correct the FSC for the solvent with the mask.
-    seed : int
-        Seed of the random phases.
     dimensions : int
         Dimensions of the particles' shifts.
     """
@@ -101,7 +98,6 @@ class MaximisationOptions:
     mask: F32 | None
     mask_diameter: float
     solvent_fsc: bool
-    seed: int
     dimensions: int = 2
 
 
@@ -168,7 +164,7 @@ def maximise(
         fsc = half_volume_correlation(one, two, options.size, options.box // 2 + 1, options.padding)
         if options.solvent_fsc and options.mask is not None:
             maps = unregularised()
-            fsc = flattened_fsc(*maps, options.mask, options.size, options.seed, notices)
+            fsc = flattened_fsc(*maps, options.mask, options.size, notices)
             unfiltered = unfiltered or maps
         if options.last:
             whole = (one[0] + two[0], one[1] + two[1])
@@ -213,24 +209,20 @@ def flatten(density: F32, options: MaximisationOptions) -> F32:
     return np.asarray(density * mask, np.float32)
 
 
-def flattened_fsc(first: F32, second: F32, mask: F32, size: int, seed: int, notices: list[str]) -> F64:
+def flattened_fsc(first: F32, second: F32, mask: F32, size: int, notices: list[str]) -> F64:
     """FSC of two half maps inside a mask, never negative, and 0 beyond size/2.
 
     Where the half maps agree too well for a correction (unmasked FSC never below 0.8), the unmasked
     curve is returned and a notice added.
     """
-    spectra = (forward(first, threads=1), forward(second, threads=1))
-    unmasked = fsc_of_spectra(*spectra, threads=1)
-    start = first_shell_below(unmasked, RANDOMISE_BELOW)
-    if start is None:
+    halves = HalfMaps(first, second, threads=1)
+    if first_shell_below(halves.unmasked, RANDOMISE_BELOW) is None:
         notices.append(
             "The FSC never falls below 0.8, so it cannot be corrected for the solvent; the unmasked one is "
             "used."
         )
-        return unmasked
-    rng = np.random.default_rng(seed)
-    curves = solvent_corrected_fsc(spectra, mask, unmasked, start, rng)
-    corrected = np.maximum(curves.corrected, 0)
+        return halves.unmasked
+    corrected = np.maximum(solvent_corrected_fsc(halves, mask, threads=1).corrected, 0)
     corrected[size // 2 + 1 :] = 0
     return corrected
 

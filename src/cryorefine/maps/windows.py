@@ -1,0 +1,147 @@
+"""Fourier transforms between a window of a map and the shells of the whole box.
+
+A window padded with zeros to the whole box has the very components that the masked whole map has,
+but most lines of the box are empty and most shells are not asked for. So each axis is transformed
+only along lines that hold something and only for components within a radius, a plane at a time,
+which stays in the processor's cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import scipy.fft
+from numpy.typing import NDArray
+
+from cryorefine.maps.shells import (
+    ProductSums,
+    clipped_table,
+    logical_indices,
+    mates,
+    plane_squares,
+    shell_table,
+)
+from cryorefine.maps.slabs import over_slabs
+
+
+def window_sums(
+    windows: Sequence[NDArray[Any]], size: int, shells: int, threads: int = 1
+) -> NDArray[np.float64]:
+    """Return what the FSC of two windows is made of, in the shells of the whole box.
+
+    Parameters
+    ----------
+    windows : pair of numpy.ndarray
+        The two masked windows, shape (z, y, x); zero in the rest of the box. One and the same is
+        transformed once.
+    size : int
+        Box in voxels.
+    shells : int
+        Shells 0 to ``shells - 1`` are wanted, at most ``size // 2 + 1`` of them.
+    threads : int
+        0 for every core.
+
+    Returns
+    -------
+    numpy.ndarray
+        Sums of Re(conj(F1) F2), |F1|^2 and |F2|^2 as :func:`.shells.cross_sums` makes them from
+        transforms of :func:`.fourier.forward`; float64, shape (3, shells).
+    """
+    # Where in the box the windows lie changes the phases of both in the same way: nothing here.
+    first, second = windows
+    spectra = [_planes_of(first, size, shells, threads)]
+    spectra.append(spectra[0] if second is first else _planes_of(second, size, shells, threads))
+    bins, squares = clipped_table(shell_table(size), shells), plane_squares(size)
+
+    def work(slab: slice) -> NDArray[np.float64]:
+        sums = ProductSums(shells)
+        for y in range(slab.start, slab.stop):
+            width = _width(shells, y)
+            lines = [
+                [
+                    scipy.fft.fft(planes[:, row, :width], size, axis=0, norm="forward")
+                    for row in mates(y, size)
+                ]
+                for planes in spectra
+            ]
+            sums.add(lines[0], lines[1], bins[squares[:, :width] + y * y])
+        return sums.result()
+
+    return np.sum(over_slabs(work, shells, threads), axis=0)
+
+
+def filtered_window(
+    spectrum: NDArray[Any],
+    gain: NDArray[np.float64],
+    shells: int,
+    window: tuple[slice, ...],
+    threads: int = 1,
+) -> NDArray[Any]:
+    """Filter a map and return a window of it, without the rest of the filtered map.
+
+    Parameters
+    ----------
+    spectrum : numpy.ndarray
+        Of the map (:func:`.fourier.forward`), shape (z, y, x // 2 + 1).
+    gain : numpy.ndarray
+        Gain for each squared radius, as long as :func:`.shells.radius_table`; 0 in the shells from
+        ``shells`` on.
+    shells : int
+        Number of shells that the filter passes, at least 1.
+    window : tuple of slice
+        Voxels (z, y, x).
+    threads : int
+        0 for every core.
+
+    Returns
+    -------
+    numpy.ndarray
+        Real, of the window's shape.
+    """
+    size = len(spectrum)
+    factors, squares = gain.astype(spectrum.real.dtype), plane_squares(size)
+    depth, height, width = (part.stop - part.start for part in window)
+    kept = min(shells, size // 2 + 1)  # the corners reach further
+    planes = np.zeros((depth, size, kept), dtype=spectrum.dtype)
+    near = np.abs(logical_indices(size))
+
+    def across(slab: slice) -> None:
+        for y in range(slab.start, slab.stop):
+            reach = min(_width(shells, y), kept)
+            factor = factors[squares[near, :reach] + y * y]
+            for row in mates(y, size):
+                lines = scipy.fft.ifft(
+                    spectrum[:, row, :reach] * factor, axis=0, norm="forward", overwrite_x=True
+                )
+                planes[:, row, :reach] = lines[window[0]]
+
+    over_slabs(across, kept, threads)
+    result = np.empty((depth, height, width), dtype=factors.dtype)
+
+    def within(slab: slice) -> None:
+        for z in range(slab.start, slab.stop):
+            rows = scipy.fft.ifft(planes[z], axis=0, norm="forward", overwrite_x=True)[window[1]]
+            result[z] = scipy.fft.irfft(rows, size, axis=1, norm="forward")[:, window[2]]
+
+    over_slabs(within, depth, threads)
+    return result
+
+
+def _planes_of(window: NDArray[Any], size: int, shells: int, threads: int) -> NDArray[Any]:
+    """Transform x and y of a window of the box; shape (planes of the window, size, shells)."""
+    planes = np.empty((len(window), size, shells), dtype=np.result_type(window, np.complex64))
+
+    def work(slab: slice) -> None:
+        for z in range(slab.start, slab.stop):
+            rows = scipy.fft.rfft(window[z], size, axis=1, norm="forward")[:, :shells]
+            planes[z] = scipy.fft.fft(rows, size, axis=0, norm="forward")
+
+    over_slabs(work, len(window), threads)
+    return planes
+
+
+def _width(shells: int, y: int) -> int:
+    """Return how many columns x of row y reach into the shells."""
+    return int(np.sqrt((shells - 0.5) ** 2 - y * y)) + 1
