@@ -8,11 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 from cryorefine.errors import UserError
 from cryorefine.jobs.base import Curve, Event, Product
-from napari_cryorefine.curves import postprocess_curves, refinement_curves
+from napari_cryorefine.ctf_refine_layers import (
+    open_ctf_refinement,
+    show_aberrations,
+    show_ctf_particles,
+    update_micrograph,
+)
+from napari_cryorefine.curves import directional_curves, postprocess_curves, refinement_curves
 from napari_cryorefine.layer_data import STACKS
 from napari_cryorefine.layers import add_half_maps, add_map, add_mask, add_stack
 from napari_cryorefine.local_resolution_layers import open_local_resolution
-from napari_cryorefine.sky import open_directions
+from napari_cryorefine.sky import DIRECTIONAL_FSC, open_directions
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -38,6 +44,12 @@ def show_event(viewer: ViewerModel, event: Event, folder: Path | None) -> None:
             _show_half_map(viewer, event.path, job)
         elif event.kind == "local_resolution":
             open_local_resolution(viewer, event.path.parent, job)
+        elif event.kind == "ctf_particles":
+            show_ctf_particles(viewer, event.path, folder or event.path.parent, job)
+        elif event.kind == "defocus_fit":
+            update_micrograph(viewer, event.path)
+        elif event.kind == "aberrations":
+            show_aberrations(viewer, event.path.parent)
         elif event.kind == "map" and event.path.suffix in STACKS:
             add_stack(viewer, event.path)
         elif event.kind == "map":
@@ -88,12 +100,16 @@ def open_results(viewer: ViewerModel, folder: Path | str) -> list[Any]:
     shown |= _open_postprocess(viewer, folder, job)
     shown |= open_local_resolution(viewer, folder, job) is not None
     shown |= _open_confidence(viewer, folder, job)
+    shown |= open_ctf_refinement(viewer, folder, job)
     if shown:
         _hide_others(viewer, before, job)
     if (folder / "mask.mrc").is_file():
         add_mask(viewer, folder / "mask.mrc", role=job)
         shown = True
     shown |= open_directions(viewer, folder)
+    if (folder / DIRECTIONAL_FSC).is_file():
+        for curve in directional_curves(folder / DIRECTIONAL_FSC):
+            show_curve(viewer, curve)
     if not shown:
         raise UserError(
             f"{folder} holds no results that can be shown; give the folder of a job that has finished."

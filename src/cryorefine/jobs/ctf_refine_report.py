@@ -15,7 +15,6 @@ from cryorefine.jobs.ctf_refine_images import AberrationPicture
 from cryorefine.refine.ctf_refinement import Finding
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 F64 = NDArray[np.float64]
@@ -59,21 +58,18 @@ def write_logfile(
     with write_whole(path) as temporary, PdfPages(temporary) as pages:
         # RELION's order: aberrations first; the words come last, where the micrographs end.
         for picture in pictures:
-            figure = Figure(figsize=(8.27, 4.2), layout="constrained")
+            figure = Figure(figsize=(8.27, 4.2))
             _draw_aberration(figure, picture)
             pages.savefig(figure)
         rows, columns = _PER_PAGE
         known = [] if np.isnan(places).all() else list(micrographs)
-        extent = np.nanmax(places, axis=0) if known else np.ones(2)
+        extent = np.nanmax(places, axis=0) * 1.02 if known else np.ones(2)
         for first in range(0, len(known), rows * columns):
-            figure = Figure(figsize=_PAPER, layout="constrained")
-            grid = figure.subplots(rows, columns, squeeze=False).ravel()
-            for axes in grid:
-                axes.set_axis_off()
-            for axes, (name, members) in zip(grid, known[first:], strict=False):
-                _draw_micrograph(axes, name, places[members], defocus[members], extent)
+            some = known[first : first + rows * columns]
+            figure = Figure(figsize=_PAPER)
+            _draw_micrographs(figure, some, places, defocus, extent)
             pages.savefig(figure)
-            yield min(first + rows * columns, len(known))
+            yield first + len(some)
         for page in _pages(findings):
             figure = Figure(figsize=_PAPER)
             figure.text(0.08, 0.95, page, va="top", family="monospace", fontsize=9)
@@ -85,9 +81,8 @@ def _draw_aberration(figure: Figure, picture: AberrationPicture) -> None:
     edge = 0.5 / picture.pixel_size if picture.pixel_size > 0 else 0.5
     extent = (-edge, edge, -edge, edge)
     limit = shown_limit(picture)
-    for axes, data, what in zip(
-        figure.subplots(1, 2), (picture.observed, picture.fitted), ("observed", "fitted"), strict=True
-    ):
+    for number, (data, what) in enumerate(((picture.observed, "observed"), (picture.fitted, "fitted"))):
+        axes = figure.add_axes((0.08 + 0.43 * number, 0.14, 0.38, 0.74))
         image = axes.imshow(
             data,
             extent=extent,
@@ -100,7 +95,7 @@ def _draw_aberration(figure: Figure, picture: AberrationPicture) -> None:
         axes.set_facecolor("0.85")
         axes.set_title(f"{picture.title}, optics group {picture.group}: {what}", fontsize=9)
         axes.set_xlabel("spatial frequency x (1/Å)" if picture.pixel_size > 0 else f"x (of {box} px)")
-    bar = figure.colorbar(image, ax=figure.axes, shrink=0.8)
+    bar = figure.colorbar(image, cax=figure.add_axes((0.91, 0.16, 0.015, 0.7)))
     bar.set_label("phase (radians)" if picture.unit == "radians" else "displacement (px)")
 
 
@@ -115,20 +110,46 @@ def shown_limit(picture: AberrationPicture) -> float:
     return max(limit, 1e-3)
 
 
-def _draw_micrograph(axes: Axes, name: str, places: F64, defocus: F64, extent: F64) -> None:
+def _draw_micrographs(
+    figure: Figure,
+    micrographs: Sequence[tuple[str, NDArray[np.int64]]],
+    places: F64,
+    defocus: F64,
+    extent: F64,
+) -> None:
+    """Draw a page of micrographs, all into one pair of axes: axes of their own take a second a page."""
     from matplotlib.colors import LinearSegmentedColormap
 
     colours = LinearSegmentedColormap.from_list("defocus", BLUE_TO_ORANGE)
-    axes.set_axis_on()
-    dots = axes.scatter(places[:, 0], places[:, 1], c=defocus, cmap=colours, s=12, linewidths=0)
-    axes.set_xlim(0, extent[0] * 1.02)
-    axes.set_ylim(0, extent[1] * 1.02)
-    axes.set_aspect("equal")
-    axes.tick_params(labelsize=6)
-    axes.set_title(f"{name} ({len(defocus)} particles)", fontsize=7)
-    bar = axes.figure.colorbar(dots, ax=axes, shrink=0.85)
-    bar.set_label("defocus (Å)", fontsize=7)
-    bar.ax.tick_params(labelsize=6)
+    rows, columns = _PER_PAGE
+    axes = figure.add_axes((0.04, 0.03, 0.92, 0.94))
+    axes.set_axis_off()
+    width, height = 0.92 * _PAPER[0] / columns, 0.94 * _PAPER[1] / rows  # inches of a cell
+    axes.set_xlim(0, columns * width)
+    axes.set_ylim(rows * height, 0)
+    scale = min(0.76 * width / extent[0], 0.84 * height / extent[1])
+    size = scale * extent
+    for number, (name, members) in enumerate(micrographs):
+        left, top = number % columns * width, number // columns * height + 0.1 * height
+        right, bottom = left + size[0], top + size[1]
+        low, high = float(defocus[members].min()), float(defocus[members].max())
+        share = (defocus[members] - low) / max(high - low, 1e-9)
+        x, y = left + scale * places[members, 0], bottom - scale * places[members, 1]
+        axes.scatter(x, y, c=colours(share), s=12, linewidths=0)
+        axes.plot(
+            [left, right, right, left, left], [top, top, bottom, bottom, top], color="0.4", linewidth=0.6
+        )
+        axes.text(left, top - 0.06, f"{name} ({len(members)} particles)", fontsize=7)
+        bar = (right + 0.1, right + 0.25)
+        gradient = np.linspace(1, 0, 64)[:, None]
+        axes.imshow(gradient, extent=(*bar, bottom, top), cmap=colours, aspect="auto")
+        for value, at in ((high, top + 0.06), ((low + high) / 2, (top + bottom) / 2), (low, bottom)):
+            axes.text(bar[1] + 0.04, at, f"{value:.0f} Å", fontsize=6)
+    axes.set_xlim(0, columns * width)
+    axes.set_ylim(rows * height, 0)
+    figure.text(
+        0.04, 0.01, f"fields of {extent[0]:.0f} x {extent[1]:.0f} Å, y upwards", fontsize=6, color="0.3"
+    )
 
 
 def _pages(findings: Sequence[Finding]) -> Iterator[str]:

@@ -1,0 +1,146 @@
+"""What CtfRefine makes, in a viewer: micrographs with their particles, the table, and the aberrations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cryorefine.errors import UserError
+from napari_cryorefine.defocus_layers import MicrographView
+from napari_cryorefine.particle_fits import read_fits
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+
+    from cryorefine.io.particles import ParticleFile
+
+PARTICLES = "particles_ctf_refine.star"
+
+
+def show_ctf_particles(viewer: ViewerModel, path: Path, folder: Path, job: str) -> MicrographView | None:
+    """Show particles on their micrographs, in place of those that were shown before.
+
+    Parameters
+    ----------
+    viewer : Viewer or ViewerModel
+        Where to show them. Without a window there are layers and no docks.
+    path : Path
+        The particles, before or after the job.
+    folder : Path
+        The job's folder.
+    job : str
+        Its name, e.g. "CtfRefine/job024".
+
+    Returns
+    -------
+    MicrographView or None
+        None where the particles have no places on micrographs.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be read.
+    """
+    fits = read_fits(path, _input_of(folder) if path.name == PARTICLES else None)
+    if fits is None:
+        return None
+    view = _shown_in(viewer)
+    if view is None:
+        view = MicrographView(viewer, fits, job)
+    else:
+        view.follow(fits, job)
+    _show_panel(viewer, view)
+    return view
+
+
+def update_micrograph(viewer: ViewerModel, path: Path) -> None:
+    """Take the new values of one micrograph while the job runs."""
+    view = _shown_in(viewer)
+    if view is not None:
+        view.fits.update(path)
+
+
+def show_aberrations(viewer: ViewerModel, folder: Path) -> bool:
+    """Show the aberrations that a job has found so far in their dock; return whether there are any."""
+    from cryorefine.jobs.ctf_refine_images import read_pictures
+
+    pictures = read_pictures(folder)
+    window = getattr(viewer, "window", None)
+    if not pictures or window is None:
+        return bool(pictures)
+    from napari_cryorefine.aberration_panel import DOCK, AberrationPanel
+
+    panel: Any = window.dock_widgets.get(DOCK)
+    if panel is None:
+        panel = AberrationPanel(viewer.theme)
+        viewer.events.theme.connect(lambda: panel.paint(viewer.theme))
+        window.add_dock_widget(panel, name=DOCK, area="bottom")
+    view = _shown_in(viewer)
+    names: list[str] = []
+    if view is not None and view.fits.file.path is not None:
+        file = view.fits.file
+        names = [str(name) for name in file.optics.get("rlnOpticsGroupName", [])]
+        of_this_job = file.path == folder / PARTICLES
+        panel.say(optics_text(file) if of_this_job else "")
+    panel.show_pictures(pictures, names)
+    return True
+
+
+def open_ctf_refinement(viewer: ViewerModel, folder: Path, job: str) -> bool:
+    """Show what a CtfRefine job of this program or of RELION has left; return whether there was anything."""
+    path = folder / PARTICLES
+    if not path.is_file():
+        return False
+    show_ctf_particles(viewer, path, folder, job)
+    show_aberrations(viewer, folder)
+    return True
+
+
+def optics_text(file: ParticleFile) -> str:
+    """Return the beam tilts of all optics groups with their uncertainties, in words."""
+    if "rlnBeamTiltX" not in file.optics:
+        return ""
+    parts = []
+    for _, row in file.optics.iterrows():
+        values = []
+        for axis in "XY":
+            error = row.get(f"cryorefineBeamTilt{axis}Uncertainty")
+            known = error is not None and error == error
+            values.append(f"{row[f'rlnBeamTilt{axis}']:.3f}" + (f" ± {error:.3f}" if known else ""))
+        name = row.get("rlnOpticsGroupName", row["rlnOpticsGroup"])
+        parts.append(f"{name}: beam tilt ({', '.join(values)}) mrad")
+    return "; ".join(parts)
+
+
+def _shown_in(viewer: ViewerModel) -> MicrographView | None:
+    """Return the view whose layers are in this viewer."""
+    views = (layer.metadata.get("view") for layer in viewer.layers)
+    return next((view for view in views if isinstance(view, MicrographView)), None)
+
+
+def _show_panel(viewer: ViewerModel, view: MicrographView) -> None:
+    window = getattr(viewer, "window", None)
+    if window is None:
+        return
+    from napari_cryorefine.defocus_panel import DOCK, DefocusPanel
+
+    panel: Any = window.dock_widgets.get(DOCK)
+    if panel is not None and panel.view is view:
+        panel.follow()
+        return
+    if panel is not None:
+        window.remove_dock_widget(panel)
+    window.add_dock_widget(DefocusPanel(view), name=DOCK, area="right", tabify=False)
+
+
+def _input_of(folder: Path) -> Path | None:
+    """Return the particles that a job started from, as its job.star names them."""
+    from cryorefine.jobs.relion_job import read_job
+
+    if not (folder / "job.star").is_file():
+        return None
+    try:
+        particles = getattr(read_job(folder / "job.star").options, "particles", None)
+    except UserError:
+        return None
+    return particles if isinstance(particles, Path) else None
