@@ -6,7 +6,8 @@ import pytest
 from cryorefine.io.mrc import read_map
 from cryorefine.io.mtf import read_mtf
 from cryorefine.io.star import read_star
-from cryorefine.maps import filters, fourier, fsc, masks, sharpen, solvent
+from cryorefine.maps import filters, fourier, fsc, sharpen, solvent
+from cryorefine.maps.mask_recipe import MaskRecipe, mask_from_recipe
 from cryorefine.maps.shells import apply_gain, radius_table, shell_frequencies
 
 CORRECTED = "rlnFourierShellCorrelationCorrected"
@@ -41,7 +42,7 @@ def case(request, betagal):
 def test_mask(betagal, folder, name, lowpass):
     volume = read_map(betagal / folder / name, pixel_size=3.54)
     density = filters.lowpass(volume.data.astype(np.float64), 3.54, lowpass)
-    mask = masks.mask_from_map(density, 0.02, 2, 4)
+    mask = mask_from_recipe(density, MaskRecipe(0.02, extend=2, soft_edge=4))
     np.testing.assert_allclose(mask, read_map(betagal / folder / "mask.mrc").data, atol=1e-5)
 
 

@@ -9,6 +9,7 @@ from scipy.ndimage import distance_transform_edt
 from cryorefine.io.mrc import read_map, write_map
 from cryorefine.maps import filters, masks
 from cryorefine.maps.distance import squared_distance
+from cryorefine.maps.mask_recipe import MaskRecipe, mask_from_recipe
 
 
 @pytest.fixture
@@ -69,12 +70,12 @@ def test_edge_is_a_cosine_of_the_distance(specks, width):
 
 def test_threshold_itself_belongs_to_the_mask():
     volume = np.array([0.4, 0.5, 0.6]).reshape(1, 1, 3)
-    assert masks.mask_from_map(volume, 0.5).tolist() == [[[0, 1, 1]]]
-    assert masks.mask_from_map(volume, 0.5, invert=True).tolist() == [[[1, 0, 0]]]
+    assert mask_from_recipe(volume, MaskRecipe(0.5)).tolist() == [[[0, 1, 1]]]
+    assert mask_from_recipe(volume, MaskRecipe(0.5, invert=True)).tolist() == [[[1, 0, 0]]]
 
 
 def test_nothing_above_the_threshold_makes_an_empty_mask():
-    assert not masks.mask_from_map(np.zeros((6, 6, 6)), 1.0, extend=2, soft_edge=2).any()
+    assert not mask_from_recipe(np.zeros((6, 6, 6)), MaskRecipe(1.0, extend=2, soft_edge=2)).any()
 
 
 @pytest.mark.parametrize("size", [16, 15])
@@ -135,6 +136,7 @@ def test_masks_agree_with_relion(relion, rng, tmp_path, lowpass, threshold, exte
     density = volume.astype(np.float64)
     if lowpass > 0:
         density = filters.lowpass(density, 3.0, lowpass)
-    ours = masks.mask_from_map(density, threshold, extend, edge, invert)
+    recipe = MaskRecipe(threshold, extend=extend, soft_edge=edge, invert=invert)
+    ours = mask_from_recipe(density, recipe)
     assert 0.001 < ours.mean() < 0.999
     np.testing.assert_allclose(ours, read_map(tmp_path / "out.mrc").data, atol=1e-5)

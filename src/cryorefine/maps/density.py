@@ -171,13 +171,13 @@ def keep_islands(
 
 
 def bounds(binary: NDArray[np.bool_]) -> tuple[slice, ...]:
-    """Return the smallest box around the true voxels."""
-    bounds = []
+    """Return the smallest box around the true voxels, as slices; empty ones where there are none."""
+    box = []
     for axis in range(binary.ndim):
         others = tuple(a for a in range(binary.ndim) if a != axis)
         occupied = np.flatnonzero(binary.any(axis=others))
-        bounds.append(slice(int(occupied[0]), int(occupied[-1]) + 1) if len(occupied) else slice(0, 0))
-    return tuple(bounds)
+        box.append(slice(int(occupied[0]), int(occupied[-1]) + 1) if len(occupied) else slice(0, 0))
+    return tuple(box)
 
 
 def fill_holes(binary: NDArray[np.bool_]) -> NDArray[np.bool_]:
