@@ -21,6 +21,12 @@ GUINIER_LABELS = {
     "rlnLogAmplitudesWeighted": "FSC-weighted",
     "rlnLogAmplitudesSharpened": "sharpened",
 }
+DIRECTIONAL_LABELS = {
+    "cryorefineFscAllDirections": "all directions",
+    "cryorefineFscLowest": "lowest",
+    "cryorefineFscHighest": "highest",
+    "cryorefineFscMean": "mean",
+}
 EMPTY_SHELL = -90.0
 """RELION writes -99 as the logarithm of a shell that holds nothing."""
 
@@ -55,6 +61,16 @@ def refinement_curves(path: Path) -> list[Curve]:
     if table is None or "rlnGoldStandardFsc" not in table:
         return []
     return [Curve("FSC", _column(table, "rlnResolution"), {"unmasked": _column(table, "rlnGoldStandardFsc")})]
+
+
+def directional_curves(path: Path) -> list[Curve]:
+    """Return how the FSC spreads over the directions of a directional_fsc.star."""
+    from cryorefine.io.star import read_star
+
+    table = read_star(path).get("fsc")
+    if table is None:
+        return []
+    return [Curve("Directional FSC", _column(table, "rlnResolution"), _family(table, DIRECTIONAL_LABELS))]
 
 
 def _column(table: Any, name: str) -> Any:

@@ -5,7 +5,6 @@ Works with a ``napari.Viewer`` and with a ``ViewerModel``; loads no Qt.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,7 @@ from napari_cryorefine.layer_data import (
     particles_layer,
     stack_layer,
 )
+from napari_cryorefine.outlines import MaskOutlines
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -120,7 +120,8 @@ def add_mask(
     body : napari.layers.Image
         The mask's values.
     outline : napari.layers.Labels
-        1 where the mask is 1 (core), 2 where it is between 0 and 1 (soft edge).
+        Its data are :class:`.outlines.MaskOutlines`: 1 around the part where the mask is 1 (core), 2
+        around that where it is above 0 (soft edge).
 
     Raises
     ------
@@ -177,24 +178,21 @@ def add_outline(
 
     outline = own_layer(viewer, role)
     keywords = layer_keywords(path, pixel_size, name=name, kind="outline")
+    outlines = MaskOutlines(regions)
     if outline is not None:
-        outline.data = regions
+        outline.data = outlines
         _rescale(outline, keywords["scale"])
         return outline
     show_true_hand(viewer)
     keywords["metadata"]["role"] = role
     colors = {1: MASK_COLOR, 2: SOFT_EDGE_COLOR, None: "transparent"}
-    outline = viewer.add_labels(
-        regions,
+    return viewer.add_labels(
+        outlines,
         opacity=1.0,
         blending="translucent_no_depth",
         colormap=DirectLabelColormap(color_dict=colors),
         **keywords,
     )
-    # napari slices for 3D before it hides an outline there, and warns of it.
-    warnings.filterwarnings("ignore", message="Contours are not displayed during 3D rendering")
-    outline.contour = 1
-    return outline
 
 
 def add_surface(

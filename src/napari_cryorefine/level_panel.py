@@ -43,14 +43,15 @@ class LevelPanel(Container[Any]):
     def __init__(self) -> None:
         self.slider = Slider(
             name="slider",
-            label="Level",
             max=STEPS,
             readout=False,
             tooltip="Moves the density that the surface is drawn at: to the right it encloses less.",
         )
-        self.level = NumberEdit(name="level", label="", min=-1e6, max=1e6, step=0.001, tooltip="The density")
-        self.told = Label(name="told", label="")
-        super().__init__(widgets=[self.slider, self.level, self.told])
+        self.level = NumberEdit(name="level", min=-1e6, max=1e6, step=0.001, tooltip="The density itself")
+        self.told = Label(name="told")
+        row = Container(widgets=[self.slider, self.level], layout="horizontal", labels=False, name="row")
+        row.margins = (0, 0, 0, 0)
+        super().__init__(widgets=[row, self.told], labels=False)
         self._surface: Any = None
         self._latest = Latest(self._work)
         self._latest.made.connect(self._show)

@@ -184,7 +184,7 @@ def open_local_resolution(viewer: ViewerModel, folder: Path, job: str) -> Layer 
     """Show what a LocalRes job of this program or of RELION has left in its folder, if anything.
 
     In 3D it is the surface, with a slider for its level where there is a window; over slices it is the
-    resolution itself in the same colours.
+    filtered map, which the layer of resolutions above it gives the same colours.
     """
     resolution = next((folder / name for name in RESOLUTION if (folder / name).is_file()), None)
     if resolution is None or not (folder / FILTERED).is_file():
@@ -193,10 +193,13 @@ def open_local_resolution(viewer: ViewerModel, folder: Path, job: str) -> Layer 
     surface = _add(viewer, source, source.first_level(), "local resolution (Å)", f"{job} surface")
     role = f"{job} resolution"
     known = own_layer(viewer, role)
-    slices = add_map(viewer, source.resolution, role=role, colormap=_COLORS, rendering="mip")
+    density = add_map(viewer, source.density, role=f"{job} filtered", rendering="mip")
+    slices = add_map(
+        viewer, source.resolution, role=role, colormap=_COLORS, rendering="mip", blending="multiplicative"
+    )
     slices.contrast_limits = surface.contrast_limits
     if known is None:
-        show_by_dimension(viewer, [surface], [slices])
+        show_by_dimension(viewer, [surface], [density, slices])
     if hasattr(viewer, "window"):
         from napari_cryorefine.level_panel import show_level_panel
 

@@ -121,8 +121,8 @@ TRIANGLES = 80_000
 """About as many as a window takes in and draws without a graphics card in less than a tenth of a second."""
 SIZES = (preview.COARSE_SIZE, 96, 72, 54, 40)
 """Boxes that surfaces are made in: the largest in which they have few enough triangles."""
-BOUNDARIES = {"core": 0.98, "soft edge": 0.02}
-"""Values of the mask at its boundaries; marching cubes needs them inside the edge."""
+BOUNDARIES = {"core": 1 - 1e-5, "soft edge": 1e-5}
+"""Values from which on a voxel of the mask belongs to its core, and to either part."""
 
 
 class MaskMaker:
@@ -251,7 +251,9 @@ def isosurface(
 
 
 def mask_surface(mask: NDArray[np.float32], part: str, level: float, pixel_size: float) -> Isosurface:
-    """Return where a mask has some value; voxels are skipped until the surface has few enough triangles.
+    """Return the surface around the voxels of a mask that reach some value, without their steps.
+
+    Voxels are skipped until the surface has few enough triangles.
 
     Parameters
     ----------
@@ -264,11 +266,13 @@ def mask_surface(mask: NDArray[np.float32], part: str, level: float, pixel_size:
     pixel_size : float
         A/px.
     """
+    from scipy.ndimage import gaussian_filter
+
     step = max(1, -(-len(mask) // SIZES[0]))
     while triangles(mask[::step, ::step, ::step] >= level) > TRIANGLES:
         step += 1
-    thinned = np.ascontiguousarray(mask[::step, ::step, ::step])
-    return Isosurface(part, *isosurface(thinned, level), pixel_size * step)
+    inside = (mask[::step, ::step, ::step] >= level).astype(np.float32)
+    return Isosurface(part, *isosurface(gaussian_filter(inside, 1.0, truncate=2.0), 0.5), pixel_size * step)
 
 
 def triangles(inside: NDArray[np.bool_]) -> float:

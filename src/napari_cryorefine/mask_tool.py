@@ -31,10 +31,10 @@ COLORS = {"density": "#9fb8d0", "core": MASK_COLOR, "soft edge": SOFT_EDGE_COLOR
 OPACITIES = {"density": 1.0, "core": 0.45, "soft edge": 0.25}
 """Of surfaces inside one another; each is solid when it is shown alone."""
 SOLIDS = {
-    "density": ("density",),
-    "mask's core": ("core",),
-    "mask's soft edge": ("soft edge",),
-    "all three": ("density", "core", "soft edge"),
+    "3D: density": ("density",),
+    "3D: core": ("core",),
+    "3D: soft edge": ("soft edge",),
+    "3D: all": ("density", "core", "soft edge"),
 }
 ROLE = "MaskCreate preview"
 LEFT_OUT = ("output", "slab", "threads")
@@ -47,7 +47,7 @@ class MaskTool(Container[Any]):
     In 3D the surface of the filtered map follows the threshold, or the mask's own boundaries do; over
     slices the outlines of the mask's core and soft edge follow every value. Scripted like any container
     of magicgui: ``tool.preview.value = True``, ``tool.level.value = 400``,
-    ``tool.solid.value = "all three"``.
+    ``tool.solid.value = "3D: all"``.
 
     Parameters
     ----------
@@ -78,8 +78,8 @@ class MaskTool(Container[Any]):
         self.solid = ComboBox(
             name="solid",
             choices=list(SOLIDS),
-            tooltip="The surface in 3D: the filtered map's at the threshold, the mask's where its core ends "
-            "(1) or where its soft edge ends (0), or all of them inside one another.",
+            tooltip="What 3D shows: the surface of the filtered map at the threshold, that of the mask's "
+            "core (where it is 1), that of its soft edge (where it becomes 0), or all, one inside another.",
         )
         self.paint = PushButton(
             name="paint",

@@ -10,7 +10,7 @@ import numpy as np
 from cryorefine.io.mrc import Map
 from cryorefine.maps.masks import add_soft_edge
 from napari_cryorefine.latest import Latest
-from napari_cryorefine.layer_data import AXES, UNITS
+from napari_cryorefine.layer_data import AXES, MASK_COLOR, UNITS
 from napari_cryorefine.layer_files import layer_map
 from napari_cryorefine.layers import add_mask
 
@@ -46,13 +46,17 @@ class PaintedMasks:
 
     def begin(self, regions: Regions) -> None:
         """Make a labels layer of a mask's core and take up the brush, which paints in all three axes."""
+        from napari.utils.colormaps import DirectLabelColormap
+
+        colors = {0: "transparent", None: MASK_COLOR}  # all labels are mask
         layer = self._viewer.add_labels(
             (regions.labels == 1).astype(np.uint8),
             name="painted mask",
             scale=(regions.pixel_size,) * 3,
             units=UNITS,
             axis_labels=AXES,
-            opacity=0.5,
+            opacity=0.4,
+            colormap=DirectLabelColormap(color_dict=colors),
         )
         layer.n_edit_dimensions = 3
         layer.brush_size = BRUSH

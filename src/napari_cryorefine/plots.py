@@ -98,7 +98,7 @@ class CurvePlot(QWidget):
         self.plot.getAxis("left").enableAutoSIPrefix(False)
         self.legend = self.plot.addLegend(offset=(-8, 8), labelTextSize="9pt")
         if self.is_fsc:
-            self.plot.setLabel("left", "Fourier shell correlation")
+            self.plot.setLabel("left", "FSC")
             self.plot.setYRange(-0.1, 1.1, padding=0)
             self.legend.setOffset((8, -44))  # good curves leave the lower left free
             self.threshold = pg.InfiniteLine(

@@ -40,6 +40,10 @@ class Sky:
         Whether small values are the bright ones, as with resolutions.
     extent : float
         Edge of the map's box in A, 0 where there is no map.
+    symmetry : str
+        Point group by whose mates particles were counted; empty where none were.
+    recounts : bool
+        Whether they can be counted by those of another group.
     """
 
     path: Path
@@ -48,6 +52,8 @@ class Sky:
     values: NDArray[np.float64]
     low_is_good: bool = False
     extent: float = 0.0
+    symmetry: str = ""
+    recounts: bool = False
 
 
 def read_sky(path: Path | str, symmetry: str = "C1") -> Sky:
@@ -85,18 +91,25 @@ def read_sky(path: Path | str, symmetry: str = "C1") -> Sky:
             extent=float(general["rlnImageSize"]) * float(general["rlnPixelSize"]),
         )
     if table is not None and "cryorefineParticleCountWithMates" in table:
+        group = str(general["rlnSymmetryGroup"]).upper()
         return Sky(
             path,
-            f"{general['cryorefineParticleCount']} particles, {str(general['rlnSymmetryGroup']).upper()}, "
+            f"{general['cryorefineParticleCount']} particles, {group}, "
             f"SCF {float(general['cryorefineSamplingCompensationFactor']):.2f}",
             "Views per pixel",
             table["cryorefineParticleCountWithMates"].to_numpy(np.float64),
+            symmetry=group,
         )
     particles = read_particles(path, ["rlnAngleRot", "rlnAngleTilt"])
     rot, tilt = viewing_angles(particles)
     counts = count_views(rot, tilt, _ORDER, symmetry)
     return Sky(
-        path, f"{len(rot)} particles, {symmetry.upper()}", "Views per pixel", counts.astype(np.float64)
+        path,
+        f"{len(rot)} particles, {symmetry.upper()}",
+        "Views per pixel",
+        counts.astype(np.float64),
+        symmetry=symmetry,
+        recounts=True,
     )
 
 
@@ -158,13 +171,18 @@ def add_direction_sphere(viewer: ViewerModel, sky: Sky) -> Surface:
     keywords["metadata"]["role"] = role
     show_true_hand(viewer)
     viridis = ensure_colormap("viridis")
-    return viewer.add_surface(
+    alone = not viewer.layers
+    layer = viewer.add_surface(
         data,
         colormap=Colormap(viridis.colors[::-1], name="viridis reversed", display_name="viridis reversed"),
         contrast_limits=limits,
         shading="none",
         **keywords,
     )
+    if alone:
+        viewer.dims.ndisplay = 3  # a section would show nothing
+        viewer.reset_view()
+    return layer
 
 
 def direction_text(sky: Sky, across: float, up: float) -> str:

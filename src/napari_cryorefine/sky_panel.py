@@ -47,7 +47,8 @@ class SkyPanel(QWidget):
         self.symmetry.editingFinished.connect(self._recount)
         self.title, self.reading = QLabel(), QLabel()
         row = QHBoxLayout()
-        for widget in (self.open_button, QLabel("Symmetry"), self.symmetry):
+        self._symmetry_label = QLabel("Symmetry")
+        for widget in (self.open_button, self._symmetry_label, self.symmetry):
             row.addWidget(widget)
         row.addWidget(self.title, 1)
         row.addWidget(self.reading)
@@ -58,6 +59,7 @@ class SkyPanel(QWidget):
         self.plot.hideAxis("left")
         self.plot.hideAxis("bottom")
         self.plot.getPlotItem().setMenuEnabled(False)
+        self.plot.getPlotItem().layout.setContentsMargins(0, 8, 0, 8)  # for the bar's first and last number
         self.image = pg.ImageItem(axisOrder="row-major")
         self.plot.addItem(self.image)
         self.bar = pg.ColorBarItem(interactive=False, width=12)
@@ -99,6 +101,11 @@ class SkyPanel(QWidget):
         self.bar.setLevels((low, high))
         self.bar.setLabel("left", sky.label)
         self.title.setText(f"{sky.path.name}: {sky.title}")
+        if sky.symmetry:
+            self.symmetry.setText(sky.symmetry)
+        for widget in (self.symmetry, self._symmetry_label):
+            widget.setVisible(bool(sky.symmetry))
+        self.symmetry.setEnabled(sky.recounts)
 
     def sizeHint(self) -> QSize:
         """Ask for little height: the map above is what most people look at."""

@@ -99,7 +99,7 @@ def _make_labels() -> None:
     from napari.utils.colormaps import DirectLabelColormap
 
     colormap = DirectLabelColormap(color_dict={1: "red", None: "transparent"})
-    Labels(_TINY, colormap=colormap, **layer_keywords(None, 1.0, name="", kind="outline")).contour = 1
+    Labels(_TINY, colormap=colormap, **layer_keywords(None, 1.0, name="", kind="outline"))
 
 
 def _make_surface() -> None:

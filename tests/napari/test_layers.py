@@ -129,6 +129,17 @@ def test_the_outline_of_a_mask_tells_core_from_soft_edge():
     assert layer_data.mask_regions(mask).tolist() == [[[0, 2, 2, 1, 1]]]
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_section_of_the_outline_has_one_line_around_the_core_and_one_around_the_edge(model, axis):
+    distance = np.abs(np.indices((15, 15, 15)) - 7).max(axis=0)
+    mask = np.clip((6 - distance) / 3, 0, 1).astype(np.float32)  # 1 out to 3, 0 from 6 on
+    _, outline = layers.add_mask(model, Map(mask, 2.0))
+    model.dims.order = np.roll((0, 1, 2), -axis)
+    section = np.asarray(outline._slice.image.raw)
+    expected = np.where(distance[7] == 3, 1, np.where(distance[7] == 5, 2, 0))
+    np.testing.assert_array_equal(section, expected)
+
+
 def test_slices_show_the_outline_and_3d_the_body(model, blob):
     body, outline = layers.add_mask(model, Map(np.clip(blob, 0, 1), 2.5))
     assert (outline.visible, body.visible) == (True, False)
@@ -144,7 +155,7 @@ def test_a_new_mask_of_the_same_job_replaces_body_and_outline(model, blob):
     body, outline = layers.add_mask(model, Map(np.ones_like(blob), 2.5), role="MaskCreate/job002")
     assert len(model.layers) == 2
     assert (body.data == 1).all()
-    assert (outline.data == 1).all()
+    assert (outline.data.regions == 1).all()
 
 
 def test_a_stack_does_not_mix_image_numbers_with_depth(model, blob):

@@ -70,15 +70,20 @@ def test_a_finished_job_is_shown_and_shown_again_in_place(model, project, ball):
     for name, one in zip(("relion_locres_filtered", "relion_locres"), ball, strict=True):
         write_map(folder / f"{name}.mrc", one.data, PIXEL)
     layers = open_results(model, folder)
-    surface, slices = layers
-    assert [surface.name, slices.name] == ["local resolution (Å)", "relion_locres"]
+    surface, density, slices = layers
+    assert [layer.name for layer in layers] == [
+        "local resolution (Å)",
+        "relion_locres_filtered",
+        "relion_locres",
+    ]
+    assert (density.visible, slices.blending) == (True, "multiplicative")
     np.testing.assert_allclose(slices.contrast_limits, surface.contrast_limits)
     assert (surface.visible, slices.visible) == (False, True)
     model.dims.ndisplay = 3
-    assert (surface.visible, slices.visible) == (True, False)
+    assert (surface.visible, density.visible, slices.visible) == (True, False, False)
     write_map(folder / "locres_smooth.mrc", ball[1].data / 2 + 1, PIXEL)
     show_event(model, Product("local_resolution", folder / "relion_locres_filtered.mrc"), folder)
-    assert len(model.layers) == 2
+    assert len(model.layers) == 3
     assert surface.data[2].max() < 5
 
 
@@ -106,7 +111,7 @@ def test_the_slider_moves_the_surface_between_large_and_small(viewer, qtbot, pro
     folder.mkdir(parents=True)
     for name, one in zip(("relion_locres_filtered", "relion_locres"), ball, strict=True):
         write_map(folder / f"{name}.mrc", one.data, PIXEL)
-    surface, _ = open_results(viewer, folder)
+    surface = open_results(viewer, folder)[0]
     viewer.dims.ndisplay = 3
     panel = viewer.window.dock_widgets[LEVEL_DOCK]
 

@@ -14,6 +14,7 @@ from cryorefine.io.star import write_star
 from cryorefine.jobs import directional_fsc, finish, orientations
 from napari_cryorefine import open_results
 from napari_cryorefine._compat import is_true_hand
+from napari_cryorefine.results import CURVES_DOCK
 from napari_cryorefine.sky import SKY_DOCK, add_direction_sphere, direction_text, read_sky
 from napari_cryorefine.sky_panel import SkyPanel
 
@@ -127,6 +128,11 @@ def test_a_folder_of_a_job_opens_dock_and_sphere(viewer, project, half_maps, mes
     assert panel.sky.path == result.star
     assert panel.sky.extent == pytest.approx(24 * 2.5)
     assert open_results(viewer, result.output) == []
+    plot = viewer.window.dock_widgets[CURVES_DOCK].plots["Directional FSC"]
+    assert list(plot.curves) == ["all directions", "lowest", "highest", "mean"]
+    low, high = plot.curves["lowest"][1], plot.curves["highest"][1]
+    assert (low <= high).all()
+    assert (low < high).any()
     viewer.theme = "light"
     viewer.theme = "dark"
 
