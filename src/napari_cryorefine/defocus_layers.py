@@ -63,7 +63,7 @@ class MicrographView:
         self.viewer, self.fits, self.role = viewer, fits, role
         self.number, self.colouring = 0, DEFOCUS
         self._files: dict[int, Path | None] = {}
-        self._drawing = self._selecting = False
+        self._drawing = self._selecting = self._empty = False
         show_true_hand(viewer)
         viewer.dims.ndisplay = 2
         self.field = self._field_layer()
@@ -89,6 +89,7 @@ class MicrographView:
         self.points.metadata["path"] = str(fits.file.path)
         self.field.visible = self.points.visible = True
         self._files.clear()
+        self._empty = False
         self._connect()
         self.show(self.number if same else 0)
 
@@ -208,13 +209,14 @@ class MicrographView:
             self.field.translate = ((step - 1) / 2 * pixel,) * 2
             low, high = (float(v) for v in np.percentile(data, (1, 99)))
             self.field.contrast_limits = (low, high if high > low else low + 1)
-        else:
+        elif not self._empty:  # every setting of a layer makes napari look at all of them anew
             height, width = self.fits.extent()
             self.field.data = np.full((_EMPTY, _EMPTY), 0.22, np.float32)
             self.field.contrast_limits = (0.0, 1.0)
             self.field.scale = scale = (height / _EMPTY, width / _EMPTY)
             # The first pixel's centre is half a pixel from its edge.
             self.field.translate = tuple(width / 2 for width in scale)
+        self._empty = path is None
         self.field.name = Path(self.fits.micrographs[self.number]).stem + ("" if path else " (not here)")
         self.field.metadata["path"] = str(path) if path else ""
         if not np.allclose(before, self._size(), rtol=0.02):

@@ -259,7 +259,7 @@ def read_fits(path: Path, before: Path | None = None) -> ParticleFits | None:
         If the file is missing or holds no such particles.
     """
     from cryorefine.io.particles import read_particles
-    from cryorefine.jobs.ctf_refine_tables import mean_defocus
+    from cryorefine.jobs.particle_places import mean_defocus
 
     file = read_particles(path)
     if not {"rlnMicrographName", "rlnCoordinateX", "rlnCoordinateY", "rlnDefocusU"} <= set(file.particles):

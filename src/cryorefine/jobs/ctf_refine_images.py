@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cryorefine.io.mrc import read_map, write_map
-from cryorefine.refine.ctf_refinement import AberrationImages, CtfFit
+from cryorefine.io.mrc import read_layout, read_map, write_map
+
+if TYPE_CHECKING:
+    from cryorefine.refine.ctf_refinement import AberrationImages, CtfFit
 
 F64 = NDArray[np.float64]
 
@@ -140,8 +143,6 @@ def _group_of(path: Path) -> int:
 
 
 def _read(path: Path) -> tuple[F64, float]:
-    from cryorefine.io.mrc import read_layout
-
     pixel_size = read_layout(path).pixel_size  # RELION leaves it out
     data = read_map(path, pixel_size=pixel_size if pixel_size > 0 else 1.0).data
     return np.squeeze(data).astype(np.float64), pixel_size

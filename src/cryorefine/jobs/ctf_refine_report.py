@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from cryorefine.io.files import write_whole
 from cryorefine.jobs.ctf_refine_images import AberrationPicture
-from cryorefine.refine.ctf_refinement import Finding
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from cryorefine.refine.ctf_refinement import Finding
 
 F64 = NDArray[np.float64]
 

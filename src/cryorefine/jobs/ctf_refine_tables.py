@@ -10,16 +10,19 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cryorefine.errors import UserError
 from cryorefine.io.files import write_whole
-from cryorefine.io.particles import ParticleFile, column, group_index, write_particles
+from cryorefine.io.particles import ParticleFile, group_index, write_particles
 from cryorefine.io.star import read_star, write_star
-from cryorefine.refine.ctf_refinement import CtfFit, OpticsValues, ParticleValues
+from cryorefine.jobs.particle_places import mean_defocus
+
+if TYPE_CHECKING:
+    from cryorefine.refine.ctf_refinement import CtfFit, OpticsValues, ParticleValues
 
 F64 = NDArray[np.float64]
 
@@ -180,13 +183,6 @@ class Tables:
     def fits_one_table(self) -> bool:
         """Whether a single table, as RELION 3.0 writes it, can hold all that is fitted."""
         return not (self.fit.trefoil or self.fit.fourth_order or self.fit.magnification)
-
-
-def mean_defocus(file: ParticleFile) -> F64:
-    """Return the mean of defocus U and V of each particle in A, shape (particles,)."""
-    u = column(file, "rlnDefocusU")
-    v = column(file, "rlnDefocusV") if "rlnDefocusV" in file.particles else u
-    return (u + v) / 2
 
 
 def micrograph_path(name: str, ending: str) -> Path:

@@ -1,4 +1,4 @@
-"""Where particles lie on their micrographs."""
+"""Where particles lie on their micrographs, and how far from focus."""
 
 from __future__ import annotations
 
@@ -30,3 +30,10 @@ def places_in_angstrom(file: ParticleFile) -> F64:
     x, y = (column(file, f"rlnCoordinate{axis}", np.nan) for axis in "XY")
     places: F64 = np.stack([x, y], axis=1) * micrograph_pixel_size(file)[:, None]
     return places
+
+
+def mean_defocus(file: ParticleFile) -> F64:
+    """Return the mean of defocus U and V of each particle in A, shape (particles,)."""
+    u = column(file, "rlnDefocusU")
+    v = column(file, "rlnDefocusV") if "rlnDefocusV" in file.particles else u
+    return (u + v) / 2
