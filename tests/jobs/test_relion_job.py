@@ -311,7 +311,8 @@ def test_relion_reads_our_job_files(
             value.write_text("")
     blocks = write_job(job, options)
     blocks["job"] = {"rlnJobType": {"refine3d": 10, "postprocess": 15}[job.name], "rlnJobIsContinue": 0}
-    ours = blocks["joboptions_values"].set_index("rlnJobOptionVariable")["rlnJobOptionValue"].to_dict()
+    loop = blocks["joboptions_values"]
+    ours = dict(zip(loop["rlnJobOptionVariable"], loop["rlnJobOptionValue"], strict=True))
     write_star(tmp_path / "ours.star", blocks)
 
     subprocess.run([program, "--addJobFromStar", "ours.star"], check=True, timeout=60, capture_output=True)

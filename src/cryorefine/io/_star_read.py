@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import pandas as pd
 
 from cryorefine.errors import UserError, UserWarningMessage
-from cryorefine.io._star_words import Quoted, is_text_label, numbers, split
+from cryorefine.io._star_words import Columns, Quoted, is_text_label, numbers, split
 
-Block = pd.DataFrame | dict[str, Any]
+if TYPE_CHECKING:
+    import pandas as pd
+
+Block: TypeAlias = "pd.DataFrame | dict[str, Any]"
 
 # Rows converted at a time: keeps the memory of a million-particle file near that of its text.
 _CHUNK_ROWS = 20_000
@@ -41,9 +43,15 @@ def read_star(path: str | os.PathLike[str]) -> dict[str, Block]:
     UserError
         When the file is missing, is not a STAR file, or has a row of the wrong length.
     """
+    blocks = read_columns(path)
+    return {name: _as_table(block) if isinstance(block, Columns) else block for name, block in blocks.items()}
+
+
+def read_columns(path: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
+    """Read every block of a STAR file as :func:`read_star` does, but loops as plain :class:`Columns`."""
     file = Path(path)
     lines = _read_lines(file)
-    blocks: dict[str, Block] = {}
+    blocks: dict[str, dict[str, Any]] = {}
     number = 0
     while number < len(lines):
         name = _block_name(lines[number])
@@ -57,6 +65,17 @@ def read_star(path: str | os.PathLike[str]) -> dict[str, Block]:
     if not blocks:
         raise UserError(f"{file} is not a STAR file: no line starts with data_; choose a STAR file.")
     return blocks
+
+
+def _as_table(columns: Columns) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.DataFrame(
+        {
+            label: pd.Series(values, dtype="str") if isinstance(values, list) else values
+            for label, values in columns.items()
+        }
+    )
 
 
 def _read_lines(file: Path) -> list[str]:
@@ -87,7 +106,7 @@ def _block_name(line: str) -> str | None:
     return None
 
 
-def _read_block(file: Path, lines: list[str], number: int) -> tuple[int, Block]:
+def _read_block(file: Path, lines: list[str], number: int) -> tuple[int, dict[str, Any]]:
     """Read the block whose content starts at a line; return the line of the next block, and the block."""
     values: dict[str, Any] = {}
     while number < len(lines):
@@ -112,7 +131,7 @@ def _read_block(file: Path, lines: list[str], number: int) -> tuple[int, Block]:
     return number, values
 
 
-def _read_loop(file: Path, lines: list[str], number: int) -> tuple[int, pd.DataFrame]:
+def _read_loop(file: Path, lines: list[str], number: int) -> tuple[int, Columns]:
     labels: list[str] = []
     while number < len(lines):
         words = split(lines[number])
@@ -134,7 +153,7 @@ def _read_loop(file: Path, lines: list[str], number: int) -> tuple[int, pd.DataF
             break
         # A column turned out to hold words after numbers: read again so that no digit is reformatted.
         text_columns |= mixed
-    return number, pd.DataFrame(dict(zip(labels, columns, strict=True)))
+    return number, Columns(zip(labels, columns, strict=True))
 
 
 def _read_rows(
@@ -171,7 +190,7 @@ def _read_rows(
                 f"{file} has text behind a table from line {number + 1} on ({_shorten(line)}), "
                 "which is ignored.",
                 UserWarningMessage,
-                stacklevel=5,
+                stacklevel=6,
             )
             while number < len(lines) and _block_name(lines[number]) is None:
                 number += 1
@@ -185,7 +204,7 @@ def _read_rows(
     for i, part in enumerate(parts):
         numeric = [isinstance(piece, np.ndarray) for piece in part]
         if i in text_columns or (part and not any(numeric)):
-            columns.append(pd.Series([str(word) for piece in part for word in piece], dtype="str"))
+            columns.append([str(word) for piece in part for word in piece])
         elif all(numeric):
             columns.append(np.concatenate(part) if part else np.zeros(0))
         else:

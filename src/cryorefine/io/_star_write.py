@@ -6,14 +6,16 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from cryorefine.errors import UserError
-from cryorefine.io._star_words import is_text_label, numbers
+from cryorefine.io._star_words import Columns, is_text_label, numbers
 from cryorefine.io.files import write_whole
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def write_star(
@@ -28,8 +30,8 @@ def write_star(
     path : path-like
         The file; it appears under this name when it is whole.
     blocks : mapping of str to (pandas.DataFrame or mapping)
-        Block name without ``data_`` to a table or to single values. Sequences and arrays as values
-        are written as RELION's vectors, ``[a,b,c]``.
+        Block name without ``data_`` to a table (a DataFrame or :class:`.Columns`) or to single values.
+        Sequences and arrays as values are written as RELION's vectors, ``[a,b,c]``.
     comments : sequence of str
         Lines for the top of the file, without ``#``.
 
@@ -43,8 +45,8 @@ def write_star(
     for name, block in blocks.items():
         # Each table carries the version of the labels used, as RELION 5 does.
         parts.append(f"\n# version 50001\n\ndata_{name}\n\n")
-        if isinstance(block, pd.DataFrame):
-            parts.extend(_table_text(file, block))
+        if isinstance(block, Columns) or not isinstance(block, Mapping):
+            parts.extend(_table_text(file, _columns_of(block)))
         else:
             width = max((len(label) for label in block), default=0) + 1
             for label, value in block.items():
@@ -54,25 +56,41 @@ def write_star(
         handle.writelines(parts)
 
 
-def _table_text(file: Path, table: pd.DataFrame) -> list[str]:
-    parts = ["loop_ \n"]
-    parts += [f"_{label} #{i} \n" for i, label in enumerate(table.columns, start=1)]
-    formats: list[str] = []
-    columns: list[Sequence[Any]] = []
+def _columns_of(table: pd.DataFrame | Columns) -> list[tuple[str, Any]]:
+    """Return label and values of each column: int64 or float64 arrays, or anything else as it is."""
+    if isinstance(table, Columns):
+        return [(label, np.asarray(values)) for label, values in table.items()]
+    import pandas as pd
+
+    columns: list[tuple[str, Any]] = []
     for i, label in enumerate(table.columns):
         column = table.iloc[:, i]
         if pd.api.types.is_bool_dtype(column.dtype):
             column = column.astype(np.int64)
-        if pd.api.types.is_integer_dtype(column.dtype):
+        if pd.api.types.is_float_dtype(column.dtype):
+            columns.append((str(label), column.to_numpy(dtype=np.float64, na_value=np.nan)))
+        elif pd.api.types.is_integer_dtype(column.dtype):
+            columns.append((str(label), column.to_numpy()))
+        else:
+            columns.append((str(label), column.astype(object).where(column.notna(), None).to_numpy()))
+    return columns
+
+
+def _table_text(file: Path, table: list[tuple[str, Any]]) -> list[str]:
+    parts = ["loop_ \n"]
+    parts += [f"_{label} #{i} \n" for i, (label, _) in enumerate(table, start=1)]
+    formats: list[str] = []
+    columns: list[Sequence[Any]] = []
+    for label, values in table:
+        if values.dtype.kind in "biu":
             formats.append("%12d")
-            columns.append(column.tolist())
-        elif pd.api.types.is_float_dtype(column.dtype):
-            values = column.to_numpy(dtype=np.float64, na_value=np.nan)
+            columns.append(values.tolist())
+        elif values.dtype.kind == "f":
             formats.append("%12.6f" if _six_decimals_suffice(values) else "%18r")
             columns.append(values.tolist())
         else:
             formats.append("%10s")
-            columns.append([_word(file, str(label), value) for value in column.tolist()])
+            columns.append([_word(file, label, value) for value in values.tolist()])
     row = " ".join(formats) + " \n"
     parts += [row % values for values in zip(*columns, strict=True)]
     return parts
@@ -95,7 +113,7 @@ def _word(file: Path, label: str, value: Any) -> str:
         return f"{number:.6f}" if _six_decimals_suffice(np.array([number])) else repr(number)
     if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str):
         return "[" + ",".join(f"{item:.12g}" for item in value) + "]"
-    if value is None or value is pd.NA:
+    if value is None:
         return '""'
     return _quote(file, label, str(value))
 

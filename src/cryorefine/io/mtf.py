@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from cryorefine.errors import UserError
-from cryorefine.io.star import read_star
+from cryorefine.io.star import Columns, read_columns
 
 _COLUMNS = ("rlnResolutionInversePixel", "rlnMtfValue")
 
@@ -34,12 +33,12 @@ def read_mtf(path: str | os.PathLike[str]) -> tuple[NDArray[np.float64], NDArray
     UserError
         When the file is no STAR file, lacks a column, or holds fewer than two rising frequencies.
     """
-    tables = [block for block in read_star(path).values() if isinstance(block, pd.DataFrame)]
+    tables = [block for block in read_columns(path).values() if isinstance(block, Columns)]
     for table in tables:
         if all(column in table for column in _COLUMNS):
             break
     else:
-        present = {str(label) for table in tables for label in table.columns}
+        present = {label for table in tables for label in table}
         missing = (
             " and ".join(column for column in _COLUMNS if column not in present)
             or "a table with both columns"
@@ -48,7 +47,7 @@ def read_mtf(path: str | os.PathLike[str]) -> tuple[NDArray[np.float64], NDArray
             f"{path} is no MTF curve: it lacks {missing}; choose the MTF STAR file of your detector."
         )
     try:
-        frequency, value = (table[column].to_numpy(dtype=np.float64) for column in _COLUMNS)
+        frequency, value = (np.asarray(table[column], dtype=np.float64) for column in _COLUMNS)
     except ValueError:
         raise UserError(
             f"{path} is no MTF curve: some of its values are no numbers; correct the file."

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryorefine.io.files import write_whole
-from cryorefine.io.star import write_star
+from cryorefine.io.star import Columns, write_star
 from cryorefine.maps import fsc
 from cryorefine.maps.density import DALTONS_PER_CUBIC_ANGSTROM
 from cryorefine.maps.sharpen import NO_AMPLITUDE, GuinierFit
@@ -173,17 +173,15 @@ class Report:
                 general["cryorefineBfactorUncertainty"] = self.fit.b_factor_error
         return general
 
-    def _fsc_table(self) -> Any:
-        import pandas
-
+    def _fsc_table(self) -> Columns:
         shells = np.arange(self.size // 2 + 1)
         with np.errstate(divide="ignore"):
             resolution = np.where(shells > 0, 1.0 / self.frequency, _UNRESOLVED)
-        table: dict[str, Any] = {
-            "rlnSpectralIndex": shells,
-            "rlnResolution": np.where(shells > 0, self.frequency, 1.0 / _UNRESOLVED),
-            "rlnAngstromResolution": resolution,
-        }
+        table = Columns(
+            rlnSpectralIndex=shells,
+            rlnResolution=np.where(shells > 0, self.frequency, 1.0 / _UNRESOLVED),
+            rlnAngstromResolution=resolution,
+        )
         unmasked = "rlnFourierShellCorrelationUnmaskedMaps"
         if self.curves is None:
             table[unmasked] = self.unmasked
@@ -197,15 +195,13 @@ class Report:
             table[unmasked] = self.unmasked
             table["rlnFourierShellCorrelationMaskedMaps"] = self.curves.masked
             table["rlnCorrectedFourierShellCorrelationPhaseRandomizedMaskedMaps"] = self.curves.randomised
-        return pandas.DataFrame(table)
+        return table
 
-    def _guinier_table(self) -> Any:
-        import pandas
-
-        table: dict[str, Any] = {"rlnResolutionSquared": self.frequency**2, **self._guinier}
+    def _guinier_table(self) -> Columns:
+        table = Columns(rlnResolutionSquared=self.frequency**2, **self._guinier)
         if self.fit is not None:
             table["rlnLogAmplitudesIntercept"] = np.full(len(self.frequency), self.fit.intercept)
-        return pandas.DataFrame(table)
+        return table
 
 
 def write(report: Report, folder: Path, map_path: Path, masked_path: Path | None) -> Path:

@@ -10,11 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cryorefine.errors import UserError
 from cryorefine.jobs.base import Job, describe, value_types
 from cryorefine.jobs.registry import JOBS, load
+
+if TYPE_CHECKING:
+    from cryorefine.io.star import Columns
 
 _HELIX = {
     "do_apply_helical_symmetry": "Yes",
@@ -196,9 +199,7 @@ OWN_TABLE = "cryorefine_options"
 
 
 def write_job(job: Job, options: Any) -> dict[str, Any]:
-    """Return the tables of a job.star: block name -> simple list (dict) or loop (DataFrame)."""
-    import pandas
-
+    """Return the tables of a job.star: block name -> simple list (dict) or loop (Columns)."""
     label, renamed = _label_of(job, options)
     known = KEYS.get(label)  # RELION has no form for jobs of our own
     texts = dict(known or {})
@@ -212,18 +213,24 @@ def write_job(job: Job, options: Any) -> dict[str, Any]:
             own[name] = _text(value)
     if "use_direct_entries" in texts:
         texts["use_direct_entries"] = _text(options.optimisation_set is None)
-    columns = ("rlnJobOptionVariable", "rlnJobOptionValue")
     blocks: dict[str, Any] = {
         "job": {
             "rlnJobTypeLabel": label,
             "rlnJobIsContinue": int(getattr(options, "continue_from", None) is not None),
             "rlnJobIsTomo": int("tomo" in label),
         },
-        "joboptions_values": pandas.DataFrame(sorted(texts.items()), columns=columns, dtype=object),
+        "joboptions_values": _loop(dict(sorted(texts.items()))),
     }
     if own:
-        blocks[OWN_TABLE] = pandas.DataFrame(list(own.items()), columns=columns, dtype=object)
+        blocks[OWN_TABLE] = _loop(own)
     return blocks
+
+
+def _loop(texts: Mapping[str, str]) -> Columns:
+    """Return keys and values as a loop."""
+    from cryorefine.io.star import Columns
+
+    return Columns(rlnJobOptionVariable=list(texts), rlnJobOptionValue=list(texts.values()))
 
 
 def _label_of(job: Job, options: Any) -> tuple[str, Mapping[str, str]]:
