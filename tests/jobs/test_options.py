@@ -109,7 +109,8 @@ def test_every_key_of_relion_is_one_of_that_job(name: str) -> None:
     keys = [about.relion for _, about in describe(module.Options).values() if about.relion]
 
     assert len(keys) == len(set(keys))
-    assert set(keys) <= set(KEYS.get(module.JOB.relion_label, {}))
+    label = module.JOB.relion_label
+    assert set(keys) <= set(KEYS.get(label, {})) | set(KEYS.get(label + ".tomo", {}))
 
 
 @pytest.mark.parametrize("name", COMMANDS)

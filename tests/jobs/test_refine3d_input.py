@@ -239,7 +239,7 @@ def test_reference_on_another_grid_is_rescaled_with_a_notice(project):
     from cryorefine.refine.particle_set import OpticsGroup
     from cryorefine.refine.references import load_references
 
-    references = load_references(project / "other.mrc", OpticsGroup("g", PIXEL, BOX, 300, 2.7, 0.1))
+    references = load_references((project / "other.mrc",), OpticsGroup("g", PIXEL, BOX, 300, 2.7, 0.1))
     assert "other.mrc" in references.notices[0]
     expected = read_map("reference.mrc").data
     np.testing.assert_allclose(references.maps[0], expected, atol=0.01)

@@ -343,3 +343,34 @@ def test_the_switches_of_ctf_refine_act_as_in_relion(
     assert isinstance(options, ctf_refine.Options)
     fitted = (options.fit_defocus, options.fit_astigmatism, options.fit_beamtilt, options.fit_trefoil)
     assert fitted == expected
+
+
+def test_refinement_of_subtomograms_has_its_own_label_and_keys(tmp_path: Path) -> None:
+    for name in ("set.star", "particles.star", "tomograms.star", "half1.mrc", "mask.mrc"):
+        (tmp_path / name).touch()
+    options = refine3d.Options(
+        optimisation_set=tmp_path / "set.star",
+        output=tmp_path / "Refine3D" / "job001",
+        sigma_tilt=10.0,
+        solvent_flattened_fsc=True,
+    )
+    blocks = write_job(refine3d.JOB, options)
+    assert blocks["job"]["rlnJobTypeLabel"] == "relion.refine3d.tomo"
+    assert blocks["job"]["rlnJobIsTomo"] == 1
+    path = tmp_path / "job.star"
+    write_star(path, blocks)
+    assert read_job(path, output=options.output).options == options
+
+    direct = refine3d.Options(
+        particles=tmp_path / "particles.star",
+        tomograms=tmp_path / "tomograms.star",
+        reference=tmp_path / "half1.mrc",
+        output=tmp_path / "Refine3D" / "job002",
+    )
+    blocks = write_job(refine3d.JOB, direct)
+    loop = blocks["joboptions_values"]
+    texts = dict(zip(loop["rlnJobOptionVariable"], loop["rlnJobOptionValue"], strict=True))
+    assert texts["use_direct_entries"] == "Yes"
+    assert texts["in_particles"] == str(tmp_path / "particles.star")
+    write_star(path, blocks)
+    assert read_job(path, output=direct.output).options == direct

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cryorefine.errors import UserError
-from cryorefine.jobs import vocabulary
+from cryorefine.jobs import vocabulary, vocabulary_tomo
 from cryorefine.jobs.base import Job, Run, option
 from cryorefine.jobs.folder import in_job_folder
 
@@ -28,11 +28,14 @@ ANGULAR_STEPS = ("30", "15", "7.5", "3.7", "1.8", "0.9", "0.5", "0.2", "0.1")
 class Options:
     """What one refinement is asked to do."""
 
+    optimisation_set: Path | None = vocabulary_tomo.optimisation_set()
+    tomograms: Path | None = vocabulary_tomo.tomograms()
+    trajectories: Path | None = vocabulary_tomo.trajectories()
     particles: Path | None = option(
         None,
         label="Input images STAR file",
         help="The particles to refine, as RELION 3.0 to 5 write them. "
-        "Needed unless a refinement is continued.",
+        "Needed unless an optimisation set names them or a refinement is continued.",
         kind="particles",
         relion="fn_img",
     )
@@ -40,7 +43,8 @@ class Options:
         None,
         label="Reference map",
         help="The map to start from, rescaled to the particles' pixel and box size. When its name holds "
-        "half1 or half2, each half starts from its own half map. Needed unless a refinement is continued.",
+        "half1 or half2, each half starts from its own half map. Needed unless an optimisation set names "
+        "one or a refinement is continued.",
         kind="map",
         relion="fn_ref",
     )
@@ -203,6 +207,18 @@ class Options:
         group="Auto-sampling",
         relion="auto_faster",
     )
+    sigma_tilt: float | None = option(
+        None,
+        label="Prior width on tilt angle",
+        help="For subtomograms whose tilt angle is roughly known (rlnAngleTiltPrior), as on a membrane or a "
+        "filament: the standard deviation of a Gaussian prior around it. Empty for none.",
+        unit="degrees",
+        group="Auto-sampling",
+        minimum=0.0,
+        maximum=180.0,
+        step=1.0,
+        relion="sigma_tilt",
+    )
     padding: int = option(
         2,
         label="Padding",
@@ -243,16 +259,22 @@ class Options:
         """
         if self.continue_from is None:
             for name in ("particles", "reference"):
-                if getattr(self, name) is None:
+                if getattr(self, name) is None and self.optimisation_set is None:
                     raise UserError(
-                        f"Refine3D needs --{name}, or --continue with the folder of a refinement."
+                        f"Refine3D needs --{name}, or --optimisation-set, or --continue with the folder of a "
+                        "refinement."
                     )
+        if self.trajectories is not None and self.tomograms is None and self.optimisation_set is None:
+            raise UserError("--trajectories needs the tilt series they belong to; give --tomograms as well.")
+        if self.sigma_tilt and self.optimisation_set is None and self.tomograms is None:
+            raise UserError("--sigma-tilt is for subtomograms; give them with --optimisation-set.")
         vocabulary.check_device(self.device)
         if self.scheduler and "://" not in self.scheduler:
             raise UserError(
                 f"--scheduler {self.scheduler} is not a Dask address; give one like tcp://node1:8786."
             )
-        if self.solvent_flattened_fsc and self.reference_mask is None and self.continue_from is None:
+        elsewhere = self.continue_from is not None or self.optimisation_set is not None
+        if self.solvent_flattened_fsc and self.reference_mask is None and not elsewhere:
             raise UserError("--solvent-flattened-fsc needs a mask; give one with --reference-mask.")
 
 
@@ -274,6 +296,8 @@ class Result:
         Resolution without a mask in A (FSC = 0.143).
     iterations : int
         How many iterations it took, the last one included.
+    optimisation_set : Path or None
+        run_optimisation_set.star, of subtomograms.
     """
 
     output: Path
@@ -283,6 +307,7 @@ class Result:
     model: Path
     resolution: float
     iterations: int
+    optimisation_set: Path | None = None
 
 
 _MAY_CHANGE = (

@@ -17,6 +17,7 @@ from cryorefine.io.particles import ParticleFile
 from cryorefine.jobs.base import Curve, Event, Figures, Notice, Product, Progress, Run
 from cryorefine.jobs.command import command
 from cryorefine.jobs.refine3d import ANGULAR_STEPS, JOB, Options, Result
+from cryorefine.jobs.refine3d_input import Inputs, find_inputs, write_set
 from cryorefine.maps.fsc import resolution
 from cryorefine.refine.engine import ChunkDone, IterationDone, Settings, refine
 from cryorefine.refine.initial import initial_model, initial_noise
@@ -32,6 +33,7 @@ from cryorefine.refine.particle_set import ParticleSet
 from cryorefine.refine.references import load_mask, load_references
 from cryorefine.refine.schedule import NEVER, Schedule
 from cryorefine.refine.state import PoseTable, State, load_state
+from cryorefine.refine.subtomogram_loading import load_subtomograms
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +41,7 @@ class Session:
     """Everything that a refinement needs, checked: ready to iterate."""
 
     options: Options
+    inputs: Inputs
     file: ParticleFile
     particles: ParticleSet
     reader: ImageReader
@@ -59,20 +62,31 @@ def open_session(options: Options) -> Run[Session]:
     UserError
         If something in the input cannot be worked with.
     """
-    assert options.particles is not None
     assert options.output is not None
     point_group(options.symmetry)
     if options.relax_symmetry:
         point_group(options.relax_symmetry)
     array_module(options.device)
-    file, particles = load_particles(
-        options.particles, seed=options.random_seed, ctf_correction=options.ctf_correction
-    )
-    check_geometry(particles, options.mask_diameter, options.particles)
+    inputs = find_inputs(options)
+    if inputs.notice:
+        yield Notice(inputs.notice)
+    if inputs.tomograms is not None:
+        file, particles = load_subtomograms(
+            inputs.particles,
+            inputs.tomograms,
+            inputs.trajectories,
+            seed=options.random_seed,
+            tilt_prior=bool(options.sigma_tilt),
+        )
+    else:
+        file, particles = load_particles(
+            inputs.particles, seed=options.random_seed, ctf_correction=options.ctf_correction
+        )
+    check_geometry(particles, options.mask_diameter, inputs.particles)
     mask = None
     optics = _reference_optics(particles)
-    if options.reference_mask is not None:
-        mask, notice = load_mask(options.reference_mask, particles.optics[optics])
+    if inputs.mask is not None:
+        mask, notice = load_mask(inputs.mask, particles.optics[optics])
         if notice:
             yield Notice(notice)
     settings = Settings(
@@ -93,7 +107,9 @@ def open_session(options: Options) -> Run[Session]:
         initial_lowpass=options.initial_lowpass,
         finer_faster=options.finer_sampling_faster,
         seed=options.random_seed,
-        correct_norm=True,
+        # Images of one particle cannot be brighter or darker by themselves than the dose makes them.
+        correct_norm=inputs.tomograms is None,
+        sigma_tilt=options.sigma_tilt or 0.0,
         device=options.device,
         scratch=options.output.absolute(),
     )
@@ -105,8 +121,8 @@ def open_session(options: Options) -> Run[Session]:
         yield Notice(f"Going on after iteration {state.iteration}.")
     else:
         yield from _checking(particles, reader, options)
-        state = yield from _first_state(options, particles, reader, settings, optics)
-    return Session(options, file, particles, reader, settings, state)
+        state = yield from _first_state(options, inputs, particles, reader, settings, optics)
+    return Session(options, inputs, file, particles, reader, settings, state)
 
 
 def _reference_optics(particles: ParticleSet) -> int:
@@ -122,11 +138,15 @@ def _checking(particles: ParticleSet, reader: ImageReader, options: Options) -> 
 
 
 def _first_state(
-    options: Options, particles: ParticleSet, reader: ImageReader, settings: Settings, optics: int
+    options: Options,
+    inputs: Inputs,
+    particles: ParticleSet,
+    reader: ImageReader,
+    settings: Settings,
+    optics: int,
 ) -> Run[State]:
-    assert options.reference is not None
     group = particles.optics[optics]
-    references = load_references(options.reference, group)
+    references = load_references(inputs.references, group)
     for notice in references.notices:
         yield Notice(notice)
     box, pixel = group.box, group.pixel_size
@@ -204,6 +224,7 @@ def run_session(session: Session) -> Run[Result]:
         discard_checkpoints(folder)
     warned: set[str] = set()
     last: IterationDone | None = None
+    optimisation_set: Path | None = None
     about = (session.file, session.particles, session.settings, words)
     with make_executor(options.scheduler, options.threads) as executor:
         for step in refine(session.state, session.particles, session.reader, session.settings, executor):
@@ -217,6 +238,7 @@ def run_session(session: Session) -> Run[Result]:
                     yield Notice(notice, warning=True)
             write = write_final if step.state.schedule.converged else write_iteration
             files = write(folder, step, *about)
+            optimisation_set = write_set(session.inputs, files)
             yield from _iteration_events(step, files)
     assert last is not None
     box = last.state.halves[0].reference.shape[0]
@@ -231,6 +253,7 @@ def run_session(session: Session) -> Run[Result]:
         model=files["model"],
         resolution=reached,
         iterations=last.state.iteration,
+        optimisation_set=optimisation_set,
     )
 
 

@@ -11,12 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryorefine.geometry.euler import angles, matrices
+from cryorefine.io.images import ImageReader
 from cryorefine.refine.half_plane import half_plane, shift_phases
 from cryorefine.refine.images import contrast_transfer, image_size, remap
 from cryorefine.refine.parameters import ExpectationParameters
 from cryorefine.refine.particle_set import ParticleSet
 from cryorefine.refine.slicing import effective_rotation, slices, within_reach
 from cryorefine.refine.volume import C64
+from cryorefine.refine.work import read_squared_ctf
 
 F64 = NDArray[np.float64]
 DISTINCT = -np.log(0.01)
@@ -36,7 +38,7 @@ SHIFTS = _trial_errors([(1, 0.1), (2, 0.2), (5, 0.5), (np.inf, 1)], 10)
 
 
 def estimate_accuracies(
-    particles: ParticleSet, volume: C64, parameters: ExpectationParameters
+    particles: ParticleSet, reader: ImageReader, volume: C64, parameters: ExpectationParameters
 ) -> tuple[float, float]:
     """Mean error of an angle (degrees) and of a shift (A) at which poses become distinct.
 
@@ -44,6 +46,8 @@ def estimate_accuracies(
     ----------
     particles : ParticleSet
         The sample to average over, at their current poses.
+    reader : ImageReader
+        Of what volumes hold of the CTF.
     volume : ndarray
         Fourier volume of their reference.
     parameters : ExpectationParameters
@@ -53,7 +57,7 @@ def estimate_accuracies(
     for n in range(len(particles)):
         rng = np.random.default_rng(parameters.seed + int(particles.identity[n]))
         axis, direction = rng.integers(3), rng.integers(particles.dimensions)
-        turned, moved = _differences(particles, n, int(axis), int(direction), volume, parameters)
+        turned, moved = _differences(particles, n, int(axis), int(direction), reader, volume, parameters)
         angle_errors.append(_first(turned, ANGLES))
         shift_errors.append(_first(moved, SHIFTS))
     pixel = particles.optics[0].pixel_size
@@ -66,7 +70,13 @@ def _first(difference: F64, errors: F64) -> float:
 
 
 def _differences(
-    particles: ParticleSet, n: int, axis: int, direction: int, volume: C64, parameters: ExpectationParameters
+    particles: ParticleSet,
+    n: int,
+    axis: int,
+    direction: int,
+    reader: ImageReader,
+    volume: C64,
+    parameters: ExpectationParameters,
 ) -> tuple[F64, F64]:
     """Squared differences for every trial angle and every trial shift, summed over a particle's images."""
     pose = particles.poses[n]
@@ -81,13 +91,15 @@ def _differences(
         scale = remap(optics, parameters.box, parameters.pixel_size)
         rotation = effective_rotation(view, optics, parameters.box, parameters.pixel_size)
         plane = within_reach(
-            half_plane(optics.box, size, scale), rotation, parameters.current_size, parameters.padding
+            half_plane(optics.box, size, scale, optics.dimensions),
+            rotation,
+            parameters.current_size,
+            parameters.padding,
         )
         re, im = slices(volume, rotation @ poses, plane, parameters.padding)
-        model = (
-            contrast_transfer(plane, optics, particles.ctf.take(np.array([i])), parameters.images)[0]
-            * scale**2
-        )
+        one = particles.images(np.array([i]))
+        squared = read_squared_ctf(one, reader)
+        model = contrast_transfer(plane, optics, one.ctf, parameters.images, squared)[0] * scale**2
         model = model * parameters.scale[particles.group[n]]
         shell = np.minimum(plane.shell, parameters.shells - 1)
         # Of the pixels at kx = 0 half are listed, of the others all.

@@ -88,7 +88,12 @@ def shift_prior(chunk: ParticleSet, parameters: ExpectationParameters) -> F32:
     return (-0.5 * np.sum(distance**2, axis=2) / parameters.sigma_offset**2).astype(np.float32)
 
 
-def prepare_views(chunk: ParticleSet, raw: list[F32], parameters: ExpectationParameters) -> list[ViewData]:
+def prepare_views(
+    chunk: ParticleSet,
+    raw: list[F32],
+    parameters: ExpectationParameters,
+    squared_ctf: list[F32] | None = None,
+) -> list[ViewData]:
     """Prepare a chunk's images, view by view, centred by the offsets that are known.
 
     Whole pixels are moved before the images are masked, what is left of an offset afterwards: a search
@@ -98,10 +103,12 @@ def prepare_views(chunk: ParticleSet, raw: list[F32], parameters: ExpectationPar
     ----------
     chunk : ParticleSet
         Particles.
-    raw : list of ndarray, each of shape (box, box)
+    raw : list of ndarray, each of shape (box, box) or (box, box, box)
         Their images as read.
     parameters : ExpectationParameters
         Noise, scales and choices.
+    squared_ctf : list of ndarray, each of shape (box, box, box/2 + 1), or None
+        What volumes hold of the CTF.
     """
     result = []
     mean = parameters.mean_norm
@@ -116,10 +123,12 @@ def prepare_views(chunk: ParticleSet, raw: list[F32], parameters: ExpectationPar
         whole = np.floor(np.abs(moved) + 0.5).astype(np.int64) * np.sign(moved).astype(np.int64)
         if chunk.dimensions == 3:
             whole[:] = 0
+        squared = None if squared_ctf is None else [squared_ctf[i] for i in image]
         independent = independent_power(
             optics,
             chunk.ctf.take(image),
             parameters.images,
+            squared,
             scale=remap(optics, parameters.box, parameters.pixel_size),
             shells=parameters.shells,
         )
@@ -135,6 +144,7 @@ def prepare_views(chunk: ParticleSet, raw: list[F32], parameters: ExpectationPar
             # What is left of the noise where the CTF has been multiplied in, on average.
             sigma2=sigma2 * independent.mean(axis=0) / np.maximum(_shell_pixels(optics, parameters), 1),
             seeds=parameters.seed + chunk.identity[particle],
+            squared_ctf=squared,
             reach=partial(
                 within_reach,
                 rotation=rotation,
@@ -145,7 +155,9 @@ def prepare_views(chunk: ParticleSet, raw: list[F32], parameters: ExpectationPar
         prepared = _shifted(prepared, moved - whole)
         rows = np.full(len(chunk), -1, np.int32)
         rows[particle] = np.arange(len(image))
-        result.append(_weighted(chunk, view, rotation, image, rows, prepared, independent, parameters))
+        result.append(
+            _weighted(chunk, view, rotation, image, rows, prepared, independent, squared, parameters)
+        )
     return result
 
 
@@ -165,12 +177,13 @@ def _weighted(
     rows: I32,
     prepared: PreparedImages,
     independent: F64,
+    squared: list[F32] | None,
     parameters: ExpectationParameters,
 ) -> ViewData:
     plane = prepared.plane
     optics = chunk.optics[view.optics]
     model_choices = parameters.images
-    transfer = contrast_transfer(plane, optics, chunk.ctf.take(image), model_choices)
+    transfer = contrast_transfer(plane, optics, chunk.ctf.take(image), model_choices, squared)
     # A slice of the reference holds FFT / box^2 of the reference's box; an image's box may differ in A.
     area = np.float32(remap(optics, parameters.box, parameters.pixel_size) ** 2)
     premultiplied = optics.ctf_premultiplied and model_choices.ctf_correction
@@ -217,7 +230,7 @@ def _weighted(
 def _shell_pixels(optics: OpticsGroup, parameters: ExpectationParameters) -> I64:
     """Pixels of a group's whole images in each of the reference's shells, shape (shells,)."""
     scale = remap(optics, parameters.box, parameters.pixel_size)
-    return pixels_per_shell(half_plane(optics.box, optics.box, scale), parameters.shells)
+    return pixels_per_shell(half_plane(optics.box, optics.box, scale, optics.dimensions), parameters.shells)
 
 
 def split(values: NDArray[np.complex64]) -> tuple[F32, F32]:

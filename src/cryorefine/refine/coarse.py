@@ -58,8 +58,9 @@ class CoarseSearch:
     def _slices(self, data: ViewData, plane: HalfPlane, matrices: F64) -> tuple[F32, F32]:
         return slices(self.volume, data.rotation @ matrices, plane, self.parameters.padding)
 
-    def global_search(self, particles: int, shift_prior: F32) -> Samples:
+    def global_search(self, chunk: ParticleSet, shift_prior: F32) -> Samples:
         """Score every coarse pose of every particle as matrix products."""
+        particles = len(chunk)
         sampling = self.parameters.sampling
         grid = sampling.grid
         orientations, shifts = grid.n_orientations, len(sampling.shifts)
@@ -67,7 +68,7 @@ class CoarseSearch:
             log_direction = np.log(self.parameters.direction_prior).astype(np.float32)
         if self.parameters.cross_correlation:
             log_direction[:] = 0
-        orientation_prior = np.repeat(log_direction, grid.n_psi)
+        orientation_prior = np.repeat(log_direction, grid.n_psi)[:, None]
         batch = max(1, min(particles, MEMORY // (4 * orientations * shifts)))
         block = max(64, 4096 * 512 // max(512, max(p.pixels for p in self.planes)))
         parts = []
@@ -96,14 +97,27 @@ class CoarseSearch:
             if self.parameters.cross_correlation:
                 scores /= np.sqrt(np.maximum(norms, 1e-30))[:, :, None]
                 norms[:] = 0
-            posterior.add_priors(scores, norms, orientation_prior, shift_prior[members])
+            prior = orientation_prior
+            if self.parameters.sigma_tilt > 0:
+                prior = prior + self._tilt_prior(chunk.take(members), orientations)
+            posterior.add_priors(scores, norms, prior, shift_prior[members])
             found = posterior.select_dense(
                 scores, self.parameters.fraction, self.parameters.cross_correlation
             )
-            parts.append((found[0].astype(np.int64), found[1] + np.int32(first), found[2], found[3]))
-        orientation, particle, shift, count = (np.concatenate(part) for part in zip(*parts, strict=True))
-        prior = orientation_prior[orientation] + shift_prior[particle, shift]
-        return _ordered(orientation, particle, shift, prior, count)
+            of_orientation = prior[found[0], found[1] if prior.shape[1] > 1 else 0]
+            own = (found[0].astype(np.int64), found[1] + np.int32(first), found[2])
+            parts.append((*own, of_orientation, found[3]))
+        orientation, particle, shift, of_orientation, count = (
+            np.concatenate(part) for part in zip(*parts, strict=True)
+        )
+        return _ordered(orientation, particle, shift, of_orientation + shift_prior[particle, shift], count)
+
+    def _tilt_prior(self, chunk: ParticleSet, orientations: int) -> F32:
+        """Log prior of every coarse orientation of each particle, shape (orientations, particles)."""
+        grid, sigma = self.parameters.sampling.grid, self.parameters.sigma_tilt
+        assert chunk.tilt_priors is not None
+        axes = np.ascontiguousarray(grid.coarse_matrices(np.arange(orientations))[:, :, 2])
+        return log_tilt_prior(axes @ chunk.tilt_axes.T, chunk.tilt_priors, sigma)
 
     def local_search(self, chunk: ParticleSet, shift_prior: F32) -> Samples:
         """Score the coarse poses near each particle's previous one."""
@@ -112,7 +126,15 @@ class CoarseSearch:
         pointer, candidates, weights = grid.local_candidates_many(
             chunk.poses, sampling.local_sigma, sampling.relax_group or None
         )
-        quads, orientation_prior, pair_particle = _quads(pointer, candidates, np.log(weights))
+        log_weights = np.log(weights)
+        if self.parameters.sigma_tilt > 0:
+            owner = np.repeat(np.arange(len(chunk)), np.diff(pointer))
+            axes = grid.coarse_matrices(candidates)[:, :, 2]
+            cosine = np.einsum("ki,ki->k", axes, chunk.tilt_axes[owner])
+            assert chunk.tilt_priors is not None
+            centre = chunk.tilt_priors[owner]
+            log_weights = log_weights + log_tilt_prior(cosine, centre, self.parameters.sigma_tilt)
+        quads, orientation_prior, pair_particle = _quads(pointer, candidates, log_weights)
         blocks = -(-len(sampling.shifts) // 4)
         dots = np.zeros((len(quads), blocks, 4, 4), np.float32)
         norms = np.zeros((len(quads), 4), np.float32)
@@ -162,6 +184,22 @@ class CoarseSearch:
         chosen = pair_particle[pair]
         prior = orientation_prior[pair, row] + shift_prior[chosen, shift]
         return _ordered(orientation, chosen, shift, prior, np.bincount(chosen, minlength=len(chunk)))
+
+
+def log_tilt_prior(cosine: F64, centre: F64, sigma: float) -> F32:
+    """Gaussian prior on tilt angles, up to a constant.
+
+    Parameters
+    ----------
+    cosine : ndarray, shape (..., particles)
+        Cosine of the tilt angle.
+    centre : ndarray, shape (particles,)
+        Centre of the prior in degrees.
+    sigma : float
+        Standard deviation in degrees.
+    """
+    tilt = np.rad2deg(np.arccos(np.clip(cosine, -1, 1)))
+    return (-0.5 * ((tilt - centre) / sigma) ** 2).astype(np.float32)
 
 
 def _quads(pointer: I64, candidates: I64, log_weights: F64) -> tuple[I64, F32, I32]:

@@ -39,7 +39,9 @@ F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 ScalarT = TypeVar("ScalarT", bound=np.generic)
 
-CHUNK = 128
+# Particles of a chunk, which share slices; fewer where their images as read take more memory (bytes).
+LARGEST_CHUNK, SMALLEST_CHUNK = 128, 8
+CHUNK_MEMORY = 48 * 2**20
 PARTICLES_FOR_ACCURACY = 100
 FRACTION = 0.999
 
@@ -70,6 +72,8 @@ class Settings:
         Seed of everything random.
     correct_norm : bool
         Correct the intensities of single images.
+    sigma_tilt : float
+        Width in degrees of the prior on tilt angles; 0 for none.
     device : str
         Where dense scores are computed.
     scratch : Path
@@ -89,6 +93,7 @@ class Settings:
     correct_norm: bool
     device: str
     scratch: Path
+    sigma_tilt: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -191,6 +196,7 @@ def iterate(
             cross_correlation=first,
             fraction=FRACTION,
             seed=settings.seed,
+            sigma_tilt=settings.sigma_tilt,
             device=settings.device,
         )
 
@@ -198,6 +204,7 @@ def iterate(
         schedule = _with_accuracies(
             schedule,
             current,
+            reader,
             state,
             settings,
             parameters(0, schedule, _sampling(schedule, settings, pixel, current)),
@@ -209,7 +216,8 @@ def iterate(
     sampling = _sampling(schedule, settings, pixel, current)
     plan = [parameters(h, schedule, sampling) for h in range(2)]
     members = [np.flatnonzero(state.half == h + 1) for h in range(2)]
-    pieces = [_pieces(m, state.table.poses) for m in members]
+    chunk = chunk_size(particles)
+    pieces = [_pieces(m, state.table.poses, chunk) for m in members]
     # Both halves are in flight together, so that no worker waits for the other half's end.
     order = [
         (h, piece) for k in range(max(map(len, pieces))) for h in range(2) for piece in pieces[h][k : k + 1]
@@ -282,6 +290,7 @@ def _write_references(state: State, settings: Settings) -> list[Path]:
 def _with_accuracies(
     schedule: Schedule,
     current: ParticleSet,
+    reader: ImageReader,
     state: State,
     settings: Settings,
     parameters: ExpectationParameters,
@@ -292,18 +301,27 @@ def _with_accuracies(
     members = np.flatnonzero(state.half == 1)
     rng = np.random.default_rng((settings.seed, state.iteration + 1, 1))
     sample = np.sort(rng.permutation(members)[:PARTICLES_FOR_ACCURACY])
-    angle, shift = estimate_accuracies(current.take(sample), reference_volume(parameters), parameters)
+    volume = reference_volume(parameters)
+    angle, shift = estimate_accuracies(current.take(sample), reader, volume, parameters)
     return replace(schedule, accuracy_angle=angle, accuracy_shift=shift)
 
 
-def _pieces(members: I64, poses: F64) -> list[I64]:
+def chunk_size(particles: ParticleSet) -> int:
+    """Particles of a chunk, by the memory that their images take on average."""
+    optics = np.array([view.optics for view in particles.views])[particles.image_view]
+    values = np.array([float(group.box) ** group.dimensions for group in particles.optics])
+    mean = 4 * values[optics].sum() / len(particles)
+    return int(np.clip(CHUNK_MEMORY // mean, SMALLEST_CHUNK, LARGEST_CHUNK))
+
+
+def _pieces(members: I64, poses: F64, chunk: int) -> list[I64]:
     """Cut a half set into equal chunks of similar views, which share more slices.
 
     How depends on the poses alone, not on who works on the chunks.
     """
     rot, tilt, psi = angles(poses[members])
     order = np.lexsort((members, np.floor(psi / 15), nearest_pixels(rot, tilt, 3)))
-    count = max(1, -(-len(members) // CHUNK))
+    count = max(1, -(-len(members) // chunk))
     return [piece for piece in np.array_split(members[order], count) if len(piece)]
 
 

@@ -83,7 +83,11 @@ class ChunkResult:
 
 
 def expectation(
-    chunk: ParticleSet, raw: list[F32], volume: C64, parameters: ExpectationParameters
+    chunk: ParticleSet,
+    raw: list[F32],
+    volume: C64,
+    parameters: ExpectationParameters,
+    squared_ctf: list[F32] | None = None,
 ) -> ChunkResult:
     """Compare a chunk of particles with a reference and sum what follows from it.
 
@@ -91,25 +95,27 @@ def expectation(
     ----------
     chunk : ParticleSet
         Particles of one half set.
-    raw : list of ndarray, each of shape (box, box)
+    raw : list of ndarray, each of shape (box, box) or (box, box, box)
         Their images as read, in the order of the chunk's images.
     volume : ndarray
         Fourier volume of the half's reference.
     parameters : ExpectationParameters
         Everything else.
+    squared_ctf : list of ndarray, each of shape (box, box, box/2 + 1), or None
+        What volumes hold of the CTF.
 
     Returns
     -------
     ChunkResult
         Sums for the maximisation step and the particles' new values.
     """
-    views = prepare_views(chunk, raw, parameters)
+    views = prepare_views(chunk, raw, parameters, squared_ctf)
     prior = shift_prior(chunk, parameters)
     coarse = CoarseSearch(views, volume, parameters)
     if parameters.sampling.local_sigma > 0:
         samples = coarse.local_search(chunk, prior)
     else:
-        samples = coarse.global_search(len(chunk), prior)
+        samples = coarse.global_search(chunk, prior)
     fine = FineSearch(chunk, views, volume, parameters)
     for batch in batches(samples.count, parameters.sampling.fine_shifts.shape[1]):
         fine.add(samples, *batch)
@@ -167,7 +173,7 @@ def _constant(data: ViewData, sigma2: F64) -> F64:
     shells = len(sigma2)
     compared = (data.plane.shell > 0) & (data.plane.shell < shells)
     shell = data.plane.shell[compared]
-    whole = half_plane(data.plane.box, data.plane.box, data.plane.scale)
+    whole = half_plane(data.plane.box, data.plane.box, data.plane.scale, data.plane.dimensions)
     # Of the noise of premultiplied images the CTF has left a part, here its mean over a shell.
     left = data.independent / np.maximum(pixels_per_shell(whole, shells), 1)
     variance = np.maximum(sigma2 * left, 1e-300)[:, shell]

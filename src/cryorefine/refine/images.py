@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cryorefine.ctf.aberrations import even_phase, magnify, odd_phase
 from cryorefine.ctf.ctf import CtfParameters, ctf
-from cryorefine.maps.masks import circular_mask_2d
+from cryorefine.maps.masks import soft_sphere
 from cryorefine.refine.half_plane import HalfPlane, half_plane, pixels_per_shell, sum_by_shell
 from cryorefine.refine.parameters import ImageModel
 from cryorefine.refine.particle_set import OpticsGroup
@@ -58,37 +58,43 @@ def shift_whole_pixels(images: F32, shifts: NDArray[np.int64]) -> F32:
     return result
 
 
-def coloured_noise(sigma2: F64, box: int, scale: float, seeds: NDArray[np.int64]) -> F32:
-    """Gaussian noise with a given spectrum, one image for each seed, shape (n, box, box)."""
-    ky, kx = np.meshgrid(np.fft.fftfreq(box, 1 / box), np.arange(box // 2 + 1), indexing="ij")
-    shell = np.floor(scale * np.hypot(kx, ky) + 0.5).astype(int)
+def coloured_noise(sigma2: F64, box: int, scale: float, seeds: NDArray[np.int64], dimensions: int = 2) -> F32:
+    """Gaussian noise with a given spectrum, one image or volume for each seed, shape (n, [z,] y, x)."""
+    shape = (box,) * dimensions
+    *others, last = np.meshgrid(
+        *[np.fft.fftfreq(box, 1 / box)] * (dimensions - 1), np.arange(box // 2 + 1), indexing="ij"
+    )
+    radius = np.sqrt(last**2 + sum(axis**2 for axis in others))
+    shell = np.floor(scale * radius + 0.5).astype(int)
     spectrum = sigma2[np.minimum(shell, len(sigma2) - 1)]
-    # White noise of variance 1 has 1 / (2 box^2) in each part of a component of FFT / box^2.
-    gain = np.sqrt(2 * spectrum) * box
-    white = np.stack([np.random.default_rng(int(s)).standard_normal((box, box)) for s in seeds])
-    return scipy.fft.irfft2(scipy.fft.rfft2(white) * gain, s=(box, box)).astype(np.float32)
+    # White noise of variance 1 has box^dimensions / 2 in each part of a component, here divided by box^4.
+    gain = np.sqrt(2 * spectrum * box ** (4.0 - dimensions))
+    white = np.stack([np.random.default_rng(int(s)).standard_normal(shape) for s in seeds])
+    axes = tuple(range(1, dimensions + 1))
+    return scipy.fft.irfftn(scipy.fft.rfftn(white, axes=axes) * gain, s=shape, axes=axes).astype(np.float32)
 
 
 def mask_images(images: F32, diameter: float, edge: float, fill: F32 | None) -> F32:
-    """Keep a soft disc of each image, and fill the rest with noise or its weighted mean.
+    """Keep a soft disc or ball of each image, and fill the rest with noise or its weighted mean.
 
     Parameters
     ----------
-    images : ndarray, shape (n, box, box)
+    images : ndarray, shape (n, box, box) or (n, box, box, box)
         Images.
     diameter, edge : float
         Diameter and soft edge of the disc in pixels.
     fill : ndarray of the same shape, or None
         What goes outside; None stands for the mean of the background.
     """
-    mask = circular_mask_2d(images.shape[-1], diameter / 2, edge)
+    mask = soft_sphere(images.shape[1:], diameter / 2, edge)
     outside = 1 - mask
     if fill is None:
         total = float(outside.sum())
         if total == 0:
             return images
-        mean = np.tensordot(images, outside, axes=2) / total
-        return images * mask + mean[:, None, None].astype(np.float32) * outside
+        mean = np.tensordot(images, outside, axes=mask.ndim) / total
+        level = mean.astype(np.float32).reshape(-1, *[1] * mask.ndim)
+        return images * mask + level * outside
     return images * mask + fill * outside
 
 
@@ -104,13 +110,14 @@ def prepare_images(
     shifts: NDArray[np.int64],
     sigma2: F64,
     seeds: NDArray[np.int64],
+    squared_ctf: Sequence[F32] | None = None,
     reach: Callable[[HalfPlane], HalfPlane] = lambda plane: plane,
 ) -> PreparedImages:
     """Normalise, centre to whole pixels, mask and transform the images of one optics group.
 
     Parameters
     ----------
-    images : ndarray of float32, shape (n, box, box)
+    images : ndarray of float32, shape (n, box, box) or (n, box, box, box)
         As read.
     optics : OpticsGroup
         Their optics group.
@@ -121,22 +128,32 @@ def prepare_images(
     gain : ndarray, shape (n,)
         Factor on the intensities.
     shifts : ndarray of int, shape (n, 2)
-        Whole-pixel shifts (x, y) to apply.
+        Whole-pixel shifts (x, y) to apply; volumes stay where they are.
     sigma2 : ndarray, shape (shells,)
         Noise spectrum of the group, for a noise mask.
     seeds : ndarray of int, shape (n,)
         Seeds of that noise.
+    squared_ctf : sequence of ndarray, each of shape (box, box, box/2 + 1), or None
+        What volumes hold of the CTF; their components that hold nothing become 0.
     reach : callable
         Drops the pixels that no slice of the reference reaches.
     """
     scale = remap(optics, box, pixel_size)
-    plane = reach(half_plane(optics.box, image_size(optics, size, box, pixel_size), scale))
-    whole = half_plane(optics.box, optics.box, scale)
-    centred = shift_whole_pixels(images * gain.astype(np.float32)[:, None, None], shifts)
-    fill = None if model.zero_mask else coloured_noise(sigma2, optics.box, scale, seeds)
+    dimensions = optics.dimensions
+    plane = reach(half_plane(optics.box, image_size(optics, size, box, pixel_size), scale, dimensions))
+    whole = half_plane(optics.box, optics.box, scale, dimensions)
+    centred = images * gain.astype(np.float32).reshape(-1, *[1] * dimensions)
+    if dimensions == 2:
+        centred = shift_whole_pixels(centred, shifts)
+    fill = None if model.zero_mask else coloured_noise(sigma2, optics.box, scale, seeds, dimensions)
     pixels = optics.pixel_size
     masked = mask_images(centred, model.mask_diameter / pixels, model.mask_edge, fill)
     spectra = [_transform(each) for each in (masked, centred)]
+    if squared_ctf is not None:
+        # Where no tilt image reached there is nothing but what the mask has carried there.
+        for k, each in enumerate(squared_ctf):
+            for spectrum in spectra:
+                spectrum[k, each.reshape(-1) == 0] = 0
     power = sum_by_shell(whole, np.abs(spectra[0][:, whole.source]) ** 2, len(sigma2))
     unmasked, comparable = spectra[1][:, plane.source], spectra[0][:, plane.source]
     if any(optics.beam_tilt) or any(optics.odd_aberrations):
@@ -153,9 +170,13 @@ def prepare_images(
 
 
 def _transform(images: F32) -> C64:
-    """FFT / box^2 about the centre of each image, shape (n, box * (box/2 + 1))."""
+    """FFT / box^2 about the centre of each image or volume, shape (n, independent components).
+
+    With the same divisor in both cases a volume is to a turned reference what an image is to its slice.
+    """
     box = images.shape[-1]
-    spectrum = scipy.fft.rfft2(scipy.fft.ifftshift(images, axes=(1, 2)), overwrite_x=True)
+    axes = tuple(range(1, images.ndim))
+    spectrum = scipy.fft.rfftn(scipy.fft.ifftshift(images, axes=axes), axes=axes, overwrite_x=True)
     spectrum *= np.float32(1 / box**2)
     return spectrum.reshape(len(images), -1)
 
@@ -168,11 +189,20 @@ def frequencies(plane: HalfPlane, optics: OpticsGroup) -> tuple[F64, F64]:
 
 
 def contrast_transfer(
-    plane: HalfPlane, optics: OpticsGroup, parameters: CtfParameters, model: ImageModel
+    plane: HalfPlane,
+    optics: OpticsGroup,
+    parameters: CtfParameters,
+    model: ImageModel,
+    squared: Sequence[F32] | None = None,
 ) -> F32:
-    """CTF of each image on a plane's pixels, shape (n, pixels); ones without CTF correction."""
+    """CTF of each image on a plane's pixels, shape (n, pixels); ones without CTF correction.
+
+    Volumes come with the ``squared`` CTF that they hold, each of shape (box, box, box/2 + 1).
+    """
     if not model.ctf_correction:
         return np.ones((len(parameters), plane.pixels), np.float32)
+    if squared is not None:
+        return np.stack([np.sqrt(each.reshape(-1)[plane.source]) for each in squared])
     x, y = frequencies(plane, optics)
     even = even_phase(optics.even_aberrations, x, y) if any(optics.even_aberrations) else None
     return ctf(
@@ -186,7 +216,13 @@ def contrast_transfer(
 
 
 def independent_power(
-    optics: OpticsGroup, parameters: CtfParameters, model: ImageModel, *, scale: float, shells: int
+    optics: OpticsGroup,
+    parameters: CtfParameters,
+    model: ImageModel,
+    squared: Sequence[F32] | None = None,
+    *,
+    scale: float,
+    shells: int,
 ) -> F64:
     """By how much noise of variance 1 raises the power of each shell of each image.
 
@@ -195,8 +231,8 @@ def independent_power(
 
     Parameters
     ----------
-    optics, parameters, model : OpticsGroup, CtfParameters, ImageModel
-        Optics group, CTF of each of the n images, and choices.
+    optics, parameters, model, squared : OpticsGroup, CtfParameters, ImageModel, sequence of ndarray
+        Optics group, CTF of each of the n images, and choices, as for :func:`contrast_transfer`.
     scale : float
         Shells of the reference per shell of the images.
     shells : int
@@ -206,7 +242,7 @@ def independent_power(
     -------
     ndarray, shape (n, shells)
     """
-    whole = half_plane(optics.box, optics.box, scale)
+    whole = half_plane(optics.box, optics.box, scale, optics.dimensions)
     if not (optics.ctf_premultiplied and model.ctf_correction):
         return np.tile(pixels_per_shell(whole, shells).astype(np.float64), (len(parameters), 1))
-    return sum_by_shell(whole, contrast_transfer(whole, optics, parameters, model) ** 2, shells)
+    return sum_by_shell(whole, contrast_transfer(whole, optics, parameters, model, squared) ** 2, shells)

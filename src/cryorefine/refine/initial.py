@@ -17,6 +17,7 @@ from cryorefine.refine.images import independent_power, prepare_images
 from cryorefine.refine.parameters import ImageModel
 from cryorefine.refine.particle_set import ParticleSet
 from cryorefine.refine.state import HalfModel
+from cryorefine.refine.work import read_images, read_squared_ctf
 
 F64 = NDArray[np.float64]
 F32 = NDArray[np.float32]
@@ -40,10 +41,13 @@ def initial_noise(
             continue
         power, average, count = np.zeros(shells), np.zeros(shells), np.zeros(shells)
         total = np.zeros(1, np.complex64)
-        for first in range(0, len(members), 256):
-            some = members[first : first + 256]
+        step = 256 if optics.dimensions == 2 else 4
+        for first in range(0, len(members), step):
+            some = members[first : first + step]
+            piece = particles.images(some)
+            squared = read_squared_ctf(piece, reader)
             prepared = prepare_images(
-                reader.read([str(n) for n in particles.image_names[some]]),
+                np.stack(read_images(piece, reader)),
                 optics=optics,
                 box=box,
                 pixel_size=pixel_size,
@@ -54,10 +58,13 @@ def initial_noise(
                 shifts=np.zeros((len(some), 2), np.int64),
                 sigma2=np.ones(shells),
                 seeds=np.zeros(len(some), np.int64),
+                squared_ctf=squared,
             )
             plane = prepared.plane
-            transfers = particles.ctf.take(some)
-            count += independent_power(optics, transfers, model, scale=plane.scale, shells=shells).sum(axis=0)
+            independent = independent_power(
+                optics, piece.ctf, model, squared, scale=plane.scale, shells=shells
+            )
+            count += independent.sum(axis=0)
             power += prepared.power.sum(axis=0)
             total = total + prepared.masked.sum(axis=0)
             average = sum_by_shell(plane, np.abs(total[None] / len(members)) ** 2, shells)[0]

@@ -55,13 +55,16 @@ def load_particles(path: Path, *, seed: int, ctf_correction: bool) -> tuple[Part
         required.append("rlnDefocusU")
     file = read_particles(path, required)
     if file.general is not None and int(file.general.get("rlnTomoSubTomosAre2DStacks", 0)):
-        raise UserError(f"{path} holds subtomogram stacks; Refine3D takes single particles from --particles.")
+        raise UserError(
+            f"{path} holds subtomogram stacks, whose geometry is in a tomograms.star; give both with "
+            "--tomograms or --optimisation-set."
+        )
     names = file.particles["rlnImageName"].astype(str).to_numpy(dtype=object)
     root = project_root(path, str(names[0]))
-    half = _halves(file, path, seed)
+    half = half_sets(file, path, seed)
     file = ParticleFile(file.optics, file.particles.assign(rlnRandomSubset=half), file.general, file.path)
     reader = ImageReader(root)
-    optics = tuple(_optics_group(row, reader, names, group_index(file) == i, path) for i, row in _rows(file))
+    optics = optics_groups(file, reader, names, path)
     labels = _group_names(file.particles)
     groups, group = np.unique(labels, return_inverse=True)
 
@@ -97,8 +100,43 @@ def load_particles(path: Path, *, seed: int, ctf_correction: bool) -> tuple[Part
     return file, particles
 
 
-def _rows(file: ParticleFile) -> list[tuple[int, pd.Series]]:
-    return [(i, row) for i, (_, row) in enumerate(file.optics.iterrows())]
+def optics_groups(
+    file: ParticleFile,
+    reader: ImageReader,
+    names: NDArray[np.object_],
+    path: Path,
+    *,
+    any_dimensions: bool = False,
+) -> tuple[OpticsGroup, ...]:
+    """Read the optics groups, and look at the first image of each.
+
+    Parameters
+    ----------
+    file : ParticleFile
+        The tables.
+    reader, names : ImageReader, ndarray of str
+        Of the images.
+    path : Path
+        The file, for messages.
+    any_dimensions : bool
+        Whether images may be volumes.
+
+    Raises
+    ------
+    UserError
+        If images are not square with an even edge, or of another size or kind than the table says.
+    """
+    groups = [
+        _optics_group(row, reader, names, group_index(file) == i, path)
+        for i, (_, row) in enumerate(file.optics.iterrows())
+    ]
+    for group in groups:
+        if group.dimensions != 2 and not any_dimensions:
+            raise UserError(
+                f"Optics group {group.name} of {path} holds volumes; give subtomograms with their "
+                "tomograms: --tomograms or --optimisation-set."
+            )
+    return tuple(groups)
 
 
 def _optics_group(
@@ -111,18 +149,16 @@ def _optics_group(
         return float(row[label]) if label in row else default
 
     name = str(row.get("rlnOpticsGroupName", row["rlnOpticsGroup"]))
-    if int(number("rlnImageDimensionality", 2)) != 2:
-        raise UserError(
-            f"Optics group {name} of {path} holds volumes; Refine3D takes images from --particles."
-        )
     box = int(number("rlnImageSize", 0))
+    dimensions = int(number("rlnImageDimensionality", 2))
     if members.any():
         first = str(names[np.flatnonzero(members)[0]])
         height, width = reader.shape(first)
-        if height != width or height % 2:
+        depth = reader.count(first) if dimensions == 3 else width
+        if not height == width == depth or height % 2:
+            size = " x ".join(str(n) for n in (width, height, depth)[:dimensions])
             raise UserError(
-                f"{first} is {width} x {height} pixels; particle images must be square with an even edge: "
-                "extract them again."
+                f"{first} is {size} pixels; particle images must have equal, even edges: extract them again."
             )
         if box not in (0, height):
             raise UserError(
@@ -137,7 +173,9 @@ def _optics_group(
         voltage=number("rlnVoltage", 300.0),
         spherical_aberration=number("rlnSphericalAberration", 2.7),
         amplitude_contrast=number("rlnAmplitudeContrast", 0.1),
-        ctf_premultiplied=bool(int(number("rlnCtfDataAreCtfPremultiplied", 0))),
+        # A subtomogram is a sum of images that have been multiplied by their CTF.
+        ctf_premultiplied=bool(int(number("rlnCtfDataAreCtfPremultiplied", 0))) or dimensions == 3,
+        dimensions=dimensions,
         beam_tilt=(number("rlnBeamTiltX", 0.0), number("rlnBeamTiltY", 0.0)),
         odd_aberrations=vector("rlnOddZernike"),
         even_aberrations=vector("rlnEvenZernike"),
@@ -150,7 +188,7 @@ def _optics_group(
     )
 
 
-def _halves(file: ParticleFile, path: Path, seed: int) -> I64:
+def half_sets(file: ParticleFile, path: Path, seed: int) -> I64:
     """Half set of each particle, drawn at random where the file has none."""
     count = len(file.particles)
     if "rlnRandomSubset" in file.particles:

@@ -60,9 +60,13 @@ def rounded(block: dict[str, Any]) -> dict[str, Any]:
 def particle_file(file: ParticleFile, particles: ParticleSet, state: State) -> ParticleFile:
     """Particles with what the refinement has found; all other columns stay as they are."""
     table = state.table
-    rot, tilt, psi = angles(table.poses)
+    poses, offsets = table.poses, table.offsets
+    if particles.frames is not None:
+        poses = np.swapaxes(particles.frames, 1, 2) @ poses
+        offsets = np.einsum("nji,nj->ni", particles.frames, offsets)
+    rot, tilt, psi = angles(poses)
     columns: dict[str, NDArray[Any]] = {"rlnAngleRot": rot, "rlnAngleTilt": tilt, "rlnAnglePsi": psi}
-    for axis, offset in zip("XYZ", table.offsets.T, strict=False):
+    for axis, offset in zip("XYZ", offsets.T, strict=False):
         columns[f"rlnOrigin{axis}Angst"] = offset
     columns |= {
         "rlnClassNumber": np.ones(len(rot), np.int64),

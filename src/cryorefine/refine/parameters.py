@@ -99,6 +99,8 @@ class ExpectationParameters:
         Share of the probability that significant samples hold.
     seed : int
         Seed of noise.
+    sigma_tilt : float
+        Width in degrees of the prior on tilt angles; 0 for none.
     device : str
         Where dense scores are computed: "cpu", "auto" or "gpu:N".
     """
@@ -118,6 +120,7 @@ class ExpectationParameters:
     cross_correlation: bool
     fraction: float
     seed: int
+    sigma_tilt: float = 0.0
     device: str = "cpu"
 
     @property

@@ -8,7 +8,7 @@ particles of an optics group share one view; a tilt series has one for each tilt
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,12 @@ from cryorefine.geometry.euler import matrices
 
 F64 = NDArray[np.float64]
 Index = NDArray[np.int64]
+
+
+_OF_PARTICLES = (
+    "identity", "half", "group", "poses", "offsets", "offset_priors", "norm", "frames", "tilt_priors",
+)  # fmt: skip
+_OF_IMAGES = ("image_names", "image_view", "weight_names")
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,8 @@ class OpticsGroup:
         kV, mm and fraction.
     ctf_premultiplied : bool
         Whether the images have been multiplied by their CTF.
+    dimensions : int
+        2 for images, 3 for volumes (subtomograms).
     beam_tilt : tuple of float
         Beam tilt (x, y) in mrad.
     odd_aberrations, even_aberrations : tuple of float
@@ -56,6 +64,7 @@ class OpticsGroup:
     odd_aberrations: tuple[float, ...] = ()
     even_aberrations: tuple[float, ...] = ()
     magnification: tuple[float, float, float, float] = (1.0, 0.0, 0.0, 1.0)
+    dimensions: int = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +114,13 @@ class ParticleSet:
         Shifts in A that centre the particle, and the centre of their prior.
     norm : ndarray, shape (particles,)
         Norm correction.
+    frames : ndarray, shape (particles, 3, 3), or None
+        From the frame in which a particle's pose and offset are filed to the one in which they are
+        searched, which for tilt series is that of the tomogram; None where these are the same.
+    tilt_priors : ndarray, shape (particles,), or None
+        Tilt angle in degrees, in the frame of the file, that a prior on the tilt is centred on.
+    weight_names : ndarray of str, shape (images,), or None
+        Files with the squared CTF of each image, of subtomograms that are volumes.
     """
 
     root: Path
@@ -122,15 +138,30 @@ class ParticleSet:
     offsets: F64
     offset_priors: F64
     norm: F64
+    frames: F64 | None = None
+    tilt_priors: F64 | None = None
+    weight_names: NDArray[np.object_] | None = None
 
     def __len__(self) -> int:
         """Return the number of particles."""
         return len(self.identity)
 
     @property
+    def tilt_axes(self) -> F64:
+        """Axis that the tilt angle of each particle is measured from, as searched, shape (particles, 3)."""
+        if self.frames is None:
+            return np.tile([0.0, 0.0, 1.0], (len(self), 1))
+        return np.ascontiguousarray(self.frames[:, :, 2])
+
+    @property
     def dimensions(self) -> int:
         """Dimensions of a particle's shift: 2 for single particles, 3 for subtomograms."""
         return self.offsets.shape[1]
+
+    def images(self, images: Index) -> ParticleSet:
+        """Return some of the images, with particles that are of no more use."""
+        changes = {name: values[images] for name in _OF_IMAGES if (values := getattr(self, name)) is not None}
+        return replace(self, **changes, image_particle=self.image_particle[images], ctf=self.ctf.take(images))
 
     def take(self, particles: Index) -> ParticleSet:
         """Return some of the particles with their images, in the order given."""
@@ -139,16 +170,15 @@ class ParticleSet:
         last = np.searchsorted(self.image_particle[order], particles, "right")
         images = np.concatenate([order[a:b] for a, b in zip(first, last, strict=True)] or [order[:0]])
         changes = {
-            f.name: getattr(self, f.name)[particles]
-            for f in fields(self)
-            if f.name in ("identity", "half", "group", "poses", "offsets", "offset_priors", "norm")
+            name: values[particles] for name in _OF_PARTICLES if (values := getattr(self, name)) is not None
+        }
+        changes |= {
+            name: values[images] for name in _OF_IMAGES if (values := getattr(self, name)) is not None
         }
         return replace(
             self,
             **changes,
-            image_names=self.image_names[images],
             image_particle=np.repeat(np.arange(len(particles)), last - first),
-            image_view=self.image_view[images],
             ctf=self.ctf.take(images),
         )
 

@@ -46,11 +46,12 @@ def add_priors(scores: F32, norms: F32, orientation_prior: F32, shift_prior: F32
     """Turn dots into log-weights in place: dot - norm + log priors.
 
     ``scores`` has shape (orientations, particles, shifts), ``norms`` (orientations, particles),
-    ``orientation_prior`` (orientations,), ``shift_prior`` (particles, shifts).
+    ``orientation_prior`` (orientations, particles or 1), ``shift_prior`` (particles, shifts).
     """
+    own = orientation_prior.shape[1] > 1
     for o in range(scores.shape[0]):
         for n in range(scores.shape[1]):
-            base = orientation_prior[o] - norms[o, n]
+            base = orientation_prior[o, n if own else 0] - norms[o, n]
             row = scores[o, n]
             prior = shift_prior[n]
             for t in range(row.shape[0]):

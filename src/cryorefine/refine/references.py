@@ -34,13 +34,32 @@ def half_map_partner(path: Path) -> Path | None:
     return None
 
 
-def load_references(path: Path, optics: OpticsGroup) -> References:
+def half_map_pair(path: Path) -> tuple[Path, ...]:
+    """Return the half maps of sets 1 and 2 if a file's name says that it is one of two, else the file.
+
+    Raises
+    ------
+    UserError
+        If the other half map is missing.
+    """
+    partner = half_map_partner(path)
+    if partner is None:
+        return (path,)
+    if not partner.exists():
+        raise UserError(
+            f"{path} is a half map by its name, but {partner} is missing; give both, or rename the map "
+            "to start both half sets from it."
+        )
+    return (partner, path) if "half2" in path.name else (path, partner)
+
+
+def load_references(paths: tuple[Path, ...], optics: OpticsGroup) -> References:
     """Read the starting map, or the two half maps, on the grid of an optics group.
 
     Parameters
     ----------
-    path : Path
-        Map; when its name holds half1 or half2, each half set starts from its own half map.
+    paths : tuple of Path
+        One map for both half sets, or one for each.
     optics : OpticsGroup
         The group whose pixel and box size the maps get.
 
@@ -49,19 +68,10 @@ def load_references(path: Path, optics: OpticsGroup) -> References:
     UserError
         If a map is missing, not cubic or constant.
     """
-    partner = half_map_partner(path)
     notices = []
-    if partner is None:
-        maps = [_cubic(read_map(path))]
-    else:
-        if not partner.exists():
-            raise UserError(
-                f"{path} is a half map by its name, but {partner} is missing; give both, or rename the map "
-                "to start both half sets from it."
-            )
-        first, second = sorted((path, partner), key=lambda p: "half2" in p.name)
-        maps = [_cubic(read_map(p)) for p in (first, second)]
-        notices.append(f"Half set 1 starts from {first}, half set 2 from {second}.")
+    maps = [_cubic(read_map(path)) for path in paths]
+    if len(paths) > 1:
+        notices.append(f"Half set 1 starts from {paths[0]}, half set 2 from {paths[1]}.")
     fitted = [fit_grid(each, optics) for each in maps]
     if fitted[0][1]:
         notices.append(fitted[0][1])
