@@ -45,7 +45,7 @@ def main(model: Path, folder: Path) -> None:
     """Write the data set."""
     found = read_atomic_model(model)
     atoms = Atoms(on_two_fold_axes(found), found.atomic_numbers.astype(np.float64), SIGMA)
-    simulate_project(folder, atoms, Acquisition(), snr=0.3, tomogram_binning=5)
+    simulate_project(folder, atoms, Acquisition(), snr=0.5, tomogram_binning=5)
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     print(f"{folder}: {size / 1e6:.1f} MB")
 

@@ -12,8 +12,13 @@ from cryorefine.errors import UserError
 from cryorefine.io.images import ImageReader
 from cryorefine.io.mrc import read_map
 from cryorefine.io.mtf import read_mtf
+from cryorefine.io.optimisation_set import read_optimisation_set
 from cryorefine.io.particles import project_root, read_particles
+from cryorefine.io.tomograms import read_tomograms
 from cryorefine.sample import sample_folder
+from cryorefine.tomo.geometry import project
+from cryorefine.tomo.particles import read_subtomograms
+from cryorefine.tomo.tilt_images import TiltImages
 
 
 def test_every_particle_has_its_image_ctf_and_optics() -> None:
@@ -63,3 +68,29 @@ def test_an_installation_without_the_data_says_so(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(sample, "__file__", str(tmp_path / "site" / "cryorefine" / "sample.py"))
     with pytest.raises(UserError, match="install the program again"):
         sample_folder()
+
+
+def test_the_tilt_series_are_whole_and_small() -> None:
+    folder = sample_folder("betagal_tilts")
+    assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) < 15e6
+    tomograms = read_tomograms(folder / "tomograms.star")
+    for series in tomograms.values():
+        assert len(series) == 25
+        images = np.array(TiltImages(series).images, np.float32)
+        assert images.shape == (25, 340, 340)
+        assert 1.0 < images.std() < 1.3  # noise of 1, and particles
+
+
+def test_particles_are_dark_in_their_true_places() -> None:
+    entries = read_optimisation_set(sample_folder("betagal_tilts") / "truth_optimisation_set.star")
+    assert entries.particles is not None
+    assert entries.tomograms is not None
+    particles = read_subtomograms(entries.particles, read_tomograms(entries.tomograms))
+    assert len(particles) == 48
+    squares = []
+    for series, rows in particles.by_tomogram():
+        centres = project(series, particles.positions(series, rows))[0][:, 12]
+        corners = np.floor(centres + 0.5).astype(np.int64) - 20
+        squares.append(TiltImages(series).squares(np.full(len(rows), 12), corners, 40))
+    mean = np.concatenate(squares).mean(axis=0)
+    assert mean[16:24, 16:24].mean() < mean[:5].mean() - 0.2

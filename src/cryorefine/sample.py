@@ -1,4 +1,4 @@
-"""The real data that come with the program."""
+"""The data that come with the program."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ def sample_folder(name: str = "betagal") -> Path:
 
     "betagal" holds 997 particles of beta-galactosidase from EMPIAR-10204: ``particles.star`` and the
     stacks it names, ``reference_5a1a.mrc`` to start from and the detector's ``mtf_k2_200kV.star``.
+    "betagal_tilts" holds two simulated tilt series of the same molecule in the form of a RELION 5
+    project: ``optimisation_set.star`` to start from, ``truth_optimisation_set.star`` and ``truth.mrc``.
 
     Raises
     ------

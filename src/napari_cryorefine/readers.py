@@ -1,4 +1,4 @@
-"""Opening MRC files and particle STAR files, by File > Open and by drag and drop."""
+"""Opening MRC files, particles and tomograms, by File > Open and by drag and drop."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def get_mrc_reader(path: str | Sequence[str]) -> Reader:
 
 
 def get_particle_reader(path: str | Sequence[str]) -> Reader:
-    """Return what reads particle STAR files (npe2's reader command)."""
-    return lambda chosen: [layer for file in _files(chosen) for layer in read_particle_star(file)]
+    """Return what reads particle STAR files, optimisation sets and tomograms.star (npe2's reader command)."""
+    return lambda chosen: [layer for file in _files(chosen) for layer in read_star_layers(file)]
 
 
 def read_mrc(path: Path) -> list[LayerData]:
@@ -47,6 +47,40 @@ def read_mrc(path: Path) -> list[LayerData]:
     if len(source.data) == 1:
         source = Map(source.data[0], source.pixel_size, source.path)
     return [map_layer(source)]
+
+
+def read_star_layers(path: Path) -> list[LayerData]:
+    """Read a STAR file: tomograms with their particles, or particles alone.
+
+    Raises
+    ------
+    UserError
+        If the file holds neither.
+    """
+    from napari_cryorefine.tomography import holds_tomography
+
+    return read_tomograms_star(path) if holds_tomography(path) else read_particle_star(path)
+
+
+def read_tomograms_star(path: Path) -> list[LayerData]:
+    """Read the first tomogram of an optimisation set or of a tomograms.star, and offer the others in a dock.
+
+    The tilt series, the tomogram, the particles as points and arrows, and the reference maps of the set.
+
+    Raises
+    ------
+    UserError
+        If the file, or one that it names, is missing or wrong.
+    """
+    from napari_cryorefine.tomography import read_tomography
+    from napari_cryorefine.tomography_layers import reference_layers, tomogram_layers
+    from napari_cryorefine.tomography_scene import watch_for_tomograms
+
+    tomography = read_tomography(path)
+    name = tomography.names[0]
+    watch_current_viewer()
+    watch_for_tomograms()
+    return tomogram_layers(tomography, name) + reference_layers(tomography, name)
 
 
 def read_particle_star(path: Path) -> list[LayerData]:

@@ -1,4 +1,4 @@
-"""File > Open Sample > beta-galactosidase: real particles and the map that they are refined from."""
+"""File > Open Sample: real particles and the map that they are refined from; simulated tilt series."""
 
 from __future__ import annotations
 
@@ -44,3 +44,14 @@ def beta_galactosidase() -> list[LayerData]:
         keywords["metadata"]["particles"] = str(star)
     watch_current_viewer()
     return [(map_data, map_keywords, kind), (stack_data, stack_keywords, "image")]
+
+
+def tilt_series() -> list[LayerData]:
+    """Return the first of two simulated tilt series with its tomogram and particles.
+
+    The path of the optimisation set is in the layers' metadata as ``path``.
+    """
+    from cryorefine.sample import sample_folder
+    from napari_cryorefine.readers import read_tomograms_star
+
+    return read_tomograms_star(sample_folder("betagal_tilts") / "optimisation_set.star")

@@ -40,6 +40,7 @@ def test_the_manifest_is_valid():
         "Directional FSC",
         "Orientation distribution",
         "Sky map",
+        "Tomograms",
     ]
 
 
