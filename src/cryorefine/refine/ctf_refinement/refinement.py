@@ -2,17 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import os
+from collections.abc import Generator, Iterator
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cryorefine.compute.executor import LocalExecutor
-from cryorefine.refine.ctf_refinement.result import CtfEvent, CtfResult
+from cryorefine.ctf.ctf import CtfParameters
+from cryorefine.errors import UserError
+from cryorefine.maps.fsc import GOLD_STANDARD, resolution_shell
+from cryorefine.refine.ctf_refinement.comparison import Comparison, with_mean_defocus
+from cryorefine.refine.ctf_refinement.defocus import per_micrograph, per_particle, scan_defocus
+from cryorefine.refine.ctf_refinement.division import divide
+from cryorefine.refine.ctf_refinement.frame import GroupPlane, make_frame
+from cryorefine.refine.ctf_refinement.optics_fit import (
+    GroupFit,
+    absorb,
+    even_to_zernike,
+    fit_even,
+    fit_magnification,
+    fit_odd,
+    magnified,
+    odd_to_zernike,
+    with_magnification,
+)
+from cryorefine.refine.ctf_refinement.optics_sums import displacement_sums, even_sums, odd_sums
+from cryorefine.refine.ctf_refinement.reference import part_of_data, volume_correlation
+from cryorefine.refine.ctf_refinement.report import Report
+from cryorefine.refine.ctf_refinement.result import CtfEvent, CtfResult, Finding, Stage
 from cryorefine.refine.ctf_refinement.settings import CtfFit, SuppliedMaps
-from cryorefine.refine.particle_set import ParticleSet
+from cryorefine.refine.ctf_refinement.signal import Signal, measure, power_spectra
+from cryorefine.refine.ctf_refinement.transfer_fit import (
+    B_FACTOR,
+    DEFOCUS,
+    SCALE,
+    fit_transfer,
+    free_columns,
+    table_of,
+    with_table,
+)
+from cryorefine.refine.particle_set import OpticsGroup, ParticleSet
 
+F64 = NDArray[np.float64]
 Index = NDArray[np.int64]
+
+# Images are compared a little beyond the resolution of the maps: better CTFs make it better.
+_BEYOND = 1.1
+_GROWTH = 1.15
+# Rounds end when values move less than this share of their uncertainty.
+_SETTLED = 0.5
+# Rebuilt half maps whose resolution is this much worse are not used.
+_WORSE = 0.9
 
 
 def refine_ctf(
@@ -46,6 +88,322 @@ def refine_ctf(
     -------
     CtfResult
         The values with their uncertainties.
+
+    Raises
+    ------
+    UserError
+        If the images have been multiplied by their CTF.
     """
-    raise NotImplementedError
-    yield
+    for group in {particles.views[v].optics for v in np.unique(particles.image_view)}:
+        if particles.optics[group].ctf_premultiplied:
+            raise UserError(
+                f"The images of optics group {particles.optics[group].name} are multiplied by their CTF, so "
+                "no other CTF can be fitted to them; extract the particles again without premultiplication."
+            )
+    refinement = _Refinement(particles, micrograph, maps, fit, executor)
+    return (yield from refinement.run())
+
+
+class _Refinement:
+    """State of a refinement: the comparison, the present values, and what has been found."""
+
+    def __init__(
+        self,
+        particles: ParticleSet,
+        micrograph: Index,
+        maps: SuppliedMaps,
+        fit: CtfFit,
+        executor: LocalExecutor,
+    ) -> None:
+        self.given = particles
+        self.micrograph = micrograph
+        self.maps = maps
+        self.fit = fit
+        self.executor = executor
+        self.chunks = divide(particles, micrograph, fit.folds, fit.seed)
+        self.report = Report(particles, micrograph, fit)
+        self.group = np.array([v.optics for v in particles.views])[particles.image_view]
+        self.round = 0
+        self.moved = 0.0
+        resolved = resolution_shell(maps.fsc)
+        self.ssnr = _ssnr(part_of_data(maps.fsc, (fit.folds - 1) / fit.folds))
+        self.resolution = float("nan")
+        self._begin(particles, int(np.ceil(_BEYOND * resolved)) + 2)
+
+    def _largest_shell(self) -> int:
+        """Return the last shell that both maps and images reach."""
+        edge = self.maps.box * self.maps.pixel_size
+        finest = min(self.given.optics[g].pixel_size for g in np.unique(self.group))
+        return min(self.maps.box // 2 - 1, int(edge / (2 * finest)) - 1)
+
+    def _begin(self, particles: ParticleSet, shells: int) -> None:
+        """Start comparing up to a shell."""
+        shells = min(shells, self._largest_shell())
+        frame = make_frame(self.maps, shells, self.executor.threads)
+        self.comparison = Comparison(
+            particles,
+            self.chunks,
+            self.maps,
+            frame,
+            self.executor,
+            symmetry=self.fit.symmetry,
+            minimum_resolution=self.fit.minimum_resolution,
+            memory=_memory(),
+        )
+        self.comparison.given_envelope(self.given.ctf)
+        sigma2, noise = power_spectra(self.comparison)
+        count = len(particles)
+        self.signal = Signal(
+            sigma2, np.ones_like(sigma2), noise, np.ones(count), np.full(count, np.inf), np.ones(count)
+        )
+
+    @property
+    def particles(self) -> ParticleSet:
+        """The particles with their present values."""
+        return self.comparison.particles
+
+    def run(self) -> Generator[CtfEvent, None, CtfResult]:
+        """Make the rounds."""
+        supplied = False
+        while True:
+            self.round += 1
+            self.moved = 0.0
+            if not supplied:
+                yield from self._rebuild()
+                if self.round == 1:
+                    finding = self._judge()
+                    if finding is not None:
+                        supplied = True
+                        self.comparison.use_supplied()
+                        self.report.add(finding)
+                        yield finding
+            if supplied or self.round > 1:
+                yield Stage("measuring signal and noise", self.round, 0, 1)
+                self.signal = measure(self.comparison, self.signal)
+            elif self.round == 1:
+                self._expect()
+            if self.fit.odd:
+                yield from self._odd()
+            if self.fit.fourth_order:
+                yield from self._even()
+            if self.fit.magnification:
+                yield from self._magnification()
+            if self.fit.transfer:
+                yield from self._transfer()
+            if self.moved < _SETTLED or self.round >= self.fit.rounds:
+                break
+            if not supplied:
+                self._grow()
+        yield Stage("measuring signal and noise", self.round, 0, 1)
+        self.signal = measure(self.comparison, self.signal)
+        result = self.report.result(
+            self.particles,
+            self.signal,
+            rounds=self.round,
+            reference="supplied" if supplied else "rebuilt",
+            resolution=self.resolution,
+        )
+        yield from result.findings
+        return result
+
+    def _rebuild(self) -> Iterator[CtfEvent]:
+        """Rebuild the references with the present values, and see how good they are."""
+        comparison = self.comparison
+        for done, total in comparison.rebuild(1 / self.signal.sigma2, self.signal.weight, self.ssnr):
+            yield Stage("rebuilding references", self.round, done, total)
+        frame = comparison.frame
+        first, second = (comparison.reference(half, 0) for half in range(2))
+        self.fsc = volume_correlation(first, second, frame.padding, frame.shells + 1)
+        self.ssnr = _ssnr(self.fsc)
+        part = self.fit.folds / max(self.fit.folds - 1, 1)
+        shell = resolution_shell(part_of_data(self.fsc, part))
+        self.resolution = frame.edge / max(shell, 1)
+
+    def _judge(self) -> Finding | None:
+        """Compare the rebuilt half maps with the supplied ones; return why they are not good enough."""
+        edge = self.comparison.frame.edge
+        supplied = edge / max(resolution_shell(self.maps.fsc), 1)
+        if self.resolution * _WORSE <= supplied:
+            return None
+        return Finding(
+            "reference",
+            f"Half maps rebuilt from these particles reach {self.resolution:.2f} A where the supplied ones "
+            f"reach {supplied:.2f} A, so the supplied ones are used; particles that are part of them are "
+            "compared with their own noise, which draws values towards those of the maps.",
+            warning=True,
+        )
+
+    def _expect(self) -> None:
+        """Take the reference's reliability from the FSC, before any value has been improved.
+
+        Images say less of high frequencies than they will, as long as their CTFs are wrong.
+        """
+        trust = np.where(self.fsc > 0.05, 1.0, 0.0)
+        last = resolution_shell(self.fsc, 0.05)
+        trust[last + 1 :] = 0
+        self.signal = replace(self.signal, slope=np.tile(trust, (len(self.signal.slope), 1)))
+
+    def _grow(self) -> None:
+        """Compare further out when there is signal at the last shells."""
+        frame = self.comparison.frame
+        if frame.shells < self._largest_shell() and self.fsc[-3:].mean() > GOLD_STANDARD:
+            last = self.ssnr[-1]
+            self._begin(self.particles, int(np.ceil(_GROWTH * frame.shells)))
+            more = self.comparison.frame.shells + 1 - len(self.ssnr)
+            self.ssnr = np.concatenate([self.ssnr, np.full(more, min(last, 0.1))])
+
+    def _update(
+        self, optics: dict[int, OpticsGroup] | None = None, parameters: CtfParameters | None = None
+    ) -> None:
+        particles = self.particles
+        if optics:
+            groups = tuple(optics.get(g, o) for g, o in enumerate(particles.optics))
+            particles = replace(particles, optics=groups)
+        if parameters is not None:
+            particles = replace(particles, ctf=parameters)
+        self.comparison.update(particles)
+
+    def _plane(self, group: int) -> GroupPlane:
+        views = self.particles.views
+        return next(p for v, p in self.comparison.planes.items() if views[v].optics == group)
+
+    def _odd(self) -> Iterator[CtfEvent]:
+        yield Stage("odd aberrations", self.round, 0, 1)
+        changed = {}
+        for group, sums in odd_sums(self.comparison, self.signal).items():
+            present = self.particles.optics[group]
+            plane = self._plane(group)
+            fit = fit_odd(sums, plane, self.given.optics[group], present, trefoil=self.fit.trefoil)
+            changed[group] = replace(
+                present, beam_tilt=(0.0, 0.0), odd_aberrations=odd_to_zernike(fit.values)
+            )
+            self.moved = max(self.moved, fit.moved)
+            yield self.report.odd(group, fit, plane.plane)
+        self._update(changed)
+        yield self.report.optics_so_far(self.round, self.particles)
+
+    def _even(self) -> Iterator[CtfEvent]:
+        yield Stage("even aberrations", self.round, 0, 1)
+        changed = {}
+        columns = free_columns(self.fit, "per-particle") + free_columns(self.fit, "per-micrograph")
+        table = table_of(self.particles.ctf)
+        for group, sums in even_sums(self.comparison, self.signal).items():
+            present = self.particles.optics[group]
+            plane = self._plane(group)
+            fit = fit_even(sums, plane, self.given.optics[group], present)
+            yield self.report.even(group, fit, plane.plane)
+            members = np.flatnonzero(self.group == group)
+            values, own = absorb(fit.values, self.particles.ctf.take(members), present.voltage, columns)
+            self.report.kept_even(group, values)
+            table[members] = table_of(own)
+            changed[group] = replace(present, even_aberrations=even_to_zernike(values))
+            self.moved = max(self.moved, fit.moved)
+        parameters = with_table(self.particles.ctf, table) if columns else None
+        self._update(changed, parameters)
+        yield self.report.optics_so_far(self.round, self.particles)
+
+    def _magnification(self) -> Iterator[CtfEvent]:
+        yield Stage("magnification", self.round, 0, 1)
+        fits: dict[int, GroupFit] = {}
+        sums = displacement_sums(self.comparison, self.signal)
+        relative = len(sums) > 1 or self.comparison.supplied
+        for group, parts in sums.items():
+            present = self.particles.optics[group]
+            plane = self._plane(group)
+            edge = present.box * present.pixel_size
+            index = (plane.x * edge, plane.y * edge)
+            fits[group] = fit_magnification(
+                parts, index, self.given.optics[group], present, isotropic=relative
+            )
+        common = 1.0
+        if relative and not self.comparison.supplied:
+            # The reference follows a scale that all groups share: their mean stays.
+            share = np.array([np.sum(self.group == g) for g in fits], np.float64)
+            scales = [
+                np.linalg.det(f.values.reshape(2, 2) @ np.linalg.inv(_matrix(self.given.optics[g]))) ** 0.5
+                for g, f in fits.items()
+            ]
+            common = float(np.exp(np.average(np.log(scales), weights=share)))
+        table = table_of(self.particles.ctf)
+        changed: dict[int, OpticsGroup] = {}
+        for group, fit in fits.items():
+            present = self.particles.optics[group]
+            fit = replace(fit, values=fit.values / common)
+            change = fit.values.reshape(2, 2) @ np.linalg.inv(_matrix(present))
+            members = np.flatnonzero(self.group == group)
+            if not np.allclose(change, np.eye(2), atol=1e-12):
+                table[members] = table_of(magnified(self.particles.ctf.take(members), change))
+            changed[group] = with_magnification(present, fit.values)
+            self.moved = max(self.moved, fit.moved)
+            yield self.report.magnification(group, fit, self._plane(group).plane)
+        self._update(changed, with_table(self.particles.ctf, table))
+        yield self.report.optics_so_far(self.round, self.particles)
+
+    def _transfer(self) -> Iterator[CtfEvent]:
+        fit, total = self.fit, len(self.comparison.chunks)
+        before = table_of(self.particles.ctf)
+        sigma: F64 = np.full(before.shape, np.nan)
+        centre, spread = None, 0.0
+        if fit.defocus != "no":
+            yield Stage("defocus", self.round, 0, total)
+            origin = table_of(self.given.ctf)[:, DEFOCUS]
+            scan = scan_defocus(self.comparison, self.signal, origin, fit.defocus_range)
+            if fit.defocus == "per-particle":
+                estimate = per_particle(scan, origin, self.micrograph, self.signal.presence)
+                centre, spread = estimate.centre, estimate.spread
+            else:
+                estimate = per_micrograph(scan, self.micrograph)
+            unclear = estimate.sigma > fit.defocus_range / 4
+            change = np.where(unclear, 0.0, estimate.change)
+            sigma[:, DEFOCUS] = np.where(unclear, np.nan, estimate.sigma)
+            self._update(parameters=with_mean_defocus(self.particles.ctf, origin + change))
+            self.report.defocus(estimate, unclear)
+        if fit.astigmatism != "no" or fit.phase_shift != "no" or fit.b_factor != "no":
+            yield Stage("astigmatism, phase shift and B-factor", self.round, 0, 1)
+            joint = fit_transfer(
+                self.comparison,
+                self.signal,
+                fit,
+                self.micrograph,
+                defocus_centre=centre,
+                defocus_spread=spread,
+            )
+            self._update(parameters=with_table(self.particles.ctf, self._gauged(joint.table)))
+            sigma = joint.sigma
+            self.report.transfer(joint)
+        after = table_of(self.particles.ctf)
+        for column in np.flatnonzero(np.isfinite(sigma).any(axis=0)):
+            step = (after - before)[:, column] / sigma[:, column]
+            self.moved = max(self.moved, float(np.sqrt(np.nanmean(step**2))))
+        self.report.sigma = sigma
+        yield from self.report.micrographs(self.particles, self.signal)
+
+    def _gauged(self, table: F64) -> F64:
+        """Give envelopes the mean that they had at first.
+
+        What all images have in common cannot be told from the reference's own envelope.
+        """
+        if self.fit.b_factor == "no":
+            return table
+        given, weight = table_of(self.given.ctf), self.signal.weight
+        result = table.copy()
+        result[:, B_FACTOR] += np.average(given[:, B_FACTOR] - table[:, B_FACTOR], weights=weight)
+        ratio = np.average(given[:, SCALE], weights=weight) / np.average(table[:, SCALE], weights=weight)
+        result[:, SCALE] *= ratio
+        return result
+
+
+def _matrix(optics: OpticsGroup) -> F64:
+    return np.array(optics.magnification, np.float64).reshape(2, 2)
+
+
+def _ssnr(fsc: F64) -> F64:
+    """Return the signal-to-noise ratio of a half map whose FSC with the other one is given."""
+    correlation = np.clip(fsc, 0.001, 0.999)
+    return np.asarray(correlation / (1 - correlation))
+
+
+def _memory() -> int:
+    """Return how many bytes transforms of images may take, and predictions as many again."""
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min(8 * 2**30, physical // 8)

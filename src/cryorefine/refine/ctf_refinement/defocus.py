@@ -1,0 +1,279 @@
+"""Defocus by a search over the whole range, and the spread of defocus that the data show.
+
+With gamma = gamma0 + x, x proportional to defocus change times u^2, the log-likelihood
+sum(A c) - sum(B c^2) / 2 of c = -sin(gamma) needs only four sums over pixels of equal u^2:
+
+    c = -(sin gamma0 cos x + cos gamma0 sin x)
+    c^2 = (1 - cos 2 gamma0 cos 2x + sin 2 gamma0 sin 2x) / 2
+
+so a particle's whole range costs one pass over its pixels, and no start can be wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from cryorefine.ctf.ctf import electron_wavelength
+from cryorefine.refine.ctf_refinement.comparison import (
+    Compared,
+    Comparison,
+    sine_and_cosine,
+    with_mean_defocus,
+)
+from cryorefine.refine.ctf_refinement.optics_sums import pixel_weights
+from cryorefine.refine.ctf_refinement.signal import Signal
+
+C64 = NDArray[np.complex64]
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+Index = NDArray[np.int64]
+
+_FAST: dict[str, Any] = {"nogil": True, "fastmath": True, "cache": True, "error_model": "numpy"}
+# Share of particles whose defocus has nothing to do with their micrograph's.
+_STRAY = 0.01
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """Log-likelihood of every particle over changes of its mean defocus.
+
+    Attributes
+    ----------
+    change : ndarray, shape (steps,)
+        Changes of the defocus in A.
+    score : ndarray of float32, shape (particles, steps)
+        Log-likelihood, relative to each particle's best.
+    """
+
+    change: F64
+    score: F32
+
+
+def scan_defocus(
+    comparison: Comparison,
+    signal: Signal,
+    origin: F64,
+    reach: float,
+    done: Callable[[int], None] = lambda count: None,
+) -> Scan:
+    """Score every particle at every defocus of a range.
+
+    Parameters
+    ----------
+    comparison : Comparison
+        Particles and references.
+    signal : Signal
+        Weights.
+    origin : ndarray, shape (particles,)
+        Mean defocus in A that changes are counted from.
+    reach : float
+        Largest change in A.
+    done : callable
+        Told of each chunk that is done.
+    """
+    particles = comparison.particles
+    group = np.array([v.optics for v in particles.views])
+    top = max(float(plane.square.max()) for plane in comparison.planes.values())
+    phase_per_angstrom = np.pi * float(np.max(electron_wavelength(particles.ctf.voltage))) * top
+    # Fine enough for the sharpest peaks: those of particles seen well, whose width is a few A.
+    step = float(np.clip(0.12 / phase_per_angstrom, 2.0, 20.0))
+    steps = int(np.ceil(reach / step))
+    change = step * np.arange(-steps, steps + 1)
+    change = change[np.abs(change) <= reach + 1e-6]
+    bins = int(np.clip(32 * reach * phase_per_angstrom, 128, 2048))
+    score = np.empty((len(particles), len(change)), np.float32)
+    results = comparison.each(_scan_chunk, signal, group, origin, change, top, bins)
+    for count, (chunk, values) in enumerate(zip(comparison.chunks, results, strict=True), 1):
+        score[chunk.particles] = values
+        done(count)
+    return Scan(change, score)
+
+
+def _scan_chunk(
+    compared: Compared,
+    signal: Signal,
+    group: Index,
+    origin: F64,
+    change: F64,
+    top: float,
+    bins: int,
+) -> F32:
+    members = compared.chunk.particles
+    linear, quadratic = pixel_weights(compared, signal, int(group[compared.chunk.view]))
+    parameters = with_mean_defocus(compared.ctf, origin[members])
+    sine, cosine = sine_and_cosine(parameters, compared.optics, compared.plane)
+    if np.any(compared.ctf.column("b_factor")) or np.any(compared.ctf.column("scale") != 1):
+        envelope = compared.ctf.column("scale")[:, None] * np.exp(
+            -compared.ctf.column("b_factor")[:, None] / 4 * compared.plane.square
+        )
+    else:
+        envelope = np.ones((1, 1))
+    width = top / (bins - 1)
+    bin_ = np.floor(compared.plane.square / width + 0.5).astype(np.int32)
+    sums = np.zeros((len(members), 4, bins), np.float32)
+    _collapse(
+        compared.slice,
+        compared.without_odd_aberrations(),
+        sine,
+        cosine,
+        np.broadcast_to(envelope.astype(np.float32), sine.shape),
+        linear,
+        quadratic,
+        bin_,
+        sums,
+    )
+    wavelength = float(electron_wavelength(compared.optics.voltage))
+    x = -np.pi * wavelength * np.outer(np.arange(bins) * width, change)
+    tables = np.stack([np.cos(x), np.sin(x), 0.25 * np.cos(2 * x), -0.25 * np.sin(2 * x)])
+    score = sums.reshape(len(members), -1) @ tables.reshape(4 * bins, -1).astype(np.float32)
+    score *= signal.weight[members, None].astype(np.float32)
+    return np.asarray(score - score.max(axis=1, keepdims=True), np.float32)
+
+
+@njit(**_FAST)
+def _collapse(
+    prediction: C64,
+    image: C64,
+    sine: F32,
+    cosine: F32,
+    envelope: F32,
+    linear: F32,
+    quadratic: F32,
+    bin_: NDArray[np.int32],
+    out: F32,
+) -> None:
+    """Sum -A sin, -A cos, B cos 2 gamma and B sin 2 gamma over pixels of one bin; out (n, 4, bins)."""
+    for i in range(image.shape[0]):
+        for p in range(image.shape[1]):
+            v, x, s, c = prediction[i, p], image[i, p], sine[i, p], cosine[i, p]
+            e = envelope[i, p]
+            a = linear[p] * e * (v.real * x.real + v.imag * x.imag)
+            b = quadratic[p] * e * e * (v.real * v.real + v.imag * v.imag)
+            k = bin_[p]
+            out[i, 0, k] -= a * s
+            out[i, 1, k] -= a * c
+            out[i, 2, k] += b * (1 - 2 * s * s)
+            out[i, 3, k] += b * (2 * s * c)
+
+
+@dataclass(frozen=True, eq=False)
+class DefocusEstimate:
+    """Mean defocus of every particle or micrograph.
+
+    Attributes
+    ----------
+    change, sigma : ndarray, shape (particles,)
+        Change of the mean defocus in A and its standard uncertainty.
+    centre : ndarray, shape (micrographs,)
+        Defocus in A about which a micrograph's particles lie.
+    spread : float
+        Standard deviation in A of the particles of a micrograph about its centre.
+    """
+
+    change: F64
+    sigma: F64
+    centre: F64
+    spread: float
+
+
+def per_particle(scan: Scan, origin: F64, micrograph: Index, weight: F64) -> DefocusEstimate:
+    """Estimate each particle's defocus, and how far particles of a micrograph lie apart.
+
+    Empirical Bayes: particles of a micrograph lie about a centre with a spread that is the same in all
+    micrographs, but for one in a hundred, which may lie anywhere. Centres and spread are those that
+    make the data most likely (found by expectation-maximisation); estimates are posterior means, so a
+    particle that says little of itself ends near its neighbours.
+
+    Parameters
+    ----------
+    scan : Scan
+        Log-likelihoods.
+    origin : ndarray, shape (particles,)
+        Mean defocus in A that changes are counted from.
+    micrograph : ndarray of int, shape (particles,)
+        Micrograph of each particle.
+    weight : ndarray, shape (particles,)
+        Say of each particle in centres and spread.
+    """
+    count = int(micrograph.max()) + 1
+    step = scan.change[1] - scan.change[0]
+    likelihood = np.exp(scan.score)
+    absolute = origin[:, None] + scan.change
+    flat = likelihood / likelihood.sum(axis=1, keepdims=True)
+    mean = np.sum(flat * absolute, axis=1)
+    variance = np.sum(flat * (absolute - mean[:, None]) ** 2, axis=1) + step**2 / 12
+    say = weight / (variance + 100.0**2)
+    centre = _centres(mean, say, micrograph, count)
+    spread2 = float(np.average((mean - centre[micrograph]) ** 2, weights=say)) + 10.0
+    for _ in range(60):
+        posterior, stray = _posterior(likelihood, absolute, centre[micrograph], spread2, step)
+        mean = np.sum(posterior * absolute, axis=1)
+        variance = np.sum(posterior * (absolute - mean[:, None]) ** 2, axis=1)
+        belong = weight * (1 - stray)
+        shrink = np.clip(1 - variance / max(spread2, 1e-6), 0.01, 1)
+        # Accelerated: a posterior mean has gone the share `shrink` from the centre towards the data.
+        towards = centre[micrograph] + (mean - centre[micrograph]) / shrink
+        new_centre = _centres(towards, belong * shrink, micrograph, count)
+        new_spread2 = float(np.average((mean - new_centre[micrograph]) ** 2 + variance, weights=belong))
+        new_spread2 = max(new_spread2, 1.0)
+        settled = (
+            abs(np.sqrt(new_spread2) - np.sqrt(spread2)) < 0.1 and np.abs(new_centre - centre).max() < 0.2
+        )
+        centre, spread2 = new_centre, new_spread2
+        if settled:
+            break
+    # A centre is known no better than its particles say.
+    information = np.bincount(micrograph, belong * shrink / spread2, minlength=count)
+    inherited = (1 - shrink) ** 2 / np.maximum(information, 1e-12)[micrograph]
+    return DefocusEstimate(
+        mean - origin, np.sqrt(variance + inherited + step**2 / 12), centre, float(np.sqrt(spread2))
+    )
+
+
+def _centres(value: F64, weight: F64, micrograph: Index, count: int) -> F64:
+    total = np.bincount(micrograph, weight, minlength=count)
+    return np.bincount(micrograph, weight * value, minlength=count) / np.maximum(total, 1e-300)
+
+
+def _posterior(likelihood: F32, absolute: F64, centre: F64, spread2: float, step: float) -> tuple[F64, F64]:
+    """Return posterior probabilities, and each particle's probability to lie astray."""
+    near = np.exp(-0.5 * (absolute - centre[:, None]) ** 2 / spread2) * (step / np.sqrt(2 * np.pi * spread2))
+    if spread2 < step**2:
+        near /= np.maximum(near.sum(axis=1, keepdims=True), 1e-300)
+    near *= 1 - _STRAY
+    far = _STRAY / likelihood.shape[1]
+    own, other = likelihood * near, likelihood * far
+    total = own.sum(axis=1) + other.sum(axis=1)
+    return (own + other) / total[:, None], other.sum(axis=1) / total
+
+
+def per_micrograph(scan: Scan, micrograph: Index) -> DefocusEstimate:
+    """Estimate one change of defocus for all particles of a micrograph.
+
+    Parameters
+    ----------
+    scan : Scan
+        Log-likelihoods.
+    micrograph : ndarray of int, shape (particles,)
+        Micrograph of each particle.
+    """
+    count = int(micrograph.max()) + 1
+    step = scan.change[1] - scan.change[0]
+    total = np.zeros((count, len(scan.change)))
+    np.add.at(total, micrograph, scan.score)
+    best = total.argmax(axis=1)
+    # A parabola through the best of the grid and its neighbours.
+    inner = np.clip(best, 1, len(scan.change) - 2)
+    rows = np.arange(count)
+    left, middle, right = (total[rows, inner + k] for k in (-1, 0, 1))
+    curvature = np.minimum(left - 2 * middle + right, -1e-12)
+    offset = np.clip(0.5 * (left - right) / curvature, -1, 1)
+    change = scan.change[inner] + offset * step
+    sigma = step / np.sqrt(-curvature)
+    return DefocusEstimate(change[micrograph], sigma[micrograph], change, 0.0)

@@ -1,0 +1,112 @@
+"""Divides particles into folds, jackknife blocks and chunks of work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryorefine.refine.particle_set import ParticleSet
+
+Index = NDArray[np.int64]
+
+BLOCKS_PER_FOLD = 4
+_LARGEST_CHUNK = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Chunk:
+    """Particles that are worked on together: of one half set, fold, block and view.
+
+    Attributes
+    ----------
+    number : int
+        Position in the list of chunks.
+    particles : ndarray of int, shape (n,)
+        The particles.
+    half : int
+        0 or 1.
+    fold, block : int
+        Fold of the half set, and block of the jackknife.
+    view : int
+        View, and with it the optics group.
+    """
+
+    number: int
+    particles: Index
+    half: int
+    fold: int
+    block: int
+    view: int
+
+
+def divide(particles: ParticleSet, micrograph: Index, folds: int, seed: int) -> tuple[Chunk, ...]:
+    """Divide particles into chunks.
+
+    Boxes of neighbouring particles overlap and share noise, so a fold holds whole micrographs where
+    there are at least two for each fold; otherwise particles are dealt out at random. Either way every
+    fold has four jackknife blocks.
+
+    Parameters
+    ----------
+    particles : ParticleSet
+        Single particles.
+    micrograph : ndarray of int, shape (particles,)
+        Micrograph of each.
+    folds : int
+        Number of folds.
+    seed : int
+        Seed of the dealing.
+
+    Returns
+    -------
+    tuple of Chunk
+        Sorted by half, fold and block.
+    """
+    block = _blocks(micrograph, folds, np.random.default_rng(seed))
+    fold = block // BLOCKS_PER_FOLD
+    half = particles.half - 1
+    view = particles.image_view
+    order = np.lexsort((np.arange(len(particles)), micrograph, view, block, fold, half))
+    key = np.stack([half, fold, block, view], axis=1)[order]
+    starts = np.flatnonzero(np.any(np.diff(key, axis=0, prepend=key[:1] - 1) != 0, axis=1))
+    chunks: list[Chunk] = []
+    for first, last in zip(starts, [*starts[1:], len(order)], strict=True):
+        parts = -(-(last - first) // _LARGEST_CHUNK)
+        for some in np.array_split(order[first:last], parts):
+            chunks.append(Chunk(len(chunks), some, *(int(v) for v in key[first])))
+    return tuple(chunks)
+
+
+def _blocks(micrograph: Index, folds: int, rng: np.random.Generator) -> Index:
+    """Return the jackknife block of each particle; block // 4 is its fold."""
+    count = len(np.unique(micrograph))
+    total = folds * BLOCKS_PER_FOLD
+    if count >= total:
+        return _deal(micrograph, total, rng)
+    everyone = np.arange(len(micrograph))
+    if count < 2 * folds:
+        return _deal(everyone, total, rng)
+    fold = _deal(micrograph, folds, rng)
+    block = np.empty_like(fold)
+    for f in range(folds):
+        members = np.flatnonzero(fold == f)
+        block[members] = f * BLOCKS_PER_FOLD + _deal(members, BLOCKS_PER_FOLD, rng)
+    return block
+
+
+def _deal(unit: Index, parts: int, rng: np.random.Generator) -> Index:
+    """Deal units (particles of equal number) out to parts of about equal size, the largest units first."""
+    _, member, size = np.unique(unit, return_inverse=True, return_counts=True)
+    shuffled = rng.permutation(len(size))
+    order = shuffled[np.argsort(-size[shuffled], kind="stable")]
+    part = np.empty(len(size), np.int64)
+    if size.max() == size.min():
+        part[order] = np.arange(len(size)) % parts
+    else:
+        load = np.zeros(parts, np.int64)
+        for u in order:
+            part[u] = np.argmin(load)
+            load[part[u]] += size[u]
+    return part[member]

@@ -1,0 +1,182 @@
+"""Sums over an optics group's particles that its aberrations and magnification are fitted to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from cryorefine.refine.ctf_refinement.comparison import Compared, Comparison
+from cryorefine.refine.ctf_refinement.phase_fit import EvenSums, OddSums
+from cryorefine.refine.ctf_refinement.signal import Signal
+from cryorefine.refine.slicing import slices
+
+C64 = NDArray[np.complex64]
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+
+_FAST: dict[str, Any] = {"nogil": True, "fastmath": True, "cache": True, "error_model": "numpy"}
+# Step of the numerical gradient in Fourier pixels: the particle fills the box, so its transform bends
+# within a pixel.
+_STEP = 0.25
+
+Blocks = dict[int, list[F64]]
+
+
+def _gain(compared: Compared, signal: Signal, group: int) -> tuple[F64, F64]:
+    """Return slope and 1 / sigma2 of each pixel, 0 where nothing is compared."""
+    shell = np.minimum(compared.plane.plane.shell, signal.sigma2.shape[1] - 1)
+    inverse = np.where(compared.plane.compared, 1 / signal.sigma2[group, shell], 0.0)
+    return signal.slope[group, shell], inverse
+
+
+def pixel_weights(compared: Compared, signal: Signal, group: int) -> tuple[F32, F32]:
+    """Return what turns Re(conj(V) X) and the power of V into log-likelihoods, shape (pixels,) each."""
+    slope, inverse = _gain(compared, signal, group)
+    return (slope * inverse).astype(np.float32), (slope**2 * inverse).astype(np.float32)
+
+
+def _by_block(comparison: Comparison, results: Iterator[F64], done: Callable[[int], None]) -> Blocks:
+    """Add chunks' sums up by optics group and block; groups without particles have none."""
+    sums: dict[int, dict[int, F64]] = {}
+    particles = comparison.particles
+    for count, (chunk, values) in enumerate(zip(comparison.chunks, results, strict=True), 1):
+        blocks = sums.setdefault(particles.views[chunk.view].optics, {})
+        if chunk.block in blocks:
+            blocks[chunk.block] += values
+        else:
+            blocks[chunk.block] = values
+        done(count)
+    return {group: [blocks[b] for b in sorted(blocks)] for group, blocks in sorted(sums.items())}
+
+
+def odd_sums(
+    comparison: Comparison, signal: Signal, done: Callable[[int], None] = lambda count: None
+) -> dict[int, list[OddSums]]:
+    """Return the sums for odd aberrations of each optics group and block."""
+    group = np.array([v.optics for v in comparison.particles.views])
+    blocks = _by_block(comparison, comparison.each(_odd_chunk, signal, group), done)
+    return {g: [OddSums(b[0] + 1j * b[1], b[2]) for b in parts] for g, parts in blocks.items()}
+
+
+def _odd_chunk(compared: Compared, signal: Signal, group: NDArray[np.int64]) -> F64:
+    linear, quadratic = pixel_weights(compared, signal, int(group[compared.chunk.view]))
+    result = np.zeros((3, len(linear)))
+    weight = signal.weight[compared.chunk.particles].astype(np.float32)
+    _add_odd(compared.slice, compared.image, compared.transfer(), weight, result)
+    result[:2] *= linear
+    result[2] *= quadratic
+    return result
+
+
+@njit(**_FAST)
+def _add_odd(prediction: C64, image: C64, transfer: F32, weight: F32, out: F64) -> None:
+    for i in range(image.shape[0]):
+        for p in range(image.shape[1]):
+            v, x, c = prediction[i, p], image[i, p], transfer[i, p]
+            w = weight[i] * c
+            out[0, p] += w * (v.real * x.real + v.imag * x.imag)
+            out[1, p] += w * (v.real * x.imag - v.imag * x.real)
+            out[2, p] += w * c * (v.real * v.real + v.imag * v.imag)
+
+
+def even_sums(
+    comparison: Comparison, signal: Signal, done: Callable[[int], None] = lambda count: None
+) -> dict[int, list[EvenSums]]:
+    """Return the sums for even aberrations of each optics group and block."""
+    group = np.array([v.optics for v in comparison.particles.views])
+    blocks = _by_block(comparison, comparison.each(_even_chunk, signal, group), done)
+    return {g: [EvenSums(b[:2], b[2:]) for b in parts] for g, parts in blocks.items()}
+
+
+def _even_chunk(compared: Compared, signal: Signal, group: NDArray[np.int64]) -> F64:
+    linear, quadratic = pixel_weights(compared, signal, int(group[compared.chunk.view]))
+    sine, cosine = compared.sine_and_cosine(even=False)
+    envelope = _envelope(compared)
+    sine *= envelope
+    cosine *= envelope
+    result = np.zeros((5, len(linear)))
+    weight = signal.weight[compared.chunk.particles].astype(np.float32)
+    _add_even(compared.slice, compared.without_odd_aberrations(), sine, cosine, weight, result)
+    result[:2] *= linear
+    result[2:] *= quadratic
+    return result
+
+
+def _envelope(compared: Compared) -> F32:
+    b, scale = compared.ctf.column("b_factor"), compared.ctf.column("scale")
+    if not np.any(b):
+        return scale[:, None].astype(np.float32)
+    return (scale[:, None] * np.exp(-b[:, None] / 4 * compared.plane.square)).astype(np.float32)
+
+
+@njit(**_FAST)
+def _add_even(prediction: C64, image: C64, sine: F32, cosine: F32, weight: F32, out: F64) -> None:
+    for i in range(image.shape[0]):
+        for p in range(image.shape[1]):
+            v, x, s, c = prediction[i, p], image[i, p], sine[i, p], cosine[i, p]
+            cross = weight[i] * (v.real * x.real + v.imag * x.imag)
+            power = weight[i] * (v.real * v.real + v.imag * v.imag)
+            out[0, p] -= s * cross
+            out[1, p] -= c * cross
+            out[2, p] += s * s * power
+            out[3, p] += s * c * power
+            out[4, p] += c * c * power
+
+
+def displacement_sums(
+    comparison: Comparison, signal: Signal, done: Callable[[int], None] = lambda count: None
+) -> dict[int, list[F64]]:
+    """Return normal equations for each pixel's displacement, by optics group and block.
+
+    Each of shape (5, pixels): A_xx, A_xy, A_yy, b_x, b_y of A d = b, d in Fourier pixels after the
+    magnification matrix.
+    """
+    group = np.array([v.optics for v in comparison.particles.views])
+    padding = comparison.frame.padding
+    results = comparison.each_with_volume(_displacement_chunk, signal, group, padding)
+    return _by_block(comparison, results, done)
+
+
+def moved_plane(compared: Compared) -> tuple[F64, F64]:
+    """Return the pixels' indices (x, y) after the magnification matrix."""
+    edge = compared.optics.box * compared.optics.pixel_size
+    return compared.plane.x * edge, compared.plane.y * edge
+
+
+def _displacement_chunk(compared: Compared, signal: Signal, group: NDArray[np.int64], padding: float) -> F64:
+    assert compared.volume is not None
+    slope, inverse = _gain(compared, signal, int(group[compared.chunk.view]))
+    x, y = moved_plane(compared)
+    embedded = np.eye(3)
+    embedded[:2, :2] = np.reshape(compared.optics.magnification, (2, 2)).T
+    matrices = np.linalg.inv(embedded) @ compared.matrices
+    gradient = []
+    for dx, dy in ((_STEP, 0.0), (0.0, _STEP)):
+        sides = []
+        for sign in (1, -1):
+            plane = replace(
+                compared.plane.plane,
+                kx=(x + sign * dx).astype(np.float32),
+                ky=(y + sign * dy).astype(np.float32),
+            )
+            sides.append(slices(compared.volume, matrices, plane, padding))
+        scale = np.float32(compared.plane.area / (2 * _STEP))
+        gradient.append(tuple((a - b) * scale for a, b in zip(*sides, strict=True)))
+    gain = compared.transfer() * slope.astype(np.float32)
+    rest = compared.without_odd_aberrations() - gain * compared.slice
+    (x_re, x_im), (y_re, y_im) = gradient
+    weight = signal.weight[compared.chunk.particles]
+    power = gain**2
+    products = (
+        power * (x_re**2 + x_im**2),
+        power * (x_re * y_re + x_im * y_im),
+        power * (y_re**2 + y_im**2),
+        gain * (x_re * rest.real + x_im * rest.imag),
+        gain * (y_re * rest.real + y_im * rest.imag),
+    )
+    return np.stack([weight @ product for product in products]) * inverse
