@@ -131,11 +131,11 @@ def _image(plot: pg.PlotItem, data: np.ndarray, pixel_size: float, text: str) ->
     plot.hideAxis("left")  # the same as below
     plot.setRange(rect=place, padding=0)
     plot.setMenuEnabled(False)
-    plot.setLabel("bottom", "1/Å" if pixel_size > 0 else "px", color=text)
-    for name in ("bottom", "left"):
-        plot.getAxis(name).enableAutoSIPrefix(False)
-        plot.getAxis(name).setPen(text)
-        plot.getAxis(name).setTextPen(text)
+    axis = plot.getAxis("bottom")
+    axis.enableAutoSIPrefix(False)
+    axis.setLabel("1/Å" if pixel_size > 0 else "px", color=text)
+    axis.setPen(text)
+    axis.setTextPen(text)
     return image
 
 

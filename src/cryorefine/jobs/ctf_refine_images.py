@@ -42,7 +42,7 @@ class AberrationPicture:
         "radians", or "px" for displacements in Fourier pixels.
     observed, fitted : ndarray, shape (box, box)
         Observed values, averaged over neighbouring pixels by their weights and NaN where nothing is
-        known; and the fit to them.
+        known; and the fit to them, NaN where nothing is fitted.
     pixel_size : float
         A/px of the particles.
     """
@@ -96,7 +96,10 @@ def read_pictures(folder: Path) -> list[AberrationPicture]:
             weights = folder / path.name.replace(observed, observed.replace("_per-pixel", "") + "_weight")
             weight = _read(weights)[0] if weights.is_file() else (data != 0).astype(np.float64)
             seen = averaged(data, weight, circular=unit == "radians")
-            pictures.append(AberrationPicture(title, group, unit, seen, _read(fits[-1])[0], pixel_size))
+            fit = _read(fits[-1])[0]
+            # Beyond the frequencies that are used neither image says anything.
+            fit = np.where((fit == 0) & np.isnan(seen), np.nan, fit)
+            pictures.append(AberrationPicture(title, group, unit, seen, fit, pixel_size))
     return sorted(pictures, key=lambda picture: picture.group)
 
 

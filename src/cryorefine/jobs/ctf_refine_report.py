@@ -81,11 +81,12 @@ def _draw_aberration(figure: Figure, picture: AberrationPicture) -> None:
     box = picture.fitted.shape[0]
     edge = 0.5 / picture.pixel_size if picture.pixel_size > 0 else 0.5
     extent = (-edge, edge, -edge, edge)
-    limit = shown_limit(picture)
+    scale = 180 / np.pi if picture.unit == "radians" else 1.0
+    limit = scale * shown_limit(picture)
     for number, (data, what) in enumerate(((picture.observed, "observed"), (picture.fitted, "fitted"))):
         axes = figure.add_axes((0.08 + 0.43 * number, 0.14, 0.38, 0.74))
         image = axes.imshow(
-            data,
+            scale * data,
             extent=extent,
             origin="lower",
             cmap="RdBu_r",
@@ -97,7 +98,7 @@ def _draw_aberration(figure: Figure, picture: AberrationPicture) -> None:
         axes.set_title(f"{picture.title}, optics group {picture.group}: {what}", fontsize=9)
         axes.set_xlabel("spatial frequency x (1/Å)" if picture.pixel_size > 0 else f"x (of {box} px)")
     bar = figure.colorbar(image, cax=figure.add_axes((0.91, 0.16, 0.015, 0.7)))
-    bar.set_label("phase (radians)" if picture.unit == "radians" else "displacement (px)")
+    bar.set_label("phase (degrees)" if picture.unit == "radians" else "displacement (px)")
 
 
 def shown_limit(picture: AberrationPicture) -> float:

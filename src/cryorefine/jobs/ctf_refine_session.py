@@ -93,11 +93,13 @@ def run_session(options: Options) -> Run[Result]:
                 break
             if isinstance(event, Finding):
                 yield from _told(event, told)
+            elif isinstance(event, OpticsSoFar):
+                yield from _optics(session, event, told)
             else:
                 yield from _shown(session, event)
     for finding in outcome.findings:
         yield from _told(finding, told)
-    return (yield from _finish(session, outcome))
+    return (yield from _finish(session, outcome, told))
 
 
 def _told(finding: Finding, told: set[str]) -> list[Event]:
@@ -146,7 +148,7 @@ def micrographs_of(file: ParticleFile) -> tuple[tuple[str, ...], Index]:
     return tuple(known), numbers
 
 
-def _shown(session: Session, event: Stage | MicrographValues | AberrationImages | OpticsSoFar) -> list[Event]:
+def _shown(session: Session, event: Stage | MicrographValues | AberrationImages) -> list[Event]:
     """Write what an event brings and return what the person is told."""
     folder = session.options.output
     if isinstance(event, Stage):
@@ -154,33 +156,36 @@ def _shown(session: Session, event: Stage | MicrographValues | AberrationImages 
     if isinstance(event, MicrographValues):
         path = session.tables.write_micrograph(folder, event.particles, event.values)
         return [Product("defocus_fit", path, session.micrographs[event.micrograph])]
-    if isinstance(event, AberrationImages):
-        optics = session.particles.optics[event.optics]
-        path = write_images(folder, event, optics.pixel_size, session.tables.fit)
-        return [Product("aberrations", path, f"{event.kind} of {optics.name}")]
-    return _optics(session, event)
+    optics = session.particles.optics[event.optics]
+    path = write_images(folder, event, optics.pixel_size, session.tables.fit)
+    return [Product("aberrations", path, f"{event.kind} of {optics.name}")]
 
 
-def _optics(session: Session, event: OpticsSoFar) -> list[Event]:
+def _optics(session: Session, event: OpticsSoFar, told: set[str]) -> list[Event]:
+    """Write the beam tilts, and tell them where they are new."""
     if not session.tables.fit.odd:
         return []
-    figures: dict[str, float | int | str] = {"round": event.round}
+    figures: dict[str, float | int | str] = {}
     for number, values in enumerate(event.values):
         if values.particles == 0:
             continue
         write_beam_tilt(session.options.output / f"beamtilt_{number}.txt", values)
         for axis, tilt, sigma in zip("xy", values.beam_tilt, values.sigma_beam_tilt, strict=True):
             figures[f"beam tilt {axis} of {values.name} (mrad)"] = f"{tilt:.3f} ± {sigma:.3f}"
-    return [Figures(figures)]
+    words = str(figures)
+    if words in told:
+        return []
+    told.add(words)
+    return [Figures({"round": event.round, **figures})]
 
 
-def _finish(session: Session, outcome: CtfResult) -> Run[Result]:
+def _finish(session: Session, outcome: CtfResult, told: set[str]) -> Run[Result]:
     options, tables, folder = session.options, session.tables, session.options.output
     yield Progress("Writing", 0, 0, "particles")
     for images in outcome.images:
         pixel_size = session.particles.optics[images.optics].pixel_size
         write_images(folder, images, pixel_size, tables.fit)
-    yield from _optics(session, OpticsSoFar(outcome.rounds, outcome.optics))
+    yield from _optics(session, OpticsSoFar(outcome.rounds, outcome.optics), told)
     ordered = np.argsort(session.micrograph, kind="stable")
     members = np.split(ordered, np.cumsum(np.bincount(session.micrograph))[:-1])
     yield from _drawn(session, outcome, members)
