@@ -266,24 +266,35 @@ def _check_batch(
     names: NDArray[np.object_], reader: ImageReader, optics: OpticsGroup, diameter: float
 ) -> NDArray[np.float64]:
     """Check images of one optics group; return mean and deviation of each background, shape (n, 2)."""
+    if optics.dimensions == 3:
+        for k, name in enumerate(names):
+            _check_values(names[k : k + 1], reader.read_stack(str(name))[None], optics)
+        return np.empty((0, 2))
     images = reader.read([str(n) for n in names])
-    if images.shape[1:] != (optics.box, optics.box):
-        raise UserError(
-            f"{names[0]} is {images.shape[2]} x {images.shape[1]} pixels, but its optics group "
-            f"{optics.name} has {optics.box}; put images of another size into a group of their own."
-        )
-    finite = np.isfinite(images).all(axis=(1, 2))
-    if not finite.all():
-        raise UserError(f"{names[~finite][0]} holds values that are no numbers (NaN); remove this particle.")
-    varied = np.ptp(images, axis=(1, 2)) > 0
-    if not varied.all():
-        raise UserError(f"{names[~varied][0]} is empty (every pixel is the same); remove this particle.")
+    _check_values(names, images, optics)
     axis = np.arange(optics.box) - optics.box // 2
     outside = np.hypot(axis[:, None], axis) > diameter / 2 / optics.pixel_size
-    if outside.sum() <= 16:
+    # What has been multiplied by its CTF has no longer a background of variance 1.
+    if outside.sum() <= 16 or optics.ctf_premultiplied:
         return np.empty((0, 2))
     background = images[:, outside].astype(np.float64)
     return np.stack([background.mean(axis=1), background.std(axis=1)], axis=1)
+
+
+def _check_values(names: NDArray[np.object_], images: F32, optics: OpticsGroup) -> None:
+    if set(images.shape[1:]) != {optics.box}:
+        size = " x ".join(str(n) for n in images.shape[:0:-1])
+        raise UserError(
+            f"{names[0]} is {size} pixels, but its optics group {optics.name} has {optics.box}; put images "
+            "of another size into a group of their own."
+        )
+    axes = tuple(range(1, images.ndim))
+    finite = np.isfinite(images).all(axis=axes)
+    if not finite.all():
+        raise UserError(f"{names[~finite][0]} holds values that are no numbers (NaN); remove this particle.")
+    varied = np.ptp(images, axis=axes) > 0
+    if not varied.all():
+        raise UserError(f"{names[~varied][0]} is empty (every pixel is the same); remove this particle.")
 
 
 def _unnormalised(background: list[NDArray[np.float64]]) -> str:
