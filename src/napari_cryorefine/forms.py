@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 
 from napari.utils.notifications import show_error, show_info, show_warning
 from qtpy.QtCore import QEvent, Qt
+from qtpy.QtGui import QShortcut
 from qtpy.QtWidgets import (
     QFileDialog,
     QHBoxLayout,
     QLabel,
+    QLineEdit,
     QProgressBar,
     QPushButton,
     QVBoxLayout,
@@ -20,12 +22,16 @@ from qtpy.QtWidgets import (
 )
 
 from cryorefine.errors import UserError
+from cryorefine.jobs.alias import checked_alias, give_alias
 from cryorefine.jobs.base import Event, Figures, Job, Notice, Progress
 from cryorefine.jobs.events import to_text
 from cryorefine.jobs.folder import status
+from napari_cryorefine.job_log import LogWindow, log_text, show_error_with_log
 from napari_cryorefine.layer_files import LayerFiles
+from napari_cryorefine.more_menu import MoreButton
 from napari_cryorefine.page import OptionsPage
 from napari_cryorefine.progress import Stopwatch, duration_text, figures_text
+from napari_cryorefine.remembered import Remembered
 from napari_cryorefine.results import open_results, show_event
 from napari_cryorefine.runs import FolderRun, Outcome, ThreadRun, process_words
 from napari_cryorefine.warm import warm_up
@@ -51,12 +57,15 @@ class JobForm(QWidget):
     ----------
     page : OptionsPage
         The options, a container of magicgui: ``form.page["symmetry"].value = "D2"``.
+    folder : Path or None
+        The folder of the job that was run or watched last.
     """
 
     def __init__(self, module: ModuleType, viewer: ViewerModel | None = None) -> None:
         super().__init__()
         self.job: Job = module.JOB
-        self._job_run, self._viewer = module.run, viewer
+        self.module, self._viewer = module, viewer
+        self.folder: Path | None = None
         self._layers = LayerFiles(viewer)
         self._run: ThreadRun | FolderRun | None = None
         self._clock = Stopwatch()
@@ -69,6 +78,10 @@ class JobForm(QWidget):
         layout.addWidget(summary)
         layout.addWidget(self.page.root_native_widget, 1)
         self._build_foot(layout)
+        QShortcut("Ctrl+Return", self, self.run, context=Qt.ShortcutContext.WidgetWithChildrenShortcut)
+        self._remembered = Remembered(self.page)
+        if self._remembered.recall():
+            self.say("The form is as it was left in this folder; More > Restore defaults empties it.")
         warm_up(viewer)
 
     def changeEvent(self, event: QEvent) -> None:
@@ -78,7 +91,8 @@ class JobForm(QWidget):
             self.close_down()
 
     def close_down(self) -> None:
-        """Take away what the form shows only while it is open."""
+        """Take away what the form shows only while it is open, and keep what stands on it."""
+        self._remembered.keep_if_changed()
 
     def add_tool(self, tool: QWidget) -> None:
         """Put a widget between the options and the buttons."""
@@ -91,8 +105,12 @@ class JobForm(QWidget):
 
     def run(self) -> None:
         """Start the job with what is in the boxes."""
+        if self.is_running:
+            return
+        self._remembered.keep()
         try:
             folder = self.page.folder()
+            self._alias = checked_alias(self.alias.text()) if self.alias.text().strip() else ""
             if folder is not None:
                 if status(folder) == "running":
                     raise UserError(f"{folder} is in use by a running job; choose another output folder.")
@@ -103,29 +121,31 @@ class JobForm(QWidget):
             else:
                 options = self.page.job_options()
         except UserError as error:
-            self._complain(str(error))
+            self.complain(str(error))
             return
+        self.folder = folder
         if self.job.name in OWN_PROCESS and folder is not None:
             self._follow(FolderRun(folder, process_words(self.job, options)))
         else:
-            self._follow(ThreadRun(self._job_run, options, folder))
+            self._follow(ThreadRun(self.module.run, options, folder))
 
     def cancel(self) -> None:
         """Ask the running job to stop."""
         if self._run is not None:
             self.cancel_button.setEnabled(False)
-            self._say("Stopping…")
+            self.say("Stopping…")
             self._run.cancel()
 
     def watch(self, folder: Path) -> None:
         """Follow a job that runs already, in a terminal or on another machine; show one that has ended."""
         state = status(folder)
+        self.folder, self._alias = folder, ""
         if state == "running":
             self._follow(FolderRun(folder))
         elif state == "succeeded":
             self._show_results(Outcome(folder))
         else:
-            self._complain(
+            self.complain(
                 f"No job runs in {folder} ({state}); choose the folder of a running or finished job."
             )
 
@@ -134,9 +154,27 @@ class JobForm(QWidget):
         try:
             notices = self.page.load(path)
         except UserError as error:
-            self._complain(str(error))
+            self.complain(str(error))
         else:
-            self._say(f"Loaded {path}. {notices}".strip())
+            self.say(f"Loaded {path}. {notices}".strip())
+
+    def say(self, text: str) -> None:
+        """Write a sentence below the buttons."""
+        self.status.setText(text)
+
+    def complain(self, sentence: str, *, with_log: bool = False) -> None:
+        """Say what is wrong in a sentence, here and as a notification, perhaps with the log at hand."""
+        self.say(sentence)
+        if with_log:
+            show_error_with_log(sentence, self.show_log)
+        else:
+            show_error(sentence)
+
+    def show_log(self) -> LogWindow:
+        """Open a window with what the last job of this form has said."""
+        window = LogWindow(self.folder or Path(), self)
+        window.show()
+        return window
 
     def _ask_and_watch(self) -> None:
         title = f"Folder of a {self.job.title} job"
@@ -156,7 +194,7 @@ class JobForm(QWidget):
         self._busy(True)
         self.bar.setRange(0, 0)
         self.figures.setText("")
-        self._say("Starting…")
+        self.say("Starting…")
         run.start()
 
     def _on_event(self, event: Event) -> None:
@@ -164,32 +202,45 @@ class JobForm(QWidget):
             self.bar.setRange(0, event.total)
             self.bar.setValue(event.done)
             left = self._clock.seconds_left(event)
-            self._say(to_text(event) + (f", {duration_text(left)} left" if left else ""))
+            self.say(to_text(event) + (f", {duration_text(left)} left" if left else ""))
         elif isinstance(event, Notice):
             (show_warning if event.warning else show_info)(event.message)
         elif isinstance(event, Figures):
             self.figures.setText(figures_text(event))
+        self._take_alias()
         if self._viewer is not None:
             show_event(self._viewer, event, self._run.folder if isinstance(self._run, FolderRun) else None)
+
+    def _take_alias(self) -> None:
+        """Give the job its alias as soon as it has a folder."""
+        if self._alias and self.folder is not None and self.folder.is_dir():
+            alias, self._alias = self._alias, ""
+            try:
+                give_alias(self.folder, alias)
+            except UserError as error:
+                self.complain(str(error))
 
     def _on_ended(self, outcome: Outcome) -> None:
         self._run = None
         self._busy(False)
+        self._take_alias()
         self.bar.setRange(0, 1)
         self.bar.setValue(0)
         if outcome.cancelled:
-            self._say("Stopped.")
-        elif isinstance(outcome.error, UserError):
-            self._complain(self.page.by_labels(str(outcome.error)))
+            self.say("Stopped.")
         elif outcome.error is not None:
-            log = f" The whole story is in {outcome.folder / 'run.err'}." if outcome.folder else ""
-            self._complain(f"{self.job.title} failed: {outcome.error or type(outcome.error).__name__}.{log}")
+            sentence = self.page.by_labels(str(outcome.error))
+            if not isinstance(outcome.error, UserError):
+                sentence = f"{self.job.title} failed: {sentence or type(outcome.error).__name__}."
+            logged = outcome.folder is not None and bool(log_text(outcome.folder))
+            self.complain(sentence, with_log=logged)
         else:
             self.bar.setValue(1)
+            self.alias.clear()
             self._show_results(outcome)
 
     def _show_results(self, outcome: Outcome) -> None:
-        self._say(f"Done: {outcome.folder}" if outcome.folder else "Done.")
+        self.say(f"Done: {outcome.folder}" if outcome.folder else "Done.")
         if outcome.result is not None:
             self.figures.setText(figures_text(outcome.result))
         self.page.suggest_output()
@@ -197,26 +248,31 @@ class JobForm(QWidget):
             try:
                 open_results(self._viewer, outcome.folder)
             except UserError as error:
-                self._complain(str(error))
+                self.complain(str(error))
 
     def _busy(self, busy: bool) -> None:
         self.cancel_button.setEnabled(busy)
-        for button in (self.run_button, self.load_button, self.watch_button):
-            button.setEnabled(not busy)
-
-    def _complain(self, sentence: str) -> None:
-        self._say(sentence)
-        show_error(sentence)
-
-    def _say(self, text: str) -> None:
-        self.status.setText(text)
+        for widget in (self.run_button, self.load_button, self.watch_button, self.alias):
+            widget.setEnabled(not busy)
 
     def _layer_files(self) -> dict[str, Path]:
         return self._layers.offer(self.page.folder())
 
     def _build_foot(self, layout: QVBoxLayout) -> None:
         """Add what stays in sight while the options scroll: buttons, bar and words."""
-        self.run_button = _button("Run", "Start the job", self.run)
+        self._alias = ""
+        self.alias = QLineEdit()
+        self.alias.setPlaceholderText("none")
+        self.alias.setToolTip(
+            "A name of your own for this job, e.g. first3dref: a link of that name will lead to its folder"
+        )
+        alias_row, label = QHBoxLayout(), QLabel("Alias")
+        label.setBuddy(self.alias)
+        for widget in (label, self.alias):
+            alias_row.addWidget(widget)
+            widget.setVisible(bool(self.job.folder))
+        layout.addLayout(alias_row)
+        self.run_button = _button("Run", "Start the job (Ctrl+Return)", self.run)
         self.cancel_button = _button("Cancel", "Stop the job at its next step", self.cancel)
         self.load_button = _button(
             "Load…", "Take the options from a job.star, also of RELION", self._ask_and_load
@@ -229,7 +285,14 @@ class JobForm(QWidget):
         )
         self.watch_button.setVisible(self.job.name in OWN_PROCESS)
         row = QHBoxLayout()
-        for button in (self.run_button, self.cancel_button, self.load_button, self.watch_button):
+        self.more_button = MoreButton(self)
+        for button in (
+            self.run_button,
+            self.cancel_button,
+            self.load_button,
+            self.watch_button,
+            self.more_button,
+        ):
             row.addWidget(button)
         layout.addLayout(row)
         self.bar = QProgressBar()

@@ -41,7 +41,7 @@ class OptionsPage(Container[BaseValueWidget[Any]]):
 
     def __init__(self, module: ModuleType, layers: Callable[[], dict[str, Path]] = dict) -> None:
         self.job: Job = module.JOB
-        self._options_type: type = module.Options
+        self.options_type: type = module.Options
         self._suggested: Path | None = None
         types = value_types(module.Options)
         boxes = []
@@ -72,14 +72,14 @@ class OptionsPage(Container[BaseValueWidget[Any]]):
             name: value.strip() if isinstance(value, str) else value
             for name, value in (self.asdict() | others).items()
         }
-        types = value_types(self._options_type)
-        for name, (_, description) in describe(self._options_type).items():
+        types = value_types(self.options_type)
+        for name, (_, description) in describe(self.options_type).items():
             if values[name] is None and not types[name][1]:
                 raise UserError(f"{self.job.title}: '{description.label}' is empty; fill it in.")
         if self._goes_on():
             values["output"] = None
         try:
-            return checked(self._options_type(**values))
+            return checked(self.options_type(**values))
         except UserError as error:
             raise UserError(self.by_labels(str(error))) from None
 
@@ -108,9 +108,15 @@ class OptionsPage(Container[BaseValueWidget[Any]]):
         file = read_job(path)
         if file.name != self.job.name:
             raise UserError(f"{path} is a job of type {file.name}; open it in that form.")
-        names = [name for name in describe(self._options_type) if name != "output"]
+        names = [name for name in describe(self.options_type) if name != "output"]
         self.update({name: getattr(file.options, name) for name in names})
         return " ".join(file.notices)
+
+    def restore_defaults(self) -> None:
+        """Put every option back to its default, and suggest a folder anew."""
+        for name, (field, _) in describe(self.options_type).items():
+            self[name].value = None if field.default is dataclasses.MISSING else field.default
+        self.suggest_output()
 
     def suggest_output(self) -> None:
         """Name the next free job folder, unless there stands one that is still free."""
@@ -124,7 +130,7 @@ class OptionsPage(Container[BaseValueWidget[Any]]):
 
     def by_labels(self, sentence: str) -> str:
         """Name options in a sentence as the page does rather than as the command line does."""
-        described = describe(self._options_type).items()
+        described = describe(self.options_type).items()
         flags = {flag_of(name, description): description.label for name, (_, description) in described}
         for flag in sorted(flags, key=len, reverse=True):
             sentence = sentence.replace(flag, f"'{flags[flag].rstrip('?')}'")
@@ -143,7 +149,7 @@ class OptionsPage(Container[BaseValueWidget[Any]]):
         grid = QGridLayout()
         grid.setColumnStretch(1, 1)
         group = ""
-        for name, (_, description) in describe(self._options_type).items():
+        for name, (_, description) in describe(self.options_type).items():
             box = self[name]
             layout.removeWidget(box.native)
             row = grid.rowCount()

@@ -65,7 +65,7 @@ class PostProcessForm(JobForm):
         try:
             explorer.start(self.page, self._layers)
         except UserError as error:
-            self._complain(str(error))
+            self.complain(str(error))
             return
         if EXPLORER_DOCK not in self._viewer.window.dock_widgets:
             self._viewer.window.add_dock_widget(explorer, name=EXPLORER_DOCK, area="bottom")

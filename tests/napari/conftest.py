@@ -100,4 +100,15 @@ def messages(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, str]]]
 
     for kind in ("info", "warning", "error"):
         monkeypatch.setattr(forms, f"show_{kind}", record(kind))
+    monkeypatch.setattr(forms, "show_error_with_log", lambda text, show_log: told.append(("error", text)))
     return told
+
+
+@pytest.fixture(autouse=True)
+def settings(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Folder of settings of this test alone: forms are as they are the first time."""
+    from napari_cryorefine import remembered
+
+    folder = tmp_path_factory.mktemp("settings") / "forms"
+    monkeypatch.setattr(remembered, "settings_folder", lambda: folder)
+    return folder

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import shlex
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 from magicgui.widgets import Container
 from qtpy.QtCore import QMimeData, QPoint, QPointF, Qt, QUrl
-from qtpy.QtGui import QDragEnterEvent, QDropEvent
+from qtpy.QtGui import QDragEnterEvent, QDropEvent, QGuiApplication
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QLabel
 
@@ -21,6 +23,7 @@ from cryorefine.jobs.base import Job, Notice, Progress, describe, option, value_
 from cryorefine.jobs.registry import JOBS, load
 from napari_cryorefine.boxes import OptionalNumberEdit
 from napari_cryorefine.forms import JobForm
+from napari_cryorefine.path_box import PathEdit
 
 SECONDS = 20_000
 
@@ -128,18 +131,20 @@ def test_the_wheel_over_a_box_scrolls_the_form_and_changes_nothing(form_of, qtbo
     qtbot.waitUntil(form.isActiveWindow)
     form.page["symmetry"].native.setFocus()
     bar = form.page.root_native_widget.verticalScrollBar()
-    bar.setValue(0)
     box = form.page[option]
+    form.page.root_native_widget.ensureWidgetVisible(box.native)
+    start = min(bar.value(), bar.maximum() - 1)
+    bar.setValue(start)
     before = box.value
     turn_wheel_over(form, box)
     assert box.value == before
-    assert bar.value() > 0
+    assert bar.value() > start
     # Once it has been clicked, the wheel is its own.
-    bar.setValue(0)
+    bar.setValue(start)
     box.native.setFocus()
     turn_wheel_over(form, box)
     assert box.value != before
-    assert bar.value() == 0
+    assert bar.value() == start
 
 
 def turn_wheel_over(form, box) -> None:
@@ -429,7 +434,7 @@ def test_a_mistake_found_by_the_job_is_told_as_it_is(form_of, messages, qtbot):
     ]
 
 
-def test_a_defect_in_a_job_folder_names_the_log(form_of, messages, map_file, qtbot, monkeypatch):
+def test_a_defect_in_a_job_folder_has_its_log_at_hand(form_of, messages, map_file, qtbot, monkeypatch):
     from cryorefine.io import mrc
 
     def broken(*args, **kwargs):
@@ -440,9 +445,134 @@ def test_a_defect_in_a_job_folder_names_the_log(form_of, messages, map_file, qtb
     form.page.update({"input": map_file, "threshold": 0.3})
     form.run()
     qtbot.waitUntil(lambda: not form.is_running, timeout=SECONDS)
-    assert "no disk" in messages[-1][1]
-    assert "MaskCreate/job001/run.err" in messages[-1][1]
+    assert messages[-1] == ("error", "Mask creation failed: no disk.")
     assert "no disk" in Path("MaskCreate/job001/run.err").read_text()
+    form.more_button.menu().aboutToShow.emit()
+    assert form.more_button.log.isEnabled()
+    window = form.show_log()
+    qtbot.addWidget(window)
+    assert "RuntimeError: no disk" in window.text.toPlainText()
+    assert window.text.isReadOnly()
+
+
+def test_the_notification_of_a_failure_opens_the_log(qtbot):
+    from napari.utils.notifications import notification_manager
+
+    from napari_cryorefine.job_log import show_error_with_log
+
+    shown, opened = [], []
+    notification_manager.notification_ready.connect(shown.append)
+    show_error_with_log("It failed.", lambda: opened.append(True))
+    notification_manager.notification_ready.disconnect(shown.append)
+    (notification,) = shown
+    assert (notification.message, str(notification.severity)) == ("It failed.", "error")
+    ((name, action),) = notification.actions
+    action(None)
+    assert (name, opened) == ("Show log", [True])
+
+
+def test_a_form_is_found_as_it_was_left_in_its_project(form_of, map_file, tmp_path, monkeypatch):
+    form = form_of("mask-create")
+    form.page.update(input=map_file, threshold=1 / 3, mass=465.0, fill_holes=True, lowpass=1e-7)
+    form.page["mass"].value = None
+    form.page["smallest_island"].native.lineEdit().setText("12e")  # half a number
+    form.close_down()
+    again = form_of("mask-create")
+    values = again.page.asdict()
+    assert values["input"] == map_file
+    assert (values["threshold"], values["lowpass"], values["mass"]) == (1 / 3, 1e-7, None)
+    assert values["fill_holes"]
+    assert values["output"] == Path("MaskCreate/job001")
+    assert "Restore defaults" in again.status.text()
+    # Other projects have values of their own.
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    other = form_of("mask-create")
+    assert other.page["input"].value is None
+    assert other.page["threshold"].value == 0.02
+    assert not other.status.text()
+
+
+def test_settings_that_are_damaged_or_of_another_version_are_left_out(form_of, settings):
+    settings.mkdir(parents=True)
+    file = settings / "mask-create.json"
+    file.write_text("{")
+    assert form_of("mask-create").page["threshold"].value == 0.02
+    values = {"threshold": "much", "no_such_option": 3, "extend": 7.5}
+    file.write_text(json.dumps({str(Path.cwd()): values}))
+    page = form_of("mask-create").page
+    assert (page["threshold"].value, page["extend"].value) == (0.02, 7.5)
+
+
+def test_defaults_are_restored(form_of, map_file):
+    form = form_of("mask-create")
+    untouched = form.page.asdict()
+    form.page.update(input=map_file, threshold=0.5, mass=465.0, fill_holes=True, combination="or")
+    form.more_button.restore.trigger()
+    assert form.page.asdict() == untouched
+
+
+def test_a_filled_form_is_copied_as_a_command_and_as_python(form_of, map_file, qtbot, messages):
+    form = form_of("mask-create")
+    form.more_button.copy_command.trigger()
+    assert messages[-1][0] == "error"
+    form.page.update(input=map_file, threshold=0.143)
+    form.more_button.copy_command.trigger()
+    clipboard = QGuiApplication.clipboard()
+    words = shlex.split(clipboard.text())
+    assert words[:2] == ["cryorefine", "mask-create"]
+    assert words[words.index("--threshold") + 1] == "0.143"
+    form.more_button.copy_python.trigger()
+    names = {}
+    exec(clipboard.text(), names)  # as somebody would paste it: the job runs
+    assert names["options"] == form.page.job_options(output=names["options"].output)
+    assert names["result"].mask.is_file()
+
+
+def test_a_job_has_the_alias_that_it_was_given(form_of, map_file, qtbot, messages):
+    form = form_of("mask-create")
+    form.page.update(input=map_file, threshold=0.3)
+    form.alias.setText("job 1")
+    form.run()
+    assert messages[-1][0] == "error"
+    assert "alias" in messages[-1][1]
+    form.alias.setText("tight mask")
+    form.run()
+    qtbot.waitUntil(lambda: not form.is_running, timeout=SECONDS)
+    assert Path("MaskCreate/tight_mask/mask.mrc").is_file()
+    assert Path("MaskCreate/tight_mask").resolve() == Path("MaskCreate/job001").resolve()
+    assert form.alias.text() == ""
+
+
+def test_the_whole_form_is_reached_by_the_keyboard(form_of, qtbot):
+    form = form_of("mask-create")
+    with qtbot.waitExposed(form):
+        form.show()
+    reached, widget = [], form.page["input"].line_edit.native
+    widget.setFocus()
+    for _ in range(200):
+        reached.append(form.focusWidget())
+        form.focusNextChild()
+        if form.focusWidget() is widget:
+            break
+    order = [box.line_edit.native if isinstance(box, PathEdit) else box.native for box in form.page]
+    order += [form.alias, form.run_button, form.load_button, form.more_button]
+    places = [reached.index(one) for one in order]
+    assert places == sorted(places)
+
+
+def test_ctrl_return_runs_the_form(form_of, map_file, qtbot):
+    form = form_of("mask-create")
+    form.page.update(input=map_file, threshold=0.3)
+    with qtbot.waitExposed(form):
+        form.show()
+    form.activateWindow()
+    qtbot.waitUntil(form.isActiveWindow)
+    form.page["threshold"].native.setFocus()
+    qtbot.keyClick(form.page["threshold"].native, Qt.Key.Key_Return, Qt.KeyboardModifier.ControlModifier)
+    assert form.is_running
+    qtbot.waitUntil(lambda: not form.is_running, timeout=SECONDS)
+    assert Path("MaskCreate/job001/mask.mrc").is_file()
 
 
 def test_a_dropped_file_becomes_its_path(form_of, map_file):
