@@ -49,6 +49,26 @@ def test_sums_by_squared_radius_hold_every_voxel(rng):
     np.testing.assert_allclose(sums[9], values[squared == 9].sum())
 
 
+def test_of_complex_numbers_the_modulus_is_summed(rng):
+    values = rng.standard_normal((8, 8, 5)) + 1j * rng.standard_normal((8, 8, 5))
+    np.testing.assert_allclose(shells.radial_average(values), shells.radial_average(np.abs(values)))
+
+
+def test_sums_to_the_corners_go_on_where_the_others_end(rng):
+    first, second = rng.standard_normal((2, 8, 8, 5)) + 1j * rng.standard_normal((2, 8, 8, 5))
+    sums = shells.cross_sums(first, second, corners=True)
+    np.testing.assert_allclose(sums[:, :5], shells.cross_sums(first, second))
+    assert sums[1].sum() == pytest.approx(np.sum(np.abs(first) ** 2))
+
+
+@pytest.mark.parametrize("size", [8, 9])
+def test_voxels_are_counted_as_stored_or_with_their_mates(size):
+    squared = shells.squared_radius((size,) * 3)
+    counts = np.bincount(squared.ravel(), minlength=len(shells.radius_table(size)))
+    assert (shells.voxels_by_squared_radius(size) == counts).all()
+    assert shells.voxels_by_squared_radius(size, whole=True).sum() == size**3
+
+
 def test_gain_multiplies_by_radius(rng):
     spectrum = rng.random((10, 10, 6)) + 1j * rng.random((10, 10, 6))
     radius = np.sqrt(shells.squared_radius((10, 10, 10)))

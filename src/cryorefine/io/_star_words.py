@@ -21,7 +21,7 @@ _LEADING_ZERO = re.compile(r"(?:^| )[+-]?0\d")
 
 
 class Columns(dict[str, Any]):
-    """A table as plain columns by label, arrays or lists of str, for jobs that are over before pandas loads."""
+    """A table as plain columns by label, arrays or lists of str: for jobs that need no pandas."""
 
 
 class Quoted(str):

@@ -216,7 +216,7 @@ def run(options: Options) -> Run[Result]:
         yield Notice(sentence, warning=True)
 
     yield Progress(_STAGE, 3, _STEPS, "sharpening")
-    average = halves.average()
+    average = halves.average(overwrite=not options.half_maps)
     gain = yield from sharpening_gain(options, average, mask, mtf, report)
     yield as_curve("Guinier", report, report.guinier_curves())
 

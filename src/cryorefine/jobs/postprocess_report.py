@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cryorefine.io.files import write_whole
+from cryorefine.io.pdf import BLACK, write_pdf
 from cryorefine.io.star import Columns, write_star
+from cryorefine.jobs.curve_plot import BLUE, GREEN, GREY, LIGHT, ORANGE, RED, Line, Plot, draw
 from cryorefine.maps import fsc
 from cryorefine.maps.density import DALTONS_PER_CUBIC_ANGSTROM
 from cryorefine.maps.sharpen import NO_AMPLITUDE, GuinierFit
 from cryorefine.maps.shells import shell_frequencies
 from cryorefine.maps.solvent import HalfMaps, SolventFsc
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.backends.backend_pdf import PdfPages
-    from matplotlib.figure import Figure
 
 _UNRESOLVED = 999.0
 """What RELION writes for the resolution of shell 0."""
@@ -218,7 +215,7 @@ def write(report: Report, folder: Path, map_path: Path, masked_path: Path | None
         temporary.write_text(_xml(report))
     with write_whole(folder / "postprocess_fsc.dat") as temporary:
         np.savetxt(temporary, np.column_stack([report.frequency, report.final_fsc]), fmt="%.6f")
-    _write_plots(report, folder / "logfile.pdf")
+    write_pdf(folder / "logfile.pdf", [draw(_plot_fsc(report)), draw(_plot_guinier(report))])
     star = folder / "postprocess.star"
     write_star(star, report.blocks(map_path, masked_path), [f"cryorefine postprocess; version {__version__}"])
     return star
@@ -238,75 +235,65 @@ def _xml(report: Report) -> str:
     return "\n".join([*lines, "</fsc>", ""])
 
 
-def load_plotting() -> tuple[type[PdfPages], type[Figure]]:
-    """Import what draws the plots.
-
-    It is the object interface, which needs no display and leaves the plots of the host program alone.
-    """
-    from matplotlib.backends.backend_pdf import PdfPages
-    from matplotlib.figure import Figure
-
-    return PdfPages, Figure
-
-
-def _write_plots(report: Report, path: Path) -> None:
-    pdf_pages, figure_type = load_plotting()
-
-    with write_whole(path) as temporary, pdf_pages(temporary) as pages:
-        for draw in (_plot_fsc, _plot_guinier):
-            figure = figure_type(figsize=(7.0, 4.8))
-            draw(report, figure.add_axes((0.1, 0.11, 0.87, 0.73)))
-            pages.savefig(figure)
-
-
-def _plot_fsc(report: Report, axes: Axes) -> None:
-    colours = {
-        "corrected": "black",
-        "unmasked": "tab:green",
-        "masked": "tab:blue",
-        "phase-randomised": "tab:red",
+def _plot_fsc(report: Report) -> Plot:
+    styles = {
+        "corrected": (BLACK, 2.0),
+        "unmasked": (GREEN, 1.2),
+        "masked": (BLUE, 1.2),
+        "phase-randomised": (RED, 1.2),
     }
-    for name, values in report.fsc_curves().items():
-        width = 2.0 if name == "corrected" else 1.2
-        axes.plot(report.frequency, values, label=name, color=colours[name], linewidth=width)
-    axes.axhline(fsc.GOLD_STANDARD, color="0.5", linewidth=0.8, linestyle="--")
-    axes.axhline(0.0, color="0.8", linewidth=0.8)
-    axes.set_xlim(0, report.frequency[-1])
-    axes.set_ylim(min(-0.1, float(np.nanmin(report.unmasked))), 1.05)
-    axes.set_ylabel("Fourier shell correlation")
-    _label_frequency(axes, report.frequency[-1], squared=False)
+    highest = float(report.frequency[-1])
+    bottom = min(-0.1, float(np.nanmin(report.unmasked)))
+    lines = [
+        Line((0, highest), (0, 0), colour=LIGHT, width=0.8),
+        Line((0, highest), (fsc.GOLD_STANDARD,) * 2, colour=GREY, width=0.8, dashed=True),
+    ]
     if report.resolution_shell:
-        axes.axvline(1 / report.resolution, color="0.5", linewidth=0.8, linestyle="--")
-    axes.set_title(f"Final resolution = {report.resolution:.2f} Angstroms")
-    axes.legend(frameon=False)
+        lines.append(Line((1 / report.resolution,) * 2, (bottom, 1.05), colour=GREY, width=0.8, dashed=True))
+    lines += [
+        Line(report.frequency.tolist(), values.tolist(), name, *styles[name])
+        for name, values in report.fsc_curves().items()
+    ]
+    return Plot(
+        title=f"Final resolution = {report.resolution:.2f} Angstroms",
+        x_label="spatial frequency (1/Å)",
+        y_label="Fourier shell correlation",
+        x_range=(0.0, highest),
+        y_range=(bottom, 1.05),
+        lines=lines,
+        top_ticks=[(place, f"{1 / place:.1f}") for place in _places(highest)],
+        top_label="resolution (Å)",
+    )
 
 
-def _plot_guinier(report: Report, axes: Axes) -> None:
+def _plot_guinier(report: Report) -> Plot:
     squared = report.frequency**2
-    shown = []
+    colours = dict(zip(_GUINIER_NAMES.values(), (BLUE, ORANGE, GREEN, RED), strict=True))
+    lines, shown = [], [np.zeros(0)]
     for name, values in report.guinier_curves().items():
-        style = "--" if name == "fit" else "-"
-        axes.plot(squared, values, style, label=name, linewidth=1.5, color="0.4" if name == "fit" else None)
-        if name != "fit":
-            shown.append(values)
+        line = (squared.tolist(), values.tolist(), name)
+        if name == "fit":
+            lines.append(Line(*line, colour=GREY, width=1.5, dashed=True))
+        else:
+            lines.append(Line(*line, colour=colours[name], width=1.5))
+            shown.append(values[np.isfinite(values)])
     finite = np.concatenate(shown)
-    finite = finite[np.isfinite(finite)]
-    if len(finite):
-        margin = 0.05 * (finite.max() - finite.min()) + 0.1
-        axes.set_ylim(finite.min() - margin, finite.max() + margin)
-    axes.set_xlim(0, squared[-1])
-    axes.set_ylabel("ln (mean amplitude)")
-    _label_frequency(axes, squared[-1], squared=True)
+    low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
+    margin = 0.05 * (high - low) + 0.1
     error = report.fit.b_factor_error if report.fit is not None else None
     uncertainty = f" ± {error:.1f}" if error is not None else ""
-    axes.set_title(f"Guinier plot, B-factor = {report.b_factor:.1f}{uncertainty} Å²")
-    axes.legend(frameon=False)
+    return Plot(
+        title=f"Guinier plot, B-factor = {report.b_factor:.1f}{uncertainty} Å²",
+        x_label="spatial frequency² (1/Å²)",
+        y_label="ln (mean amplitude)",
+        x_range=(0.0, float(squared[-1])),
+        y_range=(low - margin, high + margin),
+        lines=lines,
+        top_ticks=[(place, f"{place**-0.5:.1f}") for place in _places(float(squared[-1]))],
+        top_label="resolution (Å)",
+    )
 
 
-def _label_frequency(axes: Axes, highest: float, squared: bool) -> None:
-    """Label the axis in 1/A or 1/A^2, and above it the resolutions in A."""
-    ticks = highest * np.linspace(0.1, 1.0, 8)
-    axes.set_xlabel("spatial frequency² (1/Å²)" if squared else "spatial frequency (1/Å)")
-    above = axes.secondary_xaxis("top")
-    above.set_xticks(ticks, [f"{(1 / np.sqrt(t) if squared else 1 / t):.1f}" for t in ticks])
-    above.set_xlabel("resolution (Å)")
+def _places(highest: float) -> list[float]:
+    """Return where resolutions are written above a plot."""
+    return [float(place) for place in highest * np.linspace(0.1, 1.0, 8)]

@@ -118,8 +118,8 @@ def match_power(image: NDArray[Any], other: NDArray[Any], threads: int = 0) -> N
     shells = shell_table(image.shape[-1], image.ndim)
     bins = int(shells[-1]) + 1
     spectrum = fourier.forward(image, threads)
-    own, _ = radial_sums(np.abs(spectrum), shells, bins, threads)
-    wanted, _ = radial_sums(np.abs(fourier.forward(other, threads)), shells, bins, threads)
+    own, _ = radial_sums(spectrum, shells, bins, threads)
+    wanted, _ = radial_sums(fourier.forward(other, threads), shells, bins, threads)
     ratio = np.divide(wanted, own, out=np.zeros_like(own), where=own > 0)
     return fourier.inverse(
         apply_gain(spectrum, ratio[shells], threads), image.shape[-1], threads, overwrite=True

@@ -73,7 +73,7 @@ class Amplitudes:
 
     def __init__(self, spectrum: NDArray[Any], threads: int = 0) -> None:
         self.size = int(spectrum.shape[0])
-        self._sums, counts = sums_by_squared_radius(np.abs(spectrum), threads)
+        self._sums, counts = sums_by_squared_radius(spectrum, threads)
         self._shells = shell_table(self.size)
         self.counts = np.bincount(self._shells, weights=counts)[: self.size // 2 + 1]
 

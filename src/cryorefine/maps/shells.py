@@ -112,12 +112,12 @@ def shell_frequencies(size: int, pixel_size: float) -> NDArray[np.float64]:
 def radial_sums(
     values: NDArray[Any], table: NDArray[np.int32] | None = None, bins: int | None = None, threads: int = 0
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Sum a real half-complex array over shells.
+    """Sum a half-complex array, or the modulus of a complex one, over shells.
 
     Parameters
     ----------
     values : numpy.ndarray
-        Real, shape (..., y, x // 2 + 1).
+        Real or complex, shape (..., y, x // 2 + 1).
     table : numpy.ndarray, optional
         Bin of each squared radius; the shell table unless given.
     bins : int, optional
@@ -140,7 +140,10 @@ def radial_sums(
     def work(slab: slice) -> NDArray[np.float64]:
         sums = np.zeros(bins + 1)
         for z in range(slab.start, slab.stop):
-            folded = _folded(np.sum([stack[i] for i in mates(z, len(stack))], axis=0))
+            planes = [stack[i] for i in mates(z, len(stack))]
+            if np.iscomplexobj(stack):
+                planes = [np.abs(plane) for plane in planes]
+            folded = _folded(np.sum(planes, axis=0))
             sums += np.bincount(clipped[squares + z * z].ravel(), folded.ravel(), bins + 1)
         return sums
 
@@ -164,7 +167,7 @@ def radial_average(values: NDArray[Any], threads: int = 0) -> NDArray[np.float64
 def sums_by_squared_radius(
     values: NDArray[Any], threads: int = 0
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Sum a real half-complex array over voxels of equal squared radius.
+    """Sum a half-complex array, or the modulus of a complex one, over voxels of equal squared radius.
 
     From these sums the average over shells follows for any isotropic filter without another pass
     over the map (:func:`cryorefine.maps.sharpen.guinier_points`).

@@ -64,9 +64,9 @@ class HalfMaps:
         """
         return fsc.first_shell_below(self.unmasked, RANDOMISE_BELOW) or len(self.unmasked) - 1
 
-    def average(self) -> NDArray[Any]:
-        """Return the transform of the average of both, a new array."""
-        average = self.spectra[0] + self.spectra[1]
+    def average(self, overwrite: bool = False) -> NDArray[Any]:
+        """Return the transform of the average of both; it may take the place of the first one's."""
+        average = np.add(*self.spectra, out=self.spectra[0] if overwrite else None)
         average *= 0.5
         return average
 
