@@ -69,12 +69,16 @@ def show_aberrations(viewer: ViewerModel, folder: Path) -> bool:
     if not pictures or window is None:
         return bool(pictures)
     from napari_cryorefine.aberration_panel import DOCK, AberrationPanel
+    from napari_cryorefine.defocus_panel import DOCK as PARTICLES_DOCK
 
     panel: Any = window.dock_widgets.get(DOCK)
     if panel is None:
         panel = AberrationPanel(viewer.theme)
         viewer.events.theme.connect(lambda: panel.paint(viewer.theme))
         window.add_dock_widget(panel, name=DOCK, area="bottom")
+        particles = window.dock_widgets.get(PARTICLES_DOCK)
+        if particles is not None:
+            particles.fit_view()
     view = _shown_in(viewer)
     names: list[str] = []
     if view is not None and view.fits.file.path is not None:
@@ -130,7 +134,7 @@ def _show_panel(viewer: ViewerModel, view: MicrographView) -> None:
         return
     if panel is not None:
         window.remove_dock_widget(panel)
-    window.add_dock_widget(DefocusPanel(view), name=DOCK, area="right", tabify=False)
+    window.add_dock_widget(DefocusPanel(view), name=DOCK, area="right", tabify=True)
 
 
 def _input_of(folder: Path) -> Path | None:

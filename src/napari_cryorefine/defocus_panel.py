@@ -43,6 +43,7 @@ class DefocusPanel(QWidget):
     def __init__(self, view: MicrographView) -> None:
         super().__init__()
         self.view = view
+        self._seen = False
         self._settled = QTimer(self)
         self._settled.setSingleShot(True)
         self._settled.timeout.connect(view.viewer.reset_view)
@@ -80,10 +81,16 @@ class DefocusPanel(QWidget):
         else:
             self._say(f"{rows.sum()} particles are in {path}.")
 
-    def showEvent(self, event: Any) -> None:
-        """Fit the micrograph into what the docks leave of the window."""
-        super().showEvent(event)
+    def fit_view(self) -> None:
+        """Fit the micrograph into what docks leave of the window, once they have found their places."""
         self._settled.start()
+
+    def showEvent(self, event: Any) -> None:
+        """Fit the micrograph beside this dock when it appears for the first time."""
+        super().showEvent(event)
+        if not self._seen:
+            self._seen = True
+            self.fit_view()
 
     def sizeHint(self) -> QSize:
         """Ask for room for the first columns of the table."""

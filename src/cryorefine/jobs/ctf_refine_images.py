@@ -98,7 +98,7 @@ def read_pictures(folder: Path) -> list[AberrationPicture]:
             seen = averaged(data, weight, circular=unit == "radians")
             fit = _read(fits[-1])[0]
             # Beyond the frequencies that are used neither image says anything.
-            fit = np.where((fit == 0) & np.isnan(seen), np.nan, fit)
+            fit = np.where((fit == 0) & (weight == 0), np.nan, fit)
             pictures.append(AberrationPicture(title, group, unit, seen, fit, pixel_size))
     return sorted(pictures, key=lambda picture: picture.group)
 
@@ -120,7 +120,7 @@ def averaged(observed: F64, weight: F64, *, circular: bool, sigma: float = 1.5) 
     from scipy.ndimage import gaussian_filter
 
     total = gaussian_filter(weight, sigma, mode="constant")
-    known = total > 1e-4 * total.max(initial=0)
+    known = (weight > 0) & (total > 1e-4 * total.max(initial=0))
 
     def mean(values: F64) -> F64:
         return gaussian_filter(values * weight, sigma, mode="constant") / np.where(known, total, 1)
