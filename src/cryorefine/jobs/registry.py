@@ -18,6 +18,7 @@ JOBS: dict[str, str] = {
     "confidence": "cryorefine.jobs.confidence",
     "image-handler": "cryorefine.jobs.image_handler",
     "pseudo-subtomo": "cryorefine.jobs.pseudo_subtomo",
+    "reconstruct-particle": "cryorefine.jobs.reconstruct_particle",
 }
 """Command name -> module, in the order in which the jobs follow each other."""
 

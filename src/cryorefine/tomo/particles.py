@@ -193,6 +193,38 @@ def read_subtomograms(
     )
 
 
+def positions_in_stack(held: int, visible: NDArray[np.bool_], stack: str, name: str) -> Index:
+    """Return where each tilt is in a stack: RELION keeps the visible images alone, WarpTools all of them.
+
+    Parameters
+    ----------
+    held : int
+        How many images the stack holds.
+    visible : ndarray of bool, shape (tilts,)
+        rlnTomoVisibleFrames of its particle.
+    stack, name : str
+        Names of stack and particle, for the error.
+
+    Returns
+    -------
+    ndarray of int, shape (tilts,)
+        Index in the stack; of no meaning where a tilt is not visible.
+
+    Raises
+    ------
+    UserError
+        When the stack holds neither as many images.
+    """
+    if held == len(visible):
+        return np.arange(held)
+    if held == np.count_nonzero(visible):
+        return np.cumsum(visible) - 1
+    raise UserError(
+        f"{stack} holds {held} images, but rlnTomoVisibleFrames of {name} lists {np.count_nonzero(visible)} "
+        f"visible ones of {len(visible)}; use the particles.star that was written with these stacks."
+    )
+
+
 def doubtful_coordinates(particles: Subtomograms) -> str:
     """Return a sentence where corner coordinates look like those of a binned tomogram, else nothing.
 
