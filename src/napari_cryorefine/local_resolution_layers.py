@@ -25,7 +25,8 @@ FILTERED = "relion_locres_filtered.mrc"
 RESOLUTION = ("locres_smooth.mrc", "relion_locres.mrc")
 """The smooth map, where there is one, colours without the steps of the other."""
 
-_COLORS = "turbo"  # blue is good and red is poor
+COLORS = "local resolution"
+"""Blue is good and red is poor: turbo without its dark ends, which vanish on black."""
 _LARGEST = 160
 """Boxes larger than this many voxels are drawn from every second, third... voxel."""
 
@@ -163,7 +164,7 @@ def _add(viewer: ViewerModel, source: ColouredMap, level: float, name: str, role
         return layer
     show_true_hand(viewer)
     layer = viewer.add_surface(
-        _mirrored(mesh), colormap=_COLORS, contrast_limits=colour_range, shading="smooth", **keywords
+        _mirrored(mesh), colormap=_colormap(), contrast_limits=colour_range, shading="smooth", **keywords
     )
     if hasattr(layer, "colorbar"):
         layer.colorbar.visible = True
@@ -195,7 +196,7 @@ def open_local_resolution(viewer: ViewerModel, folder: Path, job: str) -> Layer 
     known = own_layer(viewer, role)
     density = add_map(viewer, source.density, role=f"{job} filtered", rendering="mip")
     slices = add_map(
-        viewer, source.resolution, role=role, colormap=_COLORS, rendering="mip", blending="multiplicative"
+        viewer, source.resolution, role=role, colormap=_colormap(), rendering="mip", blending="multiplicative"
     )
     slices.contrast_limits = surface.contrast_limits
     if known is None:
@@ -205,6 +206,13 @@ def open_local_resolution(viewer: ViewerModel, folder: Path, job: str) -> Layer 
 
         show_level_panel(viewer, surface, source)
     return surface
+
+
+def _colormap() -> Any:
+    from napari.utils.colormaps import Colormap, ensure_colormap
+
+    colors = ensure_colormap("turbo").map(np.linspace(0.1, 0.93, 64))
+    return Colormap(colors, name=COLORS, display_name=COLORS)
 
 
 def _load(source: Map | Path | str) -> Map:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_cryorefine._compat import show_true_hand
+from napari_cryorefine._compat import camera_of, show_true_hand
 from napari_cryorefine.layer_data import layer_keywords
 
 if TYPE_CHECKING:
@@ -182,6 +182,7 @@ def add_direction_sphere(viewer: ViewerModel, sky: Sky) -> Surface:
     if alone:
         viewer.dims.ndisplay = 3  # a section would show nothing
         viewer.reset_view()
+        camera_of(viewer).zoom *= 0.6  # the dock will take a part of the canvas
     return layer
 
 

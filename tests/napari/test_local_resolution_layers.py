@@ -47,7 +47,10 @@ def test_each_vertex_has_the_resolution_of_its_place(model, ball):
     np.testing.assert_allclose(values, np.interp(in_voxels(layer)[:, 0], [0, SIZE - 1], [8, 4]), atol=0.1)
     low, high = layer.contrast_limits
     assert values.min() <= low < high <= values.max()
-    assert layer.colormap.name == "turbo"
+    good, poor = layer.colormap.map([0.0, 1.0])[:, :3]
+    assert good.argmax() == 2  # blue
+    assert poor.argmax() == 0  # red
+    assert min(good.max(), poor.max()) > 0.6  # seen on black
 
 
 def test_the_surface_is_lit_from_the_front(model, ball):
