@@ -13,6 +13,7 @@ from napari_cryorefine.forms import JobForm
 if TYPE_CHECKING:
     import napari.viewer
 
+    from cryorefine.tomo.suggestions import Suggestion
     from napari_cryorefine.runs import Outcome
 
 EXPLORER_DOCK = "Try masks and fits"
@@ -22,7 +23,59 @@ class Refine3DForm(JobForm):
     """Refine a map and the poses of its particles."""
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
+        from cryorefine.jobs.suggest import for_refinement
+        from napari_cryorefine.suggest_tool import SuggestTool
+
         super().__init__(load("refine3d"), viewer)
+
+        def suggest(values: dict[str, Any], diameter: float) -> dict[str, Suggestion]:
+            names = ("optimisation_set", "reference", "initial_lowpass")
+            entries, reference, lowpass = (values[name] for name in names)
+            return for_refinement(entries, reference, diameter, lowpass)
+
+        self.suggest_tool = SuggestTool(self.page, suggest, diameter="mask_diameter")
+        self.add_tool(self.suggest_tool)
+
+    def close_down(self) -> None:
+        """Stop what is being worked out."""
+        super().close_down()
+        self.suggest_tool.close_down()
+
+
+class _SubtomogramForm(JobForm):
+    """What the forms of extraction and reconstruction have in common."""
+
+    def __init__(self, name: str, viewer: napari.viewer.Viewer) -> None:
+        from cryorefine.jobs.suggest import for_extraction
+        from napari_cryorefine.suggest_tool import SuggestTool
+
+        super().__init__(load(name), viewer)
+
+        def suggest(values: dict[str, Any], diameter: float) -> dict[str, Suggestion]:
+            entries, tomograms = values["optimisation_set"], values["tomograms"]
+            return for_extraction(entries, tomograms, diameter, values["binning"])
+
+        self.suggest_tool = SuggestTool(self.page, suggest)
+        self.add_tool(self.suggest_tool)
+
+    def close_down(self) -> None:
+        """Stop what is being worked out."""
+        super().close_down()
+        self.suggest_tool.close_down()
+
+
+class PseudoSubtomoForm(_SubtomogramForm):
+    """Cut particles out of tilt series."""
+
+    def __init__(self, viewer: napari.viewer.Viewer) -> None:
+        super().__init__("pseudo-subtomo", viewer)
+
+
+class ReconstructParticleForm(_SubtomogramForm):
+    """Make half maps and a map from subtomograms."""
+
+    def __init__(self, viewer: napari.viewer.Viewer) -> None:
+        super().__init__("reconstruct-particle", viewer)
 
 
 class MaskCreateForm(JobForm):

@@ -35,6 +35,12 @@ COMMANDS = {
     "--fit-astigmatism per-micrograph --fit-phase-shift per-micrograph --fit-bfactor per-particle "
     "--fit-beamtilt --fit-trefoil "
     "--fit-fourth-order --fit-anisotropic-magnification --symmetry D2 --threads 2 --device gpu:0",
+    "pseudo-subtomo": "--optimisation-set S.star --particles P.star --tomograms T.star --trajectories M.star "
+    "--output Extract/job010 --binning 2 --box-size 256 --crop-size 128 --max-dose 50 --min-frames 3 "
+    "--no-stack-2d --no-float16",
+    "reconstruct-particle": "--optimisation-set S.star --particles P.star --tomograms T.star "
+    "--trajectories M.star --output Reconstruct/job011 --binning 2 --box-size 256 --crop-size 128 "
+    "--symmetry C6 --snr 0.5 --max-dose 50 --fsc-mask mask.mrc",
     "directional-fsc": "--half-map run_half1_class001_unfil.mrc --mask mask.mrc "
     "--output DirectionalFsc/job004 --pixel-size 1.244 --cone-angle 20 --healpix-order 2 --symmetry D2 "
     "--threshold 0.5 --threads 2",

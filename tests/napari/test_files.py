@@ -35,6 +35,8 @@ def test_the_manifest_is_valid():
         "MaskCreate",
         "PostProcess",
         "CtfRefine",
+        "Extract subtomos",
+        "Reconstruct particle",
         "LocalRes",
         "Confidence map",
         "Directional FSC",

@@ -43,7 +43,7 @@ class Options:
     binning: float = vocabulary_tomo.binning()
     box_size: int = vocabulary_tomo.box_size()
     crop_size: int | None = vocabulary_tomo.crop_size()
-    max_dose: float | None = vocabulary_tomo.max_dose()
+    max_dose: float | None = vocabulary_tomo.max_dose(relion="max_dose")
     min_frames: int = option(
         1,
         label="Minimum nr. frames",

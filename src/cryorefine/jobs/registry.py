@@ -12,13 +12,13 @@ JOBS: dict[str, str] = {
     "mask-create": "cryorefine.jobs.mask_create",
     "postprocess": "cryorefine.jobs.postprocess",
     "ctf-refine": "cryorefine.jobs.ctf_refine",
+    "pseudo-subtomo": "cryorefine.jobs.pseudo_subtomo",
+    "reconstruct-particle": "cryorefine.jobs.reconstruct_particle",
     "local-resolution": "cryorefine.jobs.local_resolution",
     "directional-fsc": "cryorefine.jobs.directional_fsc",
     "orientations": "cryorefine.jobs.orientations",
     "confidence": "cryorefine.jobs.confidence",
     "image-handler": "cryorefine.jobs.image_handler",
-    "pseudo-subtomo": "cryorefine.jobs.pseudo_subtomo",
-    "reconstruct-particle": "cryorefine.jobs.reconstruct_particle",
 }
 """Command name -> module, in the order in which the jobs follow each other."""
 

@@ -102,7 +102,7 @@ def crop_size() -> Any:
     )
 
 
-def max_dose() -> Any:
+def max_dose(relion: str = "") -> Any:
     """Make the option of the dose after which images are left out."""
     return option(
         None,
@@ -112,7 +112,7 @@ def max_dose() -> Any:
         group="Reconstruct",
         minimum=0.001,
         step=10.0,
-        relion="max_dose",
+        relion=relion,
     )
 
 
