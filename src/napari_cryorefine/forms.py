@@ -32,14 +32,15 @@ from napari_cryorefine.more_menu import MoreButton
 from napari_cryorefine.page import OptionsPage
 from napari_cryorefine.progress import Stopwatch, duration_text, figures_text
 from napari_cryorefine.remembered import Remembered
-from napari_cryorefine.results import open_results, show_event
+from napari_cryorefine.results import event_steps, results_steps
 from napari_cryorefine.runs import FolderRun, Outcome, ThreadRun, process_words
+from napari_cryorefine.shower import Shower
 from napari_cryorefine.warm import warm_up
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
 
-OWN_PROCESS = ("refine3d", "ctf-refine")
+OWN_PROCESS = ("refine3d", "ctf-refine", "pseudo-subtomo", "reconstruct-particle")
 """Jobs of minutes or hours, which must outlive napari."""
 
 
@@ -68,6 +69,8 @@ class JobForm(QWidget):
         self.folder: Path | None = None
         self._layers = LayerFiles(viewer)
         self._run: ThreadRun | FolderRun | None = None
+        self._shower = Shower(self)
+        self._shower.failed.connect(lambda error: self.complain(str(error)))
         self._clock = Stopwatch()
         self.setObjectName(self.job.name)
 
@@ -100,8 +103,8 @@ class JobForm(QWidget):
 
     @property
     def is_running(self) -> bool:
-        """Whether a job that this form started or watches is running."""
-        return self._run is not None
+        """Whether a job that this form started or watches is running, or its results are being shown."""
+        return self._run is not None or self._shower.busy
 
     def run(self) -> None:
         """Start the job with what is in the boxes."""
@@ -209,7 +212,8 @@ class JobForm(QWidget):
             self.figures.setText(figures_text(event))
         self._take_alias()
         if self._viewer is not None:
-            show_event(self._viewer, event, self._run.folder if isinstance(self._run, FolderRun) else None)
+            folder = self._run.folder if isinstance(self._run, FolderRun) else None
+            self._shower.show(event_steps(self._viewer, event, folder))
 
     def _take_alias(self) -> None:
         """Give the job its alias as soon as it has a folder."""
@@ -245,10 +249,7 @@ class JobForm(QWidget):
             self.figures.setText(figures_text(outcome.result))
         self.page.suggest_output()
         if outcome.folder is not None and self._viewer is not None:
-            try:
-                open_results(self._viewer, outcome.folder)
-            except UserError as error:
-                self.complain(str(error))
+            self._shower.show(results_steps(self._viewer, outcome.folder))
 
     def _busy(self, busy: bool) -> None:
         self.cancel_button.setEnabled(busy)

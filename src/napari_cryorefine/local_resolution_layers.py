@@ -16,10 +16,11 @@ from napari_cryorefine.mask_preview import TRIANGLES, triangles
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
-    from napari.layers import Layer, Surface
+    from napari.layers import Surface
     from numpy.typing import NDArray
 
     from cryorefine.io.mrc import Map
+    from napari_cryorefine.steps import Steps
 
 FILTERED = "relion_locres_filtered.mrc"
 RESOLUTION = ("locres_smooth.mrc", "relion_locres.mrc")
@@ -181,7 +182,7 @@ def _mirrored(mesh: ColouredMesh) -> tuple[Any, Any, Any]:
     return mesh.vertices * np.array(MIRROR, dtype=np.float32), mesh.faces, mesh.resolutions
 
 
-def open_local_resolution(viewer: ViewerModel, folder: Path, job: str) -> Layer | None:
+def local_resolution_steps(viewer: ViewerModel, folder: Path, job: str) -> Steps[bool]:
     """Show what a LocalRes job of this program or of RELION has left in its folder, if anything.
 
     In 3D it is the surface, with a slider for its level where there is a window; over slices it is the
@@ -189,8 +190,9 @@ def open_local_resolution(viewer: ViewerModel, folder: Path, job: str) -> Layer 
     """
     resolution = next((folder / name for name in RESOLUTION if (folder / name).is_file()), None)
     if resolution is None or not (folder / FILTERED).is_file():
-        return None
-    source = ColouredMap(folder / FILTERED, resolution)
+        return False
+    filtered = yield folder / FILTERED
+    source = ColouredMap(filtered, (yield resolution))
     surface = _add(viewer, source, source.first_level(), "local resolution (Å)", f"{job} surface")
     role = f"{job} resolution"
     known = own_layer(viewer, role)
@@ -205,7 +207,7 @@ def open_local_resolution(viewer: ViewerModel, folder: Path, job: str) -> Layer 
         from napari_cryorefine.level_panel import show_level_panel
 
         show_level_panel(viewer, surface, source)
-    return surface
+    return True
 
 
 def _colormap() -> Any:

@@ -17,8 +17,9 @@ from napari_cryorefine.ctf_refine_layers import (
 from napari_cryorefine.curves import directional_curves, postprocess_curves, refinement_curves
 from napari_cryorefine.layer_data import STACKS
 from napari_cryorefine.layers import add_half_maps, add_map, add_mask, add_stack
-from napari_cryorefine.local_resolution_layers import open_local_resolution
+from napari_cryorefine.local_resolution_layers import local_resolution_steps
 from napari_cryorefine.sky import DIRECTIONAL_FSC, open_directions
+from napari_cryorefine.steps import Steps, at_once
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -34,16 +35,21 @@ def show_event(viewer: ViewerModel, event: Event, folder: Path | None) -> None:
     A product takes the place of the last one of its kind and job, so that a refinement shows its
     newest maps; the half maps of an iteration are shown when both of them are there.
     """
+    at_once(event_steps(viewer, event, folder))
+
+
+def event_steps(viewer: ViewerModel, event: Event, folder: Path | None) -> Steps[None]:
+    """Do what :func:`show_event` does, map by map."""
     if isinstance(event, Curve):
         show_curve(viewer, event)
     elif isinstance(event, Product) and event.path.exists():
         job = job_name(folder or event.path.parent)
         if event.kind == "mask":
-            add_mask(viewer, event.path, role=job)
+            add_mask(viewer, (yield event.path), role=job)
         elif event.kind == "half_map":
-            _show_half_map(viewer, event.path, job)
+            yield from _show_half_map(viewer, event.path, job)
         elif event.kind == "local_resolution":
-            open_local_resolution(viewer, event.path.parent, job)
+            yield from local_resolution_steps(viewer, event.path.parent, job)
         elif event.kind == "ctf_particles":
             show_ctf_particles(viewer, event.path, folder or event.path.parent, job)
         elif event.kind == "defocus_fit":
@@ -53,7 +59,7 @@ def show_event(viewer: ViewerModel, event: Event, folder: Path | None) -> None:
         elif event.kind == "map" and event.path.suffix in STACKS:
             add_stack(viewer, event.path)
         elif event.kind == "map":
-            _show_map(viewer, event.path, job)
+            yield from _show_map(viewer, event.path, job)
 
 
 def show_curve(viewer: ViewerModel, curve: Curve) -> None:
@@ -91,20 +97,24 @@ def open_results(viewer: ViewerModel, folder: Path | str) -> list[Any]:
     UserError
         If the folder is missing or holds no results of such a job.
     """
-    folder = Path(folder)
+    return at_once(results_steps(viewer, Path(folder)))
+
+
+def results_steps(viewer: ViewerModel, folder: Path) -> Steps[list[Any]]:
+    """Do what :func:`open_results` does, map by map."""
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; give the folder of a job, e.g. Refine3D/job001.")
     before = list(viewer.layers)
     job = job_name(folder)
-    shown = _open_refinement(viewer, folder, job)
-    shown |= _open_postprocess(viewer, folder, job)
-    shown |= open_local_resolution(viewer, folder, job) is not None
-    shown |= _open_confidence(viewer, folder, job)
+    shown = yield from _open_refinement(viewer, folder, job)
+    shown |= yield from _open_postprocess(viewer, folder, job)
+    shown |= yield from local_resolution_steps(viewer, folder, job)
+    shown |= yield from _open_confidence(viewer, folder, job)
     shown |= open_ctf_refinement(viewer, folder, job)
     if shown:
         _hide_others(viewer, before, job)
     if (folder / "mask.mrc").is_file():
-        add_mask(viewer, folder / "mask.mrc", role=job)
+        add_mask(viewer, (yield folder / "mask.mrc"), role=job)
         shown = True
     shown |= open_directions(viewer, folder)
     if (folder / DIRECTIONAL_FSC).is_file():
@@ -122,14 +132,15 @@ def job_name(folder: Path) -> str:
     return "/".join(folder.resolve().parts[-2:])
 
 
-def _open_refinement(viewer: ViewerModel, folder: Path, job: str) -> bool:
+def _open_refinement(viewer: ViewerModel, folder: Path, job: str) -> Steps[bool]:
     halves = [folder / f"run_half{half}_class001_unfil.mrc" for half in (1, 2)]
     joined = folder / "run_class001.mrc"
     if all(half.is_file() for half in halves):
-        for layer in add_half_maps(viewer, *halves, role=job):
+        loaded = [(yield halves[0]), (yield halves[1])]
+        for layer in add_half_maps(viewer, *loaded, role=job):
             layer.visible = not joined.is_file()
     if joined.is_file():
-        _show_map(viewer, joined, job)
+        yield from _show_map(viewer, joined, job)
     model = folder / "run_model.star"
     if model.is_file():
         for curve in refinement_curves(model):
@@ -137,12 +148,12 @@ def _open_refinement(viewer: ViewerModel, folder: Path, job: str) -> bool:
     return joined.is_file() or all(half.is_file() for half in halves)
 
 
-def _open_postprocess(viewer: ViewerModel, folder: Path, job: str) -> bool:
+def _open_postprocess(viewer: ViewerModel, folder: Path, job: str) -> Steps[bool]:
     masked, whole = folder / "postprocess_masked.mrc", folder / "postprocess.mrc"
     if whole.is_file():
-        _show_map(viewer, whole, job).visible = not masked.is_file()
+        (yield from _show_map(viewer, whole, job)).visible = not masked.is_file()
     if masked.is_file():
-        _show_map(viewer, masked, job)
+        yield from _show_map(viewer, masked, job)
     table = folder / "postprocess.star"
     if table.is_file():
         for curve in postprocess_curves(table):
@@ -150,26 +161,26 @@ def _open_postprocess(viewer: ViewerModel, folder: Path, job: str) -> bool:
     return whole.is_file()
 
 
-def _open_confidence(viewer: ViewerModel, folder: Path, job: str) -> bool:
+def _open_confidence(viewer: ViewerModel, folder: Path, job: str) -> Steps[bool]:
     significant, confidence = folder / "significant.mrc", folder / "confidence.mrc"
     if not (significant.is_file() and confidence.is_file()):
         return False
-    _show_map(viewer, confidence, job).visible = False
-    _show_map(viewer, significant, job)
+    (yield from _show_map(viewer, confidence, job)).visible = False
+    yield from _show_map(viewer, significant, job)
     return True
 
 
-def _show_map(viewer: ViewerModel, path: Path, job: str) -> Image:
+def _show_map(viewer: ViewerModel, path: Path, job: str) -> Steps[Image]:
     """Show a map in place of that of the last iteration, if it has one."""
-    return add_map(viewer, path, role=f"{job} {re.sub('_it[0-9]+', '', path.stem)}")
+    return add_map(viewer, (yield path), role=f"{job} {re.sub('_it[0-9]+', '', path.stem)}")
 
 
-def _show_half_map(viewer: ViewerModel, path: Path, job: str) -> None:
+def _show_half_map(viewer: ViewerModel, path: Path, job: str) -> Steps[None]:
     """Show both half maps once the second of them is there."""
     number = 1 if "half1" in path.name else 2
     partner = path.with_name(path.name.replace(f"half{number}", f"half{3 - number}"))
     if number == 2 and partner.is_file():
-        add_half_maps(viewer, partner, path, role=job)
+        add_half_maps(viewer, (yield partner), (yield path), role=job)
 
 
 def _hide_others(viewer: ViewerModel, layers: list[Layer], job: str) -> None:
