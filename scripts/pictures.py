@@ -23,6 +23,7 @@ FORMS = {
     "Refine3D": ("form_refine3d.png", "Refine3D/job001"),
     "MaskCreate": ("form_mask_create.png", "MaskCreate/job002"),
     "PostProcess": ("form_postprocess.png", "PostProcess/job003"),
+    "CtfRefine": ("form_ctf_refine.png", "CtfRefine/job004"),
 }
 """Name of each form, its picture and the job that fills it."""
 VIEW = (12.0, 35.0, 8.0)
@@ -153,6 +154,46 @@ def sharpened(project: Path) -> None:
     viewer.close()
 
 
+def refined_ctf(project: Path) -> None:
+    """Picture particles on their micrograph and the beam tilt, of simulated images that have one."""
+    import napari
+
+    from cryorefine.jobs import ctf_refine, finish
+    from napari_cryorefine import open_results
+
+    data = Path(os.path.relpath(ROOT.parent / "shared/data/sim_betagal_ctf"))  # the form shows it
+    folder = project / "CtfRefine/job004"
+    if not data.is_dir():
+        print(f"{data} is not here; the picture of CtfRefine stays as it is.")
+        return
+    if not (folder / "RELION_JOB_EXIT_SUCCESS").exists():
+        finish(
+            ctf_refine.run(
+                ctf_refine.Options(
+                    particles=data / "refined.star",
+                    postprocess=data / "relion5/post.star",
+                    output=folder,
+                    fit_defocus="per-particle",
+                    fit_beamtilt=True,
+                    symmetry="D2",
+                )
+            )
+        )
+    viewer = napari.Viewer()
+    viewer.window.resize(1500, 1000)
+    open_results(viewer, folder)
+    panel = viewer.window.dock_widgets["Particles on micrographs"]
+    settle()
+    viewer.screenshot(str(PICTURES / "ctf_refine.png"), canvas_only=False, flash=False)
+    panel.colouring.setCurrentText("Change (Å)")
+    panel.sigmas.setValue(2.0)
+    panel.select_outliers()
+    panel.show_micrograph(8)
+    settle()
+    viewer.screenshot(str(PICTURES / "ctf_refine_outliers.png"), canvas_only=False, flash=False)
+    viewer.close()
+
+
 def show_solid(viewer: napari.Viewer) -> None:
     """Turn to 3D and draw isosurfaces, also where OpenGL is slow."""
     from napari.layers import Image
@@ -193,6 +234,7 @@ def main(project: Path) -> None:
     mask_preview(project)
     tried_out(project)
     sharpened(project)
+    refined_ctf(project)
     shrink()
     print(f"The pictures are in {PICTURES}.")
 

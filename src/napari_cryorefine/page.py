@@ -12,7 +12,7 @@ from magicgui.types import Undefined
 from magicgui.widgets import ComboBox, Container
 from magicgui.widgets.bases import BaseValueWidget, RangedWidget
 from qtpy.QtCore import QEvent, QObject, Qt
-from qtpy.QtWidgets import QFrame, QGridLayout, QLabel
+from qtpy.QtWidgets import QFrame, QGridLayout, QLabel, QScrollArea, QWidget
 
 from cryorefine.errors import UserError
 from cryorefine.jobs.base import Job, describe, flag_of, value_types
@@ -170,7 +170,26 @@ class OptionsPage(Container[BaseValueWidget[Any]]):
         self.margins = (2, 2, 20, 2)
         layout.addLayout(grid)
         layout.addStretch(1)
-        area.setMinimumWidth(self.native.sizeHint().width() + 16)
+        _WideEnough(area, self.native)
+
+
+class _WideEnough(QObject):
+    """Keeps a scrolled page from being cut off at its right: napari's style makes boxes wider later."""
+
+    def __init__(self, area: QScrollArea, page: QWidget) -> None:
+        super().__init__(page)
+        self._area, self._page = area, page
+        self._widen()
+        page.installEventFilter(self)
+
+    def eventFilter(self, watched: Any, event: QEvent) -> bool:
+        if event.type() in (QEvent.Type.Show, QEvent.Type.StyleChange, QEvent.Type.LayoutRequest):
+            self._widen()
+        return False
+
+    def _widen(self) -> None:
+        needed = self._page.minimumSizeHint().width() + 16
+        self._area.setMinimumWidth(max(self._area.minimumWidth(), needed))
 
 
 class _Row(QObject):
