@@ -1,17 +1,21 @@
-# make demo    real particles to a sharpened map, in demo/
-# make test    everything that CI checks
-# make lint    the checks that need no test data
-# make bench   ratios against other programs, side by side
-# make clean   removes what the others made
+# make demo      real particles to a sharpened map, in demo/
+# make demo-sta  simulated tilt series to a map, in demo-sta/
+# make test      everything that CI checks
+# make lint      the checks that need no test data
+# make bench     ratios against other programs, side by side
+# make clean     removes what the others made
 
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint bench pictures clean system
+.PHONY: demo demo-sta test lint bench pictures clean system
 
 demo: $(INSTALLED) system
 	@$(BIN)/python scripts/demo.py demo
+
+demo-sta: $(INSTALLED) system
+	@$(BIN)/python scripts/demo_sta.py demo-sta
 
 test: lint system
 	$(BIN)/python -m pytest -m "not slow"
@@ -37,5 +41,5 @@ system:
 	@sh scripts/system_libraries.sh
 
 clean:
-	rm -rf $(VENV) demo build dist .pytest_cache .ruff_cache .mypy_cache .import_linter_cache
+	rm -rf $(VENV) demo demo-sta build dist .pytest_cache .ruff_cache .mypy_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
