@@ -107,6 +107,7 @@ def results_steps(viewer: ViewerModel, folder: Path) -> Steps[list[Any]]:
     before = list(viewer.layers)
     job = job_name(folder)
     shown = yield from _open_refinement(viewer, folder, job)
+    shown |= yield from _open_reconstruction(viewer, folder, job)
     shown |= yield from _open_postprocess(viewer, folder, job)
     shown |= yield from local_resolution_steps(viewer, folder, job)
     shown |= yield from _open_confidence(viewer, folder, job)
@@ -117,6 +118,8 @@ def results_steps(viewer: ViewerModel, folder: Path) -> Steps[list[Any]]:
         add_mask(viewer, (yield folder / "mask.mrc"), role=job)
         shown = True
     shown |= open_directions(viewer, folder)
+    # Extracted particles are looked at one by one, with their tomograms.
+    shown |= (folder / "Subtomograms").is_dir()
     if (folder / DIRECTIONAL_FSC).is_file():
         for curve in directional_curves(folder / DIRECTIONAL_FSC):
             show_curve(viewer, curve)
@@ -146,6 +149,19 @@ def _open_refinement(viewer: ViewerModel, folder: Path, job: str) -> Steps[bool]
         for curve in refinement_curves(model):
             show_curve(viewer, curve)
     return joined.is_file() or all(half.is_file() for half in halves)
+
+
+def _open_reconstruction(viewer: ViewerModel, folder: Path, job: str) -> Steps[bool]:
+    halves, merged = [folder / f"half{half}.mrc" for half in (1, 2)], folder / "merged.mrc"
+    if not merged.is_file():
+        return False
+    if all(half.is_file() for half in halves):
+        loaded = [(yield halves[0]), (yield halves[1])]
+        for layer in add_half_maps(viewer, *loaded, role=job):
+            layer.visible = False
+    yield from _show_map(viewer, merged, job)
+    yield from _open_postprocess(viewer, folder / "PostProcess", job)
+    return True
 
 
 def _open_postprocess(viewer: ViewerModel, folder: Path, job: str) -> Steps[bool]:

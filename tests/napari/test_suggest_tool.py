@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from cryorefine.io.star import write_star
+from napari_cryorefine.results import open_results
 from napari_cryorefine.widgets import PseudoSubtomoForm, Refine3DForm
 
 SECONDS = 20_000
@@ -68,3 +70,14 @@ def test_the_sampling_of_a_refinement_follows_filter_and_mask(qtbot, model, proj
     qtbot.waitUntil(lambda: not form.suggest_tool.busy, timeout=SECONDS)
     assert form.page["initial_angular_sampling"].value == 3.7
     assert "arctan(2 d / D) = 6.0 degrees" in form.suggest_tool.reasons.text()
+
+
+def test_a_reconstruction_is_shown_from_its_folder_and_an_extraction_needs_nothing(model, half_maps, project):
+    folder = project / "Reconstruct/job001"
+    folder.mkdir(parents=True)
+    for path, name in zip((*half_maps, half_maps[0]), ("half1", "half2", "merged"), strict=True):
+        shutil.copy(path, folder / f"{name}.mrc")
+    layers = open_results(model, folder)
+    assert [layer.visible for layer in layers] == [False, False, True]
+    (project / "Extract/job002/Subtomograms").mkdir(parents=True)
+    assert open_results(model, project / "Extract/job002") == []
