@@ -53,8 +53,8 @@ _BEYOND = 1.1
 _GROWTH = 1.15
 # Rounds end when values move less than this share of their uncertainty.
 _SETTLED = 0.5
-# Rebuilt half maps whose resolution is this much worse are not used.
-_WORSE = 0.9
+# Rebuilt half maps with less than this share of the supplied ones' correlation are not used.
+_WORSE = 0.8
 
 
 def refine_ctf(
@@ -221,15 +221,14 @@ class _Refinement:
 
     def _judge(self) -> Finding | None:
         """Compare the rebuilt half maps with the supplied ones; return why they are not good enough."""
-        edge = self.comparison.frame.edge
-        supplied = edge / max(resolution_shell(self.maps.fsc), 1)
-        if self.resolution * _WORSE <= supplied:
+        quality = rebuilt_quality(self.fsc, self.maps.fsc, self.fit.folds)
+        if quality >= _WORSE:
             return None
         return Finding(
             "reference",
-            f"Half maps rebuilt from these particles reach {self.resolution:.2f} A where the supplied ones "
-            f"reach {supplied:.2f} A, so the supplied ones are used; particles that are part of them are "
-            "compared with their own noise, which draws values towards those of the maps.",
+            f"Half maps rebuilt from these particles have {100 * quality:.0f} % of the correlation of the "
+            "supplied ones, so the supplied ones are used; particles that are part of them are compared with "
+            "their own noise, which draws values towards those of the maps.",
             warning=True,
         )
 
@@ -391,6 +390,25 @@ class _Refinement:
         ratio = np.average(given[:, SCALE], weights=weight) / np.average(table[:, SCALE], weights=weight)
         result[:, SCALE] *= ratio
         return result
+
+
+def rebuilt_quality(rebuilt: F64, supplied: F64, folds: int) -> float:
+    """Return the area under the FSC of rebuilt half maps relative to that of the supplied ones.
+
+    Over the resolved shells of the supplied maps; the curve of rebuilt maps, which lack one fold, is
+    first raised to what all folds would give. 1 means equal maps; the resolution itself, the first
+    crossing of a threshold, would be a matter of chance.
+
+    Parameters
+    ----------
+    rebuilt, supplied : ndarray, shape (shells,)
+        FSC of half maps without a fold, and of the supplied ones.
+    folds : int
+        Number of folds.
+    """
+    last = min(resolution_shell(supplied), len(rebuilt) - 1)
+    whole = part_of_data(rebuilt, folds / max(folds - 1, 1))
+    return float(whole[1 : last + 1].sum() / max(supplied[1 : last + 1].sum(), 1e-6))
 
 
 def _matrix(optics: OpticsGroup) -> F64:

@@ -163,7 +163,7 @@ def _slope(cross: F64, power: F64, sigma2: F64) -> F64:
     )
     error = np.divide(1.0, np.sqrt(total), out=np.full_like(total, np.inf), where=total > 0)
     slope[slope < 2 * error] = 0
-    return np.clip(slope, 0, 5.0)
+    return np.maximum(slope, 0)
 
 
 def _presence(found: F64, sigma: F64) -> F64:
