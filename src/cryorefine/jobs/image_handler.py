@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from cryorefine.errors import UserError
 from cryorefine.jobs import vocabulary
-from cryorefine.jobs.base import Job, Notice, Product, Progress, Run, option
+from cryorefine.jobs.base import Job, Run, option
 from cryorefine.jobs.check import checked
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 JOB = Job(
     name="image-handler",
@@ -21,8 +17,6 @@ JOB = Job(
     relion_label="",
     summary="Rescale, rebox, filter, combine and measure maps, stacks and particles",
 )
-
-_STACKS = (".mrcs", ".st")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +31,9 @@ class Options:
     output: Path | None = option(
         None,
         label="Output file",
-        help="The file to write; it may not be the input. For particles: a stack (.mrcs), beside which a "
-        "STAR file is written, or a word that is put before the extension of every stack. Nothing is written "
-        "when only something is measured.",
+        help="The file to write; it may not be the input. A .png is a picture of an image. For particles: a "
+        "stack (.mrcs), beside which a STAR file is written, or a word that is put before the extension of "
+        "every stack. Nothing is written when only something is measured.",
         kind="map",
     )
     pixel_size: float | None = option(
@@ -86,11 +80,112 @@ class Options:
         help="Tell the logarithm of the mean amplitude of each shell.",
         group="Measure",
     )
+    cos_phase: Path | None = option(
+        None,
+        label="Phase difference with",
+        help="Tell the mean cosine of the difference of the phases from those of this map, for each shell.",
+        group="Measure",
+        kind="map",
+    )
     average: bool = option(
         False,
         label="Average the images?",
         help="Replace the images of a stack by their mean.",
-        group="Arithmetic",
+        group="Frames",
+    )
+    average_all_movie_frames: bool = option(
+        False,
+        label="Average all movies?",
+        help="Replace the frames of all movies of a STAR file (rlnMicrographMovieName) by their mean.",
+        group="Frames",
+    )
+    avg_bin: int | None = option(
+        None,
+        label="Frames to add up",
+        help="Add up every so many images of a stack, e.g. the frames of a movie; an incomplete last group "
+        "is left out.",
+        group="Frames",
+        minimum=1,
+        step=1,
+    )
+    avg_first: int | None = option(
+        None,
+        label="First frame",
+        help="Leave out the images before this one, and add up or average the others.",
+        group="Frames",
+        minimum=1,
+        step=1,
+    )
+    avg_last: int | None = option(
+        None,
+        label="Last frame",
+        help="Leave out the images after this one, and add up or average the others.",
+        group="Frames",
+        minimum=1,
+        step=1,
+    )
+    avg_ampl: bool = option(
+        False,
+        label="Average the amplitudes?",
+        help="Write the mean amplitude of each Fourier component of all images, for --correct-avg-ampl.",
+        group="Frames",
+    )
+    avg_ampl2: bool = option(
+        False,
+        label="Average the power?",
+        help="Write the mean squared amplitude of each Fourier component of all images.",
+        group="Frames",
+    )
+    avg_ampl2_ali: bool = option(
+        False,
+        label="Average the power of aligned images?",
+        help="The same after turning each particle image by its rlnAnglePsi.",
+        group="Frames",
+    )
+    add_edge: bool = option(
+        False,
+        label="Repeat pixels at the edges?",
+        help="Fill what lies beyond the four lines below with the pixels of these lines, e.g. where a camera "
+        "has dead rows.",
+        group="Geometry",
+    )
+    edge_x0: int = option(
+        0,
+        label="Left edge",
+        help="Column whose pixels are repeated to the left of it.",
+        unit="px",
+        group="Geometry",
+        minimum=0,
+        step=1,
+    )
+    edge_y0: int = option(
+        0,
+        label="Top edge",
+        help="Row whose pixels are repeated above it.",
+        unit="px",
+        group="Geometry",
+        minimum=0,
+        step=1,
+    )
+    edge_xf: int = option(
+        4095,
+        label="Right edge",
+        help="Column whose pixels are repeated to the right of it, if the image is as wide.",
+        unit="px",
+        group="Geometry",
+        minimum=0,
+        step=1,
+        flag="edge-xF",
+    )
+    edge_yf: int = option(
+        4095,
+        label="Bottom edge",
+        help="Row whose pixels are repeated below it, if the image is as high.",
+        unit="px",
+        group="Geometry",
+        minimum=0,
+        step=1,
+        flag="edge-yF",
     )
     remove_nan: bool = option(
         False,
@@ -108,7 +203,13 @@ class Options:
     flip_xy: bool = option(
         False,
         label="Exchange x and y?",
-        help="Mirror images at the diagonal.",
+        help="Mirror images at the diagonal through the first pixel.",
+        group="Geometry",
+    )
+    flip_mxy: bool = option(
+        False,
+        label="Mirror at the other diagonal?",
+        help="Exchange x and y and turn the order of both round.",
         group="Geometry",
     )
     phase_randomise: float | None = option(
@@ -202,6 +303,30 @@ class Options:
         None,
         label="Match the amplitudes of",
         help="Give every shell the mean amplitude that it has in this map.",
+        group="Filter",
+        kind="map",
+    )
+    correct_avg_ampl: Path | None = option(
+        None,
+        label="Even out amplitudes by",
+        help="Divide each Fourier component by its mean amplitude in this file of --avg-ampl, and multiply "
+        "it by the mean of these over the shell.",
+        group="Filter",
+        kind="map",
+    )
+    minr_ampl_corr: int = option(
+        0,
+        label="Not up to the radius",
+        help="Shells up to this one are left as they are.",
+        unit="Fourier px",
+        group="Filter",
+        minimum=0,
+        step=1,
+    )
+    fourier_filter: Path | None = option(
+        None,
+        label="Filter in Fourier space",
+        help="Multiply the Fourier transform by this image or map, whose centre voxel N/2 is the origin.",
         group="Filter",
         kind="map",
     )
@@ -357,6 +482,36 @@ class Options:
         minimum=0.001,
         step=0.001,
     )
+    black: float = option(
+        0.0,
+        label="Value shown black",
+        help="In a .png; with black and white alike, the lowest and the highest value are taken.",
+        group="PNG",
+        step=0.1,
+    )
+    white: float = option(
+        0.0,
+        label="Value shown white",
+        help="In a .png; with black and white alike, the lowest and the highest value are taken.",
+        group="PNG",
+        step=0.1,
+    )
+    sigma_contrast: float = option(
+        0.0,
+        label="Contrast",
+        help="Black and white lie so many standard deviations from the mean; 0 takes the values above.",
+        group="PNG",
+        minimum=0.0,
+        step=0.5,
+    )
+    colour: str = option(
+        "grey",
+        label="Colours",
+        help="From low to high: fire black-grey-white-red, ice blue-black-grey-white, fire-n-ice "
+        "blue-grey-red, rainbow cyan-blue-black-red-yellow.",
+        group="PNG",
+        choices=("grey", "fire", "ice", "fire-n-ice", "rainbow"),
+    )
     random_seed: int = option(
         1,
         label="Random seed",
@@ -370,7 +525,25 @@ class Options:
     @property
     def measures(self) -> bool:
         """Whether anything is measured."""
-        return self.stats or self.com or self.fsc is not None or self.power or self.guinier
+        asked = self.stats, self.com, self.power, self.guinier
+        return any(asked) or self.fsc is not None or self.cos_phase is not None
+
+    @property
+    def amplitudes(self) -> str:
+        """Which mean over Fourier components of all images is wanted; "" for none."""
+        kinds = [name for name in ("avg_ampl", "avg_ampl2", "avg_ampl2_ali") if getattr(self, name)]
+        return kinds[0] if kinds else ""
+
+    def check(self) -> None:
+        """Say what does not go together."""
+        kinds = [name for name in ("avg_ampl", "avg_ampl2", "avg_ampl2_ali") if getattr(self, name)]
+        if len(kinds) > 1:
+            flags = " and ".join("--" + name.replace("_", "-") for name in kinds)
+            raise UserError(f"{flags} cannot be written into one file; give one of them.")
+        if self.avg_first is not None and self.avg_last is not None and self.avg_first > self.avg_last:
+            raise UserError(
+                f"--avg-first {self.avg_first} comes after --avg-last {self.avg_last}; exchange them."
+            )
 
 
 @dataclass(frozen=True)
@@ -394,80 +567,13 @@ class Result:
 
 def run(options: Options) -> Run[Result]:
     """Process the file; yields events and returns the result. Makes no job folder."""
-    from cryorefine.jobs import image_handler_particles
+    from cryorefine.jobs import image_handler_files, image_handler_movies, image_handler_particles
 
     options = checked(options)
     if options.output is None and not options.measures:
         raise UserError("There is nothing to do: give --output, or something to measure, e.g. --stats.")
+    if options.average_all_movie_frames:
+        return (yield from image_handler_movies.run(options))
     if options.input.suffix == ".star":
         return (yield from image_handler_particles.run(options))
-    return (yield from _file(options))
-
-
-def _file(options: Options) -> Run[Result]:
-    import numpy as np
-
-    from cryorefine.io.mrc import write_map, write_stack
-    from cryorefine.jobs.image_handler_measure import measure
-    from cryorefine.jobs.image_handler_steps import steps_for
-
-    data, pixel_size = _read(options)
-    is_stack = options.input.suffix in _STACKS
-    output, becomes_stack = options.output, is_stack and not options.average
-    if output is not None:
-        if (output.suffix in _STACKS) != becomes_stack:
-            raise UserError(
-                f"{options.input} gives a {'stack' if becomes_stack else 'map'} but {output} is named as a "
-                f"{'map' if becomes_stack else 'stack'}; name the output "
-                f"{'.mrcs' if becomes_stack else '.mrc'}."
-            )
-        if output.exists() and output.samefile(options.input):
-            raise UserError(f"{output} is the input itself; give the output another name.")
-    # One image in an .mrc file is an image, not a map of one section.
-    images = list(data) if is_stack or len(data) == 1 else [data]
-    if options.average:
-        images = [np.mean(images, axis=0)]
-    steps, new_pixel_size = steps_for(options, images[0].shape, pixel_size)
-    wanted = options.rescale_pixel_size
-    if wanted is not None and abs(new_pixel_size / wanted - 1) > 1e-3:
-        yield Notice(
-            f"The pixel size of {output} is {new_pixel_size:.6g} A instead of the "
-            f"{wanted:g} A asked for, because a box has an even number of pixels.",
-            warning=True,
-        )
-    done: list[NDArray[Any]] = []
-    for number, image in enumerate(images):
-        yield Progress("Processing", number, len(images))
-        for step in steps:
-            image = step(image)
-        done.append(image)
-    yield from measure(options, done, new_pixel_size)
-    header = options.force_header_pixel_size or new_pixel_size
-    if output is not None:
-        if becomes_stack:
-            write_stack(output, np.stack(done), header, options.half_precision)
-        else:
-            write_map(output, done[0], header)
-        yield Product("map", output, output.stem)
-    yield Progress("Processing", len(images), len(images))
-    return Result(output, header, int(done[0].shape[-1]))
-
-
-def _read(options: Options) -> tuple[NDArray[Any], float]:
-    """Return float32 data of three axes, NaN replaced where that is asked for, and the pixel size."""
-    import numpy as np
-
-    from cryorefine.io.mrc import read_layout, read_map
-
-    given = options.pixel_size if options.pixel_size is not None and options.pixel_size > 0 else None
-    if not options.remove_nan:
-        volume = read_map(options.input, pixel_size=given)
-        return volume.data, volume.pixel_size
-    layout = read_layout(options.input)
-    order = [2 - layout.axes.index(axis) for axis in (3, 2, 1)]
-    data = np.array(layout.memory_map().transpose(order), dtype=np.float32, order="C")
-    value = options.replace_nan
-    np.nan_to_num(data, copy=False, nan=value, posinf=value, neginf=value)
-    if given is None and layout.pixel_size <= 0:
-        raise UserError(f"{options.input} has no pixel size in its header; give the pixel size in A.")
-    return data, given or layout.pixel_size
+    return (yield from image_handler_files.run(options))

@@ -33,7 +33,7 @@ def measure(options: Options, images: list[NDArray[Any]], pixel_size: float) -> 
             centre = image_operations.centre_of_mass(image)[::-1]
             words = ", ".join(f"{axis} {value:.5f}" for axis, value in zip("xyz", centre, strict=False))
             yield Notice(f"{name}: the centre of mass lies at {words} px from the centre of the box.")
-        if options.fsc is None and not options.power and not options.guinier:
+        if options.fsc is None and options.cos_phase is None and not options.power and not options.guinier:
             continue
         if len(set(image.shape)) != 1:
             raise UserError(f"{name} is neither a cube nor a square; give --new-box.")
@@ -52,6 +52,10 @@ def _spectra(options: Options, name: str, image: NDArray[Any], pixel_size: float
         for threshold in (fsc.GOLD_STANDARD, 0.5):
             at = fsc.resolution(curves["FSC"], size, pixel_size, threshold)
             yield Notice(f"{name}: the FSC with {options.fsc} stays above {threshold:g} up to {at:.2f} A.")
+    if options.cos_phase is not None:
+        other = other_image(options.cos_phase, image.shape)
+        cosine = image_operations.phase_cosine(image, other, options.threads)
+        curves["cosine of the phase difference"] = cosine
     if options.power:
         curves["power"] = image_operations.power_spectrum(image, options.threads)
     if options.guinier and image.ndim == 3:

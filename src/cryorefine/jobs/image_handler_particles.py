@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from cryorefine.errors import UserError
 from cryorefine.io.images import ImageReader, parse_reference
-from cryorefine.io.mrc import write_stack
+from cryorefine.io.mrc import read_layout, write_map, write_stack
 from cryorefine.io.particles import ParticleFile, column, project_root, read_particles, write_particles
 from cryorefine.jobs.base import Product, Progress, Run
 from cryorefine.jobs.image_handler_steps import steps_for
+from cryorefine.maps.image_operations import MeanAmplitudes
 
 if TYPE_CHECKING:
     from cryorefine.jobs.image_handler import Options, Result
@@ -37,11 +38,14 @@ def run(options: Options) -> Run[Result]:
             f"{options.input} holds images of {sizes.min():g} to {sizes.max():g} A/px; split it by optics "
             "group first."
         )
-    if options.average or options.remove_nan:
+    if options.avg_bin or options.avg_first or options.avg_last:
         raise UserError(
-            "--average and --remove-nan work on stacks (.mrcs), not on STAR files; leave them out."
+            f"--avg-bin, --avg-first and --avg-last work on stacks (.mrcs), but {options.input} is a STAR "
+            "file; leave them out."
         )
     pixel_size = float(sizes[0])
+    if options.average or options.amplitudes:
+        return (yield from _one_of_all(options, particles, names, reader, pixel_size))
     steps, new_size = steps_for(options, reader.shape(names[0]), pixel_size)
     header = options.force_header_pixel_size or new_size
     output, box = options.output, reader.shape(names[0])[1]
@@ -50,7 +54,7 @@ def run(options: Options) -> Run[Result]:
         done: list[NDArray[Any]] = []
         for start in range(0, len(rows), _CHUNK):
             yield Progress("Processing", rows[start], len(names))
-            for image in reader.read([names[row] for row in rows[start : start + _CHUNK]]):
+            for image in _read(options, reader, [names[row] for row in rows[start : start + _CHUNK]]):
                 for step in steps:
                     image = step(image)
                 done.append(image)
@@ -70,6 +74,55 @@ def run(options: Options) -> Run[Result]:
     write_particles(star, _renamed(particles, new_names, header, box), ["cryorefine image-handler"])
     yield Product("particles", star, star.stem)
     return Result(star, header, box)
+
+
+def _one_of_all(
+    options: Options, particles: ParticleFile, names: list[str], reader: ImageReader, pixel_size: float
+) -> Run[Result]:
+    """Make one image of all: their mean, or the mean of their amplitudes."""
+    from cryorefine.jobs.image_handler import Result
+    from cryorefine.jobs.image_handler_measure import measure
+
+    if options.output is not None and options.output.suffix != ".mrc":
+        raise UserError(f"{options.input} gives one image, so {options.output} has to be named .mrc.")
+    steps, header = steps_for(options, reader.shape(names[0]), pixel_size)
+    psi = np.zeros(len(names))
+    if options.avg_ampl2_ali:
+        psi = column(particles, "rlnAnglePsi")
+    amplitudes = MeanAmplitudes(options.amplitudes != "avg_ampl", options.threads)
+    total: NDArray[Any] = np.zeros(())
+    for start in range(0, len(names), _CHUNK):
+        yield Progress("Processing", start, len(names))
+        part = slice(start, start + _CHUNK)
+        for image, angle in zip(_read(options, reader, names[part]), psi[part], strict=True):
+            for step in steps:
+                image = step(image)
+            if options.amplitudes:
+                amplitudes.add(image, float(angle))
+            else:
+                total = total + image.astype(np.float64)
+    image = amplitudes.result() if options.amplitudes else (total / len(names)).astype(np.float32)
+    if not options.amplitudes:
+        yield from measure(options, [image], header)
+    header = options.force_header_pixel_size or header
+    if options.output is not None:
+        write_map(options.output, image, header)
+        yield Product("map", options.output, options.output.stem)
+    yield Progress("Processing", len(names), len(names))
+    return Result(options.output, header, int(image.shape[-1]))
+
+
+def _read(options: Options, reader: ImageReader, names: list[str]) -> NDArray[np.float32]:
+    """Read images, with what is no number replaced where that is asked for."""
+    if not options.remove_nan:
+        return reader.read(names)
+    images = []
+    for name in names:
+        number, file = parse_reference(name)
+        image = read_layout(reader.root / file).memory_map()[(number or 1) - 1].astype(np.float32)
+        value = options.replace_nan
+        images.append(np.nan_to_num(image, copy=False, nan=value, posinf=value, neginf=value))
+    return np.stack(images)
 
 
 def _targets(output: Path | None, root: Path, names: list[str]) -> dict[Path | None, list[int]]:

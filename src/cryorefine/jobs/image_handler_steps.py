@@ -39,7 +39,12 @@ def steps_for(options: Options, shape: tuple[int, ...], pixel_size: float) -> tu
         When an operation does not go with the shape, or another file does not.
     """
     _refuse(options, shape)
-    steps = _arithmetic(options, shape, pixel_size) + _filters(options, pixel_size)
+    steps = _edges_and_diagonals(options)
+    if options.flip_xy != options.flip_mxy and len(set(shape)) > 1:
+        shape = shape[::-1]
+    steps += _arithmetic(options, shape, pixel_size)
+    # Filters of a rectangle see it framed by its mean, so that the frame adds no edge.
+    steps += [_square(step, shape, framed=True) for step in _filters(options, pixel_size)]
     steps += _geometry(options, len(shape))
     out_size = pixel_size
     if options.rescale_pixel_size is not None:
@@ -50,7 +55,7 @@ def steps_for(options: Options, shape: tuple[int, ...], pixel_size: float) -> tu
                 f"--rescale-pixel-size {options.rescale_pixel_size:g} is too coarse for {options.input}, "
                 f"whose box is {max(shape)} px of {pixel_size:g} A; give a smaller one."
             ) from None
-        steps.append(lambda image: fourier.rescale(image, box, options.threads))
+        steps.append(_square(lambda image: fourier.rescale(image, box, options.threads), shape))
     if (new_box := options.new_box) is not None:
         steps.append(lambda image: fourier.new_box(image, new_box))
     if options.sym.upper() != "C1":
@@ -62,21 +67,27 @@ def steps_for(options: Options, shape: tuple[int, ...], pixel_size: float) -> tu
 
 
 def _refuse(options: Options, shape: tuple[int, ...]) -> None:
-    needs_cube = {
+    needs_square = {
+        "--optimise-bfactor-subtract": options.optimise_bfactor_subtract or None,
+        "--correct-avg-ampl": options.correct_avg_ampl,
+    }
+    needs_cube = needs_square | {
         "--phase-randomise": options.phase_randomise,
         "--adjust-power": options.adjust_power,
-        "--optimise-bfactor-subtract": options.optimise_bfactor_subtract or None,
         "--bfactor": options.bfactor or None,
         "--LoG": options.log_diameter,
         "--lowpass": options.lowpass,
         "--highpass": options.highpass,
         "--rescale-pixel-size": options.rescale_pixel_size,
     }
-    dimensions = " x ".join(str(n) for n in reversed(shape))
-    if len(set(shape)) != 1 and any(value is not None for value in needs_cube.values()):
+    asked_for = [
+        name for name, value in (needs_cube if len(shape) == 3 else needs_square).items() if value is not None
+    ]
+    if len(set(shape)) != 1 and asked_for:
         raise UserError(
-            f"{options.input} is {dimensions} px; filters and rescaling "
-            "need a cubic map or square images; give --new-box first, in a run of its own."
+            f"{options.input} is {' x '.join(str(n) for n in reversed(shape))} px; {asked_for[0]} needs "
+            f"{'a cubic map' if len(shape) == 3 else 'square images'}; give --new-box first, in a run of its "
+            "own."
         )
     only_maps = {
         "--sym": options.sym.upper() != "C1",
@@ -87,19 +98,43 @@ def _refuse(options: Options, shape: tuple[int, ...]) -> None:
     for name, asked in only_maps.items():
         if asked and len(shape) != 3:
             raise UserError(f"{name} needs a map, but {options.input} holds images; leave it out.")
-    if options.flip_xy and len(shape) == 3:
-        raise UserError(f"--flip-xy needs images, but {options.input} is a map; leave it out.")
+    only_images = {
+        "--flip-xy": options.flip_xy,
+        "--flip-mxy": options.flip_mxy,
+        "--add-edge": options.add_edge,
+        "--avg-ampl2-ali": options.avg_ampl2_ali,
+    }
+    for name, asked in only_images.items():
+        if asked and len(shape) == 3:
+            raise UserError(f"{name} needs images, but {options.input} is a map; leave it out.")
     if options.sym.upper() != "C1":
         point_group(options.sym)
 
 
+def _square(step: Step, shape: tuple[int, ...], framed: bool = False) -> Step:
+    """Return a step that takes rectangular images as well, where there are such."""
+    if len(set(shape)) == 1:
+        return step
+    return lambda image: image_operations.on_square(step, image, float(image.mean()) if framed else 0.0)
+
+
+def _edges_and_diagonals(options: Options) -> list[Step]:
+    steps: list[Step] = []
+    if options.add_edge:
+        first, last = (options.edge_y0, options.edge_x0), (options.edge_yf, options.edge_xf)
+        steps.append(lambda image: image_operations.repeat_edges(image, first, last))
+    if options.flip_xy:
+        steps.append(lambda image: image.T)
+    if options.flip_mxy:
+        steps.append(lambda image: image[::-1, ::-1].T)
+    return steps
+
+
 def _arithmetic(options: Options, shape: tuple[int, ...], pixel_size: float) -> list[Step]:
     steps: list[Step] = []
-    if options.flip_xy:
-        steps.append(lambda image: np.swapaxes(image, -1, -2))
     if (beyond := options.phase_randomise) is not None:
         rng = np.random.default_rng(options.random_seed)
-        size = shape[-1]
+        size = max(shape)
         first = int(size * pixel_size / beyond)
 
         def randomise(image: Image) -> Image:
@@ -107,7 +142,7 @@ def _arithmetic(options: Options, shape: tuple[int, ...], pixel_size: float) -> 
             spectrum = randomise_phases(spectrum, first, size, rng, options.threads)
             return fourier.inverse(spectrum, size, options.threads, overwrite=True)
 
-        steps.append(randomise)
+        steps.append(_square(randomise, shape, framed=True))
     factor = np.float32(options.multiply_constant / options.divide_constant)
     if factor != 1:
         steps.append(lambda image: image * factor)
@@ -123,7 +158,19 @@ def _arithmetic(options: Options, shape: tuple[int, ...], pixel_size: float) -> 
     if options.subtract is not None:
         steps.append(_subtraction(options, options.subtract, shape, pixel_size))
     if options.adjust_power is not None:
-        steps.append(_with(options.adjust_power, shape, image_operations.match_power))
+        other = fourier.window(other_image(options.adjust_power, shape), (max(shape),) * len(shape))
+        steps.append(
+            _square(lambda image: image_operations.match_power(image, other, options.threads), shape)
+        )
+    if options.correct_avg_ampl is not None:
+        amplitudes = other_image(options.correct_avg_ampl, (*shape[:-1], shape[-1] // 2 + 1))
+        least = options.minr_ampl_corr
+        steps.append(
+            lambda image: image_operations.even_out_amplitudes(image, amplitudes, least, options.threads)
+        )
+    if options.fourier_filter is not None:
+        gain = other_image(options.fourier_filter, shape)
+        steps.append(lambda image: image_operations.filter_by_image(image, gain, options.threads))
     return steps
 
 
@@ -196,6 +243,6 @@ def other_image(path: Path, shape: tuple[int, ...]) -> Image:
     if data.shape != shape:
         raise UserError(
             f"{path} is {' x '.join(map(str, data.shape[::-1]))} px but the input is "
-            f"{' x '.join(map(str, shape[::-1]))} px; give one of the same size."
+            f"{' x '.join(map(str, shape[::-1]))} px; give one of that size."
         )
     return data

@@ -246,9 +246,14 @@ def new_box(volume: NDArray[Any], size: int, fill: float = 0.0) -> NDArray[Any]:
     numpy.ndarray
         Same dtype, shape (size, ...).
     """
-    result = np.full((size,) * volume.ndim, fill, dtype=volume.dtype)
+    return window(volume, (size,) * volume.ndim, fill)
+
+
+def window(volume: NDArray[Any], shape: tuple[int, ...], fill: float = 0.0) -> NDArray[Any]:
+    """Cut out or pad about the centre voxel as :func:`new_box` does, to any shape of as many axes."""
+    result = np.full(shape, fill, dtype=volume.dtype)
     source, target = [], []
-    for old in volume.shape:
+    for old, size in zip(volume.shape, shape, strict=True):
         start = old // 2 - size // 2
         low, high = max(start, 0), min(start + size, old)
         source.append(slice(low, high))

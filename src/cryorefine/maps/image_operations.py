@@ -1,7 +1,8 @@
-"""Operations on maps and images: shifts, flips, symmetry, one-way and blob filters, spectra, subtraction."""
+"""Operations on maps and images: edges, shifts, flips, symmetry, filters, spectra, subtraction."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,14 @@ from cryorefine.geometry.symmetry import point_group
 from cryorefine.maps import filters, fourier
 from cryorefine.maps.shells import (
     apply_gain,
+    cross_sums,
     logical_indices,
     radial_average,
     radial_sums,
     radius_table,
+    shell_index,
     shell_table,
+    voxels_by_squared_radius,
 )
 
 AXES = {"X": -1, "Y": -2, "Z": -3}
@@ -33,6 +37,23 @@ def divide(image: NDArray[Any], divisor: NDArray[Any]) -> NDArray[Any]:
 def flip(image: NDArray[Any], axis: str) -> NDArray[Any]:
     """Turn the order of voxels along "X", "Y" or "Z" round: index i goes to N - 1 - i."""
     return np.flip(image, AXES[axis])
+
+
+def repeat_edges(image: NDArray[Any], first: tuple[int, int], last: tuple[int, int]) -> NDArray[Any]:
+    """Fill an image outside two pixels (y, x), its new corners, with the rows and columns of these.
+
+    Parameters
+    ----------
+    image : numpy.ndarray
+        Shape (y, x).
+    first, last : tuple of int
+        First and last row and column that stay as they are; beyond the image they do nothing.
+    """
+    result = image
+    for axis, length in enumerate(image.shape):
+        inside = np.arange(length).clip(first[axis], last[axis])
+        result = np.take(result, inside.clip(0, length - 1), axis)
+    return result
 
 
 def move(image: NDArray[Any], offset: tuple[float, ...]) -> NDArray[Any]:
@@ -124,6 +145,117 @@ def match_power(image: NDArray[Any], other: NDArray[Any], threads: int = 0) -> N
     return fourier.inverse(
         apply_gain(spectrum, ratio[shells], threads), image.shape[-1], threads, overwrite=True
     )
+
+
+def phase_cosine(first: NDArray[Any], second: NDArray[Any], threads: int = 0) -> NDArray[np.float64]:
+    """Return the mean cosine of the phase difference of two maps in shells 0..size/2."""
+    spectra = [fourier.forward(image, threads) for image in (first, second)]
+    for spectrum in spectra:
+        modulus = np.abs(spectrum)
+        np.divide(spectrum, modulus, out=spectrum, where=modulus > 0)
+    size, ndim = first.shape[-1], first.ndim
+    counts = np.bincount(shell_table(size, ndim), voxels_by_squared_radius(size, ndim))
+    return cross_sums(spectra[0], spectra[1], threads)[0] / counts[: size // 2 + 1]
+
+
+class MeanAmplitudes:
+    """Mean amplitude, or power, of each Fourier component of many images.
+
+    Parameters
+    ----------
+    squared : bool
+        Whether amplitudes are squared.
+    threads : int
+        0 for every core.
+    """
+
+    def __init__(self, squared: bool, threads: int = 0) -> None:
+        self._squared, self._threads = squared, threads
+        self._sum, self._count = np.zeros(()), 0
+
+    def add(self, image: NDArray[Any], psi: float = 0.0) -> None:
+        """Add an image, (y, x) or (z, y, x); one of two axes may be turned by ``psi`` degrees first."""
+        turned = turn(image, psi) if psi else image
+        modulus = np.abs(fourier.forward(turned, self._threads)).astype(np.float64)
+        self._sum = self._sum + (modulus**2 if self._squared else modulus)
+        self._count += 1
+
+    def result(self) -> NDArray[np.float32]:
+        """Return the mean, shape (..., y, x // 2 + 1), scaled as by :func:`.fourier.forward`."""
+        return (self._sum / max(self._count, 1)).astype(np.float32)
+
+
+def turn(image: NDArray[Any], psi: float) -> NDArray[Any]:
+    """Turn an image (y, x) about its centre by the in-plane angle ``psi`` in degrees, linearly interpolated.
+
+    The result is what the particle looks like at an angle of 0; what comes in from outside is 0.
+    """
+    from scipy import ndimage
+
+    cosine, sine = np.cos(np.deg2rad(psi)), np.sin(np.deg2rad(psi))
+    matrix = np.array([[cosine, -sine], [sine, cosine]])
+    centre = np.array([n // 2 for n in image.shape])
+    return ndimage.affine_transform(image, matrix, centre - matrix @ centre, order=1, mode="constant")
+
+
+def even_out_amplitudes(
+    image: NDArray[Any], amplitudes: NDArray[Any], least: int = 0, threads: int = 0
+) -> NDArray[Any]:
+    """Divide each Fourier component by its mean amplitude, and multiply by the mean of these in the shell.
+
+    Parameters
+    ----------
+    image : numpy.ndarray
+        Square (y, x) or cubic (z, y, x).
+    amplitudes : numpy.ndarray
+        Half-complex (:class:`MeanAmplitudes`), shape (..., y, x // 2 + 1).
+    least : int
+        Shells up to this one stay as they are; 0 for none but the origin.
+    threads : int
+        0 for every core.
+    """
+    spectrum = fourier.forward(image, threads)
+    shells = shell_index(image.shape)
+    mean = np.bincount(shells.ravel(), amplitudes.ravel()) / np.bincount(shells.ravel())
+    usable = (shells > least) & (amplitudes > 0)
+    factor = np.divide(mean[shells], amplitudes, out=np.ones(shells.shape), where=usable)
+    spectrum *= factor.astype(spectrum.real.dtype)
+    return fourier.inverse(spectrum, image.shape[-1], threads, overwrite=True)
+
+
+def filter_by_image(image: NDArray[Any], gain: NDArray[Any], threads: int = 0) -> NDArray[Any]:
+    """Multiply a Fourier transform by a gain of the image's shape, whose centre voxel is the origin."""
+    spectrum = fourier.forward(image, threads)
+    spectrum *= np.fft.ifftshift(gain)[..., : spectrum.shape[-1]].astype(spectrum.real.dtype)
+    return fourier.inverse(spectrum, image.shape[-1], threads, overwrite=True)
+
+
+def on_square(
+    operation: Callable[[NDArray[Any]], NDArray[Any]], image: NDArray[Any], fill: float
+) -> NDArray[Any]:
+    """Pad a rectangular image to a square, apply an operation that may rescale it, and cut it back.
+
+    Parameters
+    ----------
+    operation : callable
+        Takes and returns a square image.
+    image : numpy.ndarray
+        Shape (y, x).
+    fill : float
+        Value of what is added.
+
+    Returns
+    -------
+    numpy.ndarray
+        The rectangle that the image has become; rescaled sides are rounded, then down to even ones.
+    """
+    side = max(image.shape)
+    result = operation(fourier.window(image, (side, side), fill))
+    new = len(result)
+    if new == side:
+        return fourier.window(result, image.shape)
+    sides = (int(np.floor(length * new / side + 0.5)) // 2 * 2 for length in image.shape)
+    return fourier.window(result, tuple(max(length, 2) for length in sides))
 
 
 def best_scale(image: NDArray[Any], other: NDArray[Any], mask: NDArray[Any] | None = None) -> float:
