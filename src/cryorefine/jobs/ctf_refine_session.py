@@ -171,7 +171,8 @@ def _optics(session: Session, event: OpticsSoFar, told: set[str]) -> list[Event]
             continue
         write_beam_tilt(session.options.output / f"beamtilt_{number}.txt", values)
         for axis, tilt, sigma in zip("xy", values.beam_tilt, values.sigma_beam_tilt, strict=True):
-            figures[f"beam tilt {axis} of {values.name} (mrad)"] = f"{tilt:.3f} ± {sigma:.3f}"
+            name = f"beam tilt {axis} of {values.name} (mrad)"
+            figures[name] = f"{tilt:.3f} ± {sigma:.3f}" if np.isfinite(sigma) else "not measurable"
     words = str(figures)
     if words in told:
         return []
