@@ -53,7 +53,8 @@ Index = NDArray[np.int64]
 Images = Callable[[int], tuple[C64, F32, Index]]
 """Gives the transforms, gains and tilts of one of a batch's particles."""
 
-_PARTS = 8
+_PARTS = 16
+_PARTICLES = 64
 _MEMORY = 4 << 30
 
 
@@ -149,13 +150,14 @@ def read_inputs(options: Options, entries: OptimisationSet) -> Inputs:
 def insert_all(options: Options, inputs: Inputs, stage: str) -> Run[list[F32]]:
     """Sum up the images of all particles; return the sums of both halves, or of everything.
 
-    Particles are dealt into a number of parts that depends on the box alone, and the parts' sums are added
-    in order, so that the maps do not depend on the number of threads.
+    Particles are dealt into a number of parts that depends on their number and the box alone, and the
+    parts' sums are added in order, so that the maps do not depend on the number of threads.
     """
     halves = sorted(set(np.concatenate([inputs.particles.half[b.rows] for b in inputs.batches]).tolist()))
     if not set(halves) <= {1, 2} or len(halves) == 1:
         halves = []
-    parts = max(1, min(_PARTS, _MEMORY // (2 * empty_sums_bytes(inputs.box))))
+    room = _MEMORY // (2 * empty_sums_bytes(inputs.box))
+    parts = max(1, min(_PARTS, inputs.count // _PARTICLES, room))
     threads = thread_count(options.threads)
     totals = [empty_sums(inputs.box) for _ in halves or (0,)]
     done = _Counter()

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.fft
 from numpy.typing import NDArray
 
 from cryorefine.tomo.extraction import Window
@@ -63,9 +62,9 @@ def pseudo_volume(spectra: C64, gain: F32 | None, dose: F32, rotations: F64, sha
     use = dose - np.float32(LEAST_DOSE_WEIGHT)
     ones = np.ones_like(use) if gain is None else gain
     insert_tilts(data, weight, multiplicity, np.ascontiguousarray(rotations), crop / box, spectra, ones, use)
-    volume = scipy.fft.irfftn(data, s=(crop,) * 3, norm="ortho", overwrite_x=True)
+    volume = np.fft.irfftn(data, s=(crop,) * 3, axes=(0, 1, 2), norm="ortho")
     volume *= np.float32(box / (crop * np.sqrt(shape.binning)))
-    return PseudoVolume(scipy.fft.fftshift(volume), np.concatenate([weight, multiplicity]))
+    return PseudoVolume(np.fft.fftshift(volume), np.concatenate([weight, multiplicity]))
 
 
 def levelled_spectra(spectra: C64, shape: Window, circle: tuple[F32, NDArray[np.bool_]] | None) -> C64:
@@ -83,9 +82,10 @@ def levelled_spectra(spectra: C64, shape: Window, circle: tuple[F32, NDArray[np.
     from cryorefine.tomo.kernels import level_and_crop
 
     if circle is not None:
-        images = scipy.fft.irfft2(spectra, s=(shape.box, shape.box))
+        images = np.fft.irfft2(spectra, s=(shape.box, shape.box))
         level_and_crop(images, *circle, images)
-        spectra = scipy.fft.rfft2(images, overwrite_x=True)
+        spectra = np.asarray(np.fft.rfft2(images, norm="forward"), dtype=np.complex64)
+        spectra *= np.float32(shape.box**2)
     # A stack is divided by the binning once more than a volume; norm: RELION's halves of 1 / box.
     result = spectra * np.float32(shape.binning / shape.box)
     signs = 1 - 2 * (np.arange(shape.box) % 2)
