@@ -24,9 +24,10 @@ from cryorefine.io.mrc import read_map, write_map, write_stack
 from cryorefine.io.particles import parse_vector, read_particles
 from cryorefine.io.star import read_star, write_star
 from cryorefine.jobs import ctf_refine, finish
-from cryorefine.jobs.base import Figures, Notice, Product
+from cryorefine.jobs.base import Figures, Notice, Product, Progress
 from cryorefine.jobs.ctf_refine_images import read_pictures
 from cryorefine.jobs.ctf_refine_tables import micrograph_path
+from cryorefine.jobs.folder import status
 
 FOLDER = Path("CtfRefine/job024")
 
@@ -303,3 +304,61 @@ def test_the_result_is_the_input_of_another_job(project):
     after = read_particles(again.particles).particles
     assert after["rlnDefocusU"][0] == pytest.approx(10000 + 2 * SHIFT)
     assert after["cryorefineDefocusChange"][0] == pytest.approx(SHIFT)
+
+
+def stopped_in_round_2(**changes):
+    """Run a job until its second round begins, and kill it."""
+    running = ctf_refine.run(options(**changes))
+    for event in running:
+        if isinstance(event, Progress) and event.stage.startswith("Round 2"):
+            break
+    running.close()
+
+
+def test_a_job_that_was_stopped_goes_on_after_its_last_whole_round(project, monkeypatch):
+    from cryorefine.jobs import ctf_refine_session
+
+    stopped_in_round_2(fit_beamtilt=True, fit_trefoil=True)
+    assert not (FOLDER / "particles_ctf_refine.star").exists()
+    given = []
+
+    def spied(particles, micrograph, maps, fit, executor):
+        given.append((particles, fit))
+        return (yield from invented(particles, micrograph, maps, fit, executor))
+
+    monkeypatch.setattr(ctf_refine_session, "refine_ctf", spied)
+    events = list(ctf_refine.run(ctf_refine.Options(continue_from=FOLDER)))
+    particles, fit = given[0]
+    assert particles.ctf.column("defocus_u")[0] == 10000 + SHIFT
+    assert particles.optics[0].beam_tilt == (1.2, -0.7)
+    np.testing.assert_array_equal(particles.optics[0].odd_aberrations, np.arange(6) / 3)
+    assert (fit.rounds, fit.trefoil) == (3, True)
+    assert "Going on after round 1." in [event.message for event in events if isinstance(event, Notice)]
+    # the change is that against the input, not against where the job was stopped
+    after = read_particles(FOLDER / "particles_ctf_refine.star").particles
+    np.testing.assert_allclose(after["cryorefineDefocusChange"][0], 2 * SHIFT)
+    assert status(FOLDER) == "succeeded"
+    assert not list(FOLDER.glob("*.npz"))
+
+
+def test_a_job_that_was_stopped_too_early_begins_anew(project):
+    stopped_in_round_2()
+    (checkpoint,) = FOLDER.glob("*.npz")
+    checkpoint.unlink()
+    events = list(ctf_refine.run(ctf_refine.Options(continue_from=FOLDER)))
+    assert any("begin anew" in event.message for event in events if isinstance(event, Notice))
+
+
+def test_a_continued_job_keeps_its_options_and_its_particles(project):
+    stopped_in_round_2()
+    with pytest.raises(UserError, match=r"--defocus-range 500.0 differs from 2000"):
+        finish(ctf_refine.run(ctf_refine.Options(continue_from=FOLDER, defocus_range=500.0)))
+    new = tables()
+    new["particles"] = new["particles"][:-1]
+    write_star("particles.star", new)
+    with pytest.raises(UserError, match="about 60 particles"):
+        finish(ctf_refine.run(ctf_refine.Options(continue_from=FOLDER)))
+
+
+def test_what_is_needed_is_said(project):
+    refused("needs --postprocess", postprocess=None)

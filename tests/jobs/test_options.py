@@ -34,7 +34,8 @@ COMMANDS = {
     "--minimum-resolution 25 --fit-defocus per-particle --defocus-range 1500 "
     "--fit-astigmatism per-micrograph --fit-phase-shift per-micrograph --fit-bfactor per-particle "
     "--fit-beamtilt --fit-trefoil "
-    "--fit-fourth-order --fit-anisotropic-magnification --symmetry D2 --threads 2 --device gpu:0",
+    "--fit-fourth-order --fit-anisotropic-magnification --symmetry D2 --threads 2 --device gpu:0 "
+    "--continue CtfRefine/job024",
     "pseudo-subtomo": "--optimisation-set S.star --particles P.star --tomograms T.star --trajectories M.star "
     "--output Extract/job010 --binning 2 --box-size 256 --crop-size 128 --max-dose 50 --min-frames 3 "
     "--no-stack-2d --no-float16",

@@ -218,7 +218,7 @@ def test_folder_that_holds_a_finished_job(project):
 
 def test_nothing_to_continue(project):
     (project / "Refine3D/job001").mkdir(parents=True)
-    with pytest.raises(UserError, match="no refinement that can go on"):
+    with pytest.raises(UserError, match="no Refine3D job that can go on"):
         finish(refine3d.run(refine3d.Options(continue_from="Refine3D/job001")))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from cryorefine.errors import UserError
 from cryorefine.jobs import vocabulary
 from cryorefine.jobs.base import Job, Run, option
+from cryorefine.jobs.continuing import continued_options
 from cryorefine.jobs.folder import in_job_folder
 
 JOB = Job(
@@ -36,22 +37,34 @@ def _switch(label: str, help: str, relion: str) -> Any:
 class Options:
     """What one job is asked to fit."""
 
-    particles: Path = option(
+    particles: Path | None = option(
+        None,
         label="Particles (from Refine3D)",
-        help="Particles with poses and half sets, e.g. run_data.star.",
+        help="Particles with poses and half sets, e.g. run_data.star. Needed unless a job is continued.",
         kind="particles",
         relion="fn_data",
     )
-    postprocess: Path = option(
+    postprocess: Path | None = option(
+        None,
         label="Postprocess STAR file",
-        help="postprocess.star of these particles' map, made with a mask; it names half maps, mask and FSC.",
+        help="postprocess.star of these particles' map, made with a mask; it names half maps, mask and FSC. "
+        "Needed unless a job is continued.",
         kind="star",
         relion="fn_post",
     )
-    output: Path = option(
+    output: Path | None = option(
+        None,
         label="Output folder",
-        help="The folder of this job, e.g. CtfRefine/job024; particles_ctf_refine.star is written there.",
+        help="The folder of this job, e.g. CtfRefine/job024; particles_ctf_refine.star is written there. "
+        "Needed unless a job is continued.",
         kind="folder",
+    )
+    continue_from: Path | None = option(
+        None,
+        label="Continue from here",
+        help="The folder of a job that was stopped; it goes on after its last whole round.",
+        kind="folder",
+        flag="continue",
     )
     minimum_resolution: float = option(
         30.0,
@@ -125,8 +138,14 @@ class Options:
         """
         from cryorefine.geometry.symmetry import point_group
 
+        if self.continue_from is None:
+            for name in ("particles", "postprocess"):
+                if getattr(self, name) is None:
+                    raise UserError(f"CtfRefine needs --{name}, or --continue with the folder of a job.")
         vocabulary.check_device(self.device)
         point_group(self.symmetry)
+        if self.continue_from is not None:
+            return  # what is fitted stands in the folder
         if self.fit_trefoil and not self.fit_beamtilt:
             raise UserError("--fit-trefoil is fitted together with the beam tilt; add --fit-beamtilt.")
         if not self.fits_particles and not self.fits_optics:
@@ -180,4 +199,7 @@ def run(options: Options) -> Run[Result]:
     """
     from cryorefine.jobs.ctf_refine_session import run_session
 
-    return (yield from run_session(options))
+    settled = options
+    if options.continue_from is not None:
+        settled = continued_options(JOB, options, ("threads", "device"))
+    return (yield from run_session(settled))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -14,6 +15,8 @@ from cryorefine.io.particles import ParticleFile
 from cryorefine.jobs.base import Event, Figures, Notice, Product, Progress, Run
 from cryorefine.jobs.command import command
 from cryorefine.jobs.ctf_refine import JOB, Options, Result
+from cryorefine.jobs.ctf_refine_checkpoint import FILE as CHECKPOINT
+from cryorefine.jobs.ctf_refine_checkpoint import Recorder, read_checkpoint
 from cryorefine.jobs.ctf_refine_images import read_pictures, write_images
 from cryorefine.jobs.ctf_refine_input import (
     Reference,
@@ -53,6 +56,12 @@ class Session:
     micrographs: tuple[str, ...]
     micrograph: Index
 
+    @property
+    def folder(self) -> Path:
+        """The job's folder."""
+        assert self.options.output is not None
+        return self.options.output
+
 
 def run_session(options: Options) -> Run[Result]:
     """Read, check, fit and write.
@@ -67,9 +76,20 @@ def run_session(options: Options) -> Run[Result]:
     UserError
         If something in the input cannot be worked with.
     """
+    assert options.output is not None
+    assert options.particles is not None
     array_module(options.device)
     yield Progress("Reading", 0, 0, "particles and maps")
     session = open_session(options)
+    particles, fit, done = session.particles, session.tables.fit, 0
+    if options.continue_from is not None:
+        checkpoint = read_checkpoint(options.continue_from, particles)
+        if checkpoint is None:
+            yield Notice(f"{options.continue_from} holds no whole round; the fits begin anew.")
+        else:
+            particles, done = checkpoint.applied_to(particles), checkpoint.round
+            fit = replace(fit, rounds=max(1, fit.rounds - done))
+            yield Notice(f"Going on after round {done}.")
     if session.tables.old_style and not session.tables.fits_one_table:
         yield Notice(
             f"{options.particles} is a file of RELION 3.0, which has no place for what is fitted; the result "
@@ -83,23 +103,37 @@ def run_session(options: Options) -> Run[Result]:
         session.reference.pixel_size,
     )
     told: set[str] = set()
+    recorder = Recorder(options.output / CHECKPOINT, particles)
     with LocalExecutor(options.threads) as executor:
-        fitting = refine_ctf(session.particles, session.micrograph, maps, session.tables.fit, executor)
+        fitting = refine_ctf(particles, session.micrograph, maps, fit, executor)
+        here = 1
         while True:
             try:
                 event = next(fitting)
             except StopIteration as stop:
                 outcome: CtfResult = stop.value
                 break
-            if isinstance(event, Finding):
+            if isinstance(event, Stage):
+                if event.round > here:
+                    # Defocus that a magnification matrix has changed is reported only where it is fitted.
+                    if fit.transfer or not fit.magnification:
+                        recorder.write(done + here)
+                    here = event.round
+                yield Progress(f"Round {done + event.round}: {event.name}", event.done, event.total)
+            elif isinstance(event, Finding):
                 yield from _told(event, told)
             elif isinstance(event, OpticsSoFar):
+                recorder.optics = event.values
                 yield from _optics(session, event, told)
             else:
+                if isinstance(event, MicrographValues):
+                    recorder.take(event.particles, event.values)
                 yield from _shown(session, event)
     for finding in outcome.findings:
         yield from _told(finding, told)
-    return (yield from _finish(session, outcome, told))
+    result = yield from _finish(session, outcome, told)
+    recorder.path.unlink(missing_ok=True)
+    return result
 
 
 def _told(finding: Finding, told: set[str]) -> list[Event]:
@@ -118,6 +152,8 @@ def open_session(options: Options) -> Session:
     UserError
         If something in the input cannot be worked with.
     """
+    assert options.particles is not None
+    assert options.postprocess is not None
     reference = read_reference(options.postprocess)
     file, particles = read_refined_particles(options.particles, reference)
     if options.fits_optics:
@@ -148,11 +184,9 @@ def micrographs_of(file: ParticleFile) -> tuple[tuple[str, ...], Index]:
     return tuple(known), numbers
 
 
-def _shown(session: Session, event: Stage | MicrographValues | AberrationImages) -> list[Event]:
+def _shown(session: Session, event: MicrographValues | AberrationImages) -> list[Event]:
     """Write what an event brings and return what the person is told."""
-    folder = session.options.output
-    if isinstance(event, Stage):
-        return [Progress(f"Round {event.round}: {event.name}", event.done, event.total)]
+    folder = session.folder
     if isinstance(event, MicrographValues):
         path = session.tables.write_micrograph(folder, event.particles, event.values)
         return [Product("defocus_fit", path, session.micrographs[event.micrograph])]
@@ -169,7 +203,7 @@ def _optics(session: Session, event: OpticsSoFar, told: set[str]) -> list[Event]
     for number, values in enumerate(event.values):
         if values.particles == 0:
             continue
-        write_beam_tilt(session.options.output / f"beamtilt_{number}.txt", values)
+        write_beam_tilt(session.folder / f"beamtilt_{number}.txt", values)
         for axis, tilt, sigma in zip("xy", values.beam_tilt, values.sigma_beam_tilt, strict=True):
             name = f"beam tilt {axis} of {values.name} (mrad)"
             figures[name] = f"{tilt:.3f} ± {sigma:.3f}" if np.isfinite(sigma) else "not measurable"
@@ -181,7 +215,7 @@ def _optics(session: Session, event: OpticsSoFar, told: set[str]) -> list[Event]
 
 
 def _finish(session: Session, outcome: CtfResult, told: set[str]) -> Run[Result]:
-    options, tables, folder = session.options, session.tables, session.options.output
+    options, tables, folder = session.options, session.tables, session.folder
     yield Progress("Writing", 0, 0, "particles")
     for images in outcome.images:
         pixel_size = session.particles.optics[images.optics].pixel_size
@@ -199,7 +233,7 @@ def _finish(session: Session, outcome: CtfResult, told: set[str]) -> Run[Result]
 
 
 def _drawn(session: Session, outcome: CtfResult, members: list[Index]) -> Run[None]:
-    folder = session.options.output
+    folder = session.folder
     drawing = write_logfile(
         folder / "logfile.pdf",
         outcome.findings,

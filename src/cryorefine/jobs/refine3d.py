@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cryorefine.errors import UserError
 from cryorefine.jobs import vocabulary, vocabulary_tomo
 from cryorefine.jobs.base import Job, Run, option
+from cryorefine.jobs.continuing import continued_options
 from cryorefine.jobs.folder import in_job_folder
 
 JOB = Job(
@@ -348,36 +347,8 @@ def run(options: Options) -> Run[Result]:
     """
     from cryorefine.jobs.refine3d_session import open_session, run_session
 
-    settled = _continued(options) if options.continue_from is not None else options
+    settled = options
+    if options.continue_from is not None:
+        settled = continued_options(JOB, options, _MAY_CHANGE)
     session = yield from open_session(settled)
     return (yield from run_session(session))
-
-
-def _continued(options: Options) -> Options:
-    """Return the options of the refinement that goes on, with what may be changed on the way."""
-    assert options.continue_from is not None
-    from cryorefine.jobs.relion_job import read_job
-
-    path = options.continue_from / "job.star"
-    if not path.exists():
-        raise UserError(
-            f"{options.continue_from} holds no refinement that can go on (job.star is missing); start one "
-            "with --particles and --reference."
-        )
-    saved = read_job(path).options
-    if not isinstance(saved, Options):
-        raise UserError(f"{path} is no refinement's job file; give the folder of a Refine3D job.")
-    changes: dict[str, Any] = {"output": options.output, "continue_from": options.continue_from}
-    for field in dataclasses.fields(options):
-        value = getattr(options, field.name)
-        if field.name in changes or value == field.default:
-            continue
-        if field.name in _MAY_CHANGE or value == getattr(saved, field.name):
-            changes[field.name] = value
-        else:
-            flag = field.name.replace("_", "-")
-            raise UserError(
-                f"--{flag} {value} differs from {getattr(saved, field.name)} in {path}; a refinement that is "
-                "continued keeps it: leave the option out or start a new job."
-            )
-    return dataclasses.replace(saved, **changes)

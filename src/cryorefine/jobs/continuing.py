@@ -1,0 +1,57 @@
+"""Jobs that go on after they were stopped, with the options that they began with."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection
+from typing import Any, TypeVar
+
+from cryorefine.errors import UserError
+from cryorefine.jobs.base import Job
+
+OptionsT = TypeVar("OptionsT")
+
+
+def continued_options(job: Job, options: OptionsT, may_change: Collection[str]) -> OptionsT:
+    """Return the options of a job that goes on, with what may be changed on the way.
+
+    Parameters
+    ----------
+    job : Job
+        The kind of job.
+    options : dataclass instance
+        What was asked for; ``continue_from`` is the folder of the job that was stopped.
+    may_change : collection of str
+        Options that may differ from those that the job began with.
+
+    Raises
+    ------
+    UserError
+        If the folder holds no such job, or another option differs from what the job began with.
+    """
+    from cryorefine.jobs.relion_job import read_job
+
+    asked: Any = options
+    path = asked.continue_from / "job.star"
+    if not path.exists():
+        raise UserError(
+            f"{asked.continue_from} holds no {job.title} job that can go on (job.star is missing); start a "
+            "new one."
+        )
+    saved = read_job(path).options
+    if not isinstance(saved, type(options)):
+        raise UserError(f"{path} is no {job.title} job's file; give the folder of a {job.title} job.")
+    changes: dict[str, Any] = {"output": asked.output, "continue_from": asked.continue_from}
+    for field in dataclasses.fields(asked):
+        value = getattr(asked, field.name)
+        if field.name in changes or value == field.default:
+            continue
+        if field.name not in may_change and value != getattr(saved, field.name):
+            flag = field.name.replace("_", "-")
+            raise UserError(
+                f"--{flag} {value} differs from {getattr(saved, field.name)} in {path}; a job that is "
+                "continued keeps it: leave the option out or start a new job."
+            )
+        changes[field.name] = value
+    result: OptionsT = dataclasses.replace(saved, **changes)  # type: ignore[type-var]
+    return result
