@@ -55,8 +55,8 @@ class Compared:
         Slices of the reference without any CTF.
     matrices : ndarray, shape (n, 3, 3)
         Where the slices lie in the reference.
-    volume : ndarray or None
-        The reference, for those who asked for it.
+    volume, partner : ndarray or None
+        The reference, and that of the other half set, for those who asked for them.
     """
 
     chunk: Chunk
@@ -67,6 +67,7 @@ class Compared:
     slice: C64
     matrices: F64
     volume: C64 | None
+    partner: C64 | None
 
     def without_odd_aberrations(self) -> C64:
         """Return the images with their odd aberrations undone, shape (n, pixels)."""
@@ -191,6 +192,11 @@ class Comparison:
         """Whether particles are compared with the supplied half maps."""
         return self._sums is None
 
+    @property
+    def reliability(self) -> F64:
+        """Share of the true structure in a reference by shell; the last one holds beyond."""
+        return np.ones(1) if self._sums is None else np.asarray(self._ssnr / (1 + self._ssnr))
+
     def update(self, particles: ParticleSet) -> None:
         """Take over new values; the references stay as they are."""
         moved = any(
@@ -294,7 +300,7 @@ class Comparison:
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> Iterator[ResultT]:
-        """Do the same as :meth:`each`, with the reference itself at hand."""
+        """Do the same as :meth:`each`, with the references of both halves at hand."""
         yield from self._each(True, function, *args, **kwargs)
 
     def _each(
@@ -304,14 +310,18 @@ class Comparison:
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> Iterator[ResultT]:
-        def work(chunk: Chunk, volume: C64 | None) -> ResultT:
-            return function(self._compare(chunk, volume), *args, **kwargs)
+        def work(chunk: Chunk, volume: C64 | None, partner: C64 | None) -> ResultT:
+            return function(self._compare(chunk, volume, partner), *args, **kwargs)
 
+        half, partner = -1, None
         for part in self._parts():
             volume = None
+            if with_volume and part[0].half != half:
+                half = part[0].half
+                partner = self.reference(1 - half, None)
             if with_volume or not all(chunk.number in self._slices for chunk in part):
                 volume = self.reference(part[0].half, part[0].fold)
-            yield from self.executor.run(work, [(chunk, volume) for chunk in part])
+            yield from self.executor.run(work, [(chunk, volume, partner) for chunk in part])
 
     def _parts(self) -> Iterator[list[Chunk]]:
         """Yield the chunks that share a reference."""
@@ -324,7 +334,7 @@ class Comparison:
             part.append(chunk)
         yield part
 
-    def _compare(self, chunk: Chunk, volume: C64 | None) -> Compared:
+    def _compare(self, chunk: Chunk, volume: C64 | None, partner: C64 | None) -> Compared:
         particles, plane = self.particles, self.planes[chunk.view]
         matrices = plane.rotation @ particles.poses[chunk.particles]
         prediction = self._slices.get(chunk.number)
@@ -344,4 +354,5 @@ class Comparison:
             slice=prediction,
             matrices=matrices,
             volume=volume,
+            partner=partner,
         )

@@ -170,8 +170,8 @@ def fit_magnification(
 
     Parameters
     ----------
-    sums : list of ndarray, shape (5, pixels)
-        Normal equations of each block of the jackknife.
+    sums : list of ndarray, shape (8, pixels)
+        Of each block of the jackknife, see :func:`.optics_sums.displacement_sums`.
     index : tuple of ndarray, shape (pixels,)
         Fourier indices (x, y) of the pixels after the present magnification.
     given, present : OpticsGroup
@@ -182,39 +182,49 @@ def fit_magnification(
     matrix = np.reshape(present.magnification, (2, 2))
     start = np.reshape(given.magnification, (2, 2))
     equations = [_matrix_equations(s, index) for s in sums]
-    normal = np.sum([e[0] for e in equations], axis=0)
-    right = np.sum([e[1] for e in equations], axis=0)
+    normal, right, scatter = (np.sum([e[k] for e in equations], axis=0) for k in range(3))
     allowed = np.eye(4) if isotropic else np.linalg.svd(np.array([[1.0, 0, 0, 1]]))[2][1:].T
     change = _solve_within(normal, right, allowed)
-    moves = np.array([_solve_within(normal - n, right - r, allowed) for n, r in equations])
-    scatter = moves - moves.mean(axis=0)
-    covariance = (len(sums) - 1) / len(sums) * scatter.T @ scatter
+    moves = np.array([_solve_within(normal - n, right - r, allowed) for n, r, _ in equations])
+    away = moves - moves.mean(axis=0)
+    covariance = (len(sums) - 1) / len(sums) * away.T @ away
     new = (np.eye(2) + change.reshape(2, 2)) @ matrix
-    # How much better than the matrix given at first: the likelihood is a parabola about the new one.
-    away = (new @ np.linalg.inv(start) - np.eye(2)).ravel()
-    supported = bool(0.5 * away @ normal @ away > threshold(allowed.shape[1]))
+    # What b would have to be for the matrix given at first, against the scatter of b.
+    needed = normal @ (new @ np.linalg.inv(start) - np.eye(2)).ravel()
+    supported = 0.5 * _square(needed, scatter, allowed) > threshold(allowed.shape[1])
     values = new if supported else start
     step = (values @ np.linalg.inv(matrix) - np.eye(2)).ravel()
-    moved = float(np.sqrt(step @ normal @ step / allowed.shape[1]))
+    moved = np.sqrt(_square(normal @ step, scatter, allowed) / allowed.shape[1])
     total = np.sum(sums, axis=0)
-    determinant = total[0] * total[2] - total[1] ** 2
-    fine = determinant > 1e-9 * np.maximum(total[0] * total[2], 1e-30)
+    xx, xy, yy = total[5:]
+    determinant = xx * yy - xy**2
+    # Single pixels of a weak signal may have no solution.
+    fine = (determinant > 0.01 * np.abs(total[0] * total[2])) & (xx > 0)
     safe = np.where(fine, determinant, 1.0)
-    observed = np.stack(
-        [total[2] * total[3] - total[1] * total[4], total[0] * total[4] - total[1] * total[3]]
-    )
+    observed = np.stack([yy * total[3] - xy * total[4], xx * total[4] - xy * total[3]])
     observed = np.where(fine, observed / safe, 0.0)
-    fitted = (np.reshape(change, (2, 2)) if supported else step.reshape(2, 2)) @ np.stack(index)
+    fitted = (change if supported else step).reshape(2, 2) @ np.stack(index)
     weight = np.where(fine, total[[0, 2]], 0.0)
-    return GroupFit(values.ravel(), covariance, supported, moved, observed, fitted, weight)
+    return GroupFit(values.ravel(), covariance, bool(supported), float(moved), observed, fitted, weight)
 
 
-def _matrix_equations(sums: F64, index: tuple[F64, F64]) -> tuple[F64, F64]:
-    """Return normal equations (4, 4) and (4,) of the displacement matrix 00, 01, 10, 11."""
+def _matrix_equations(sums: F64, index: tuple[F64, F64]) -> tuple[F64, F64, F64]:
+    """Return E (4, 4), b (4,) and the covariance of b (4, 4) for the displacement matrix 00, 01, 10, 11."""
     q = np.stack(index)
-    outer = [(a * q) @ q.T for a in sums[:3]]
-    normal = np.block([[outer[0], outer[1]], [outer[1], outer[2]]])
-    return normal, np.concatenate([q @ sums[3], q @ sums[4]])
+
+    def outer(xx: F64, xy: F64, yy: F64) -> F64:
+        parts = [(a * q) @ q.T for a in (xx, xy, yy)]
+        return np.block([[parts[0], parts[1]], [parts[1], parts[2]]])
+
+    return outer(*sums[5:]), np.concatenate([q @ sums[3], q @ sums[4]]), outer(*sums[:3])
+
+
+def _square(values: F64, covariance: F64, allowed: F64) -> float:
+    """Return the squared length of values in units of their scatter, within what is allowed."""
+    some = allowed.T @ values
+    inside = allowed.T @ covariance @ allowed
+    inside += (1e-9 * np.trace(inside) + 1e-300) * np.eye(len(inside))
+    return float(some @ np.linalg.solve(inside, some))
 
 
 def _solve_within(normal: F64, right: F64, allowed: F64) -> F64:

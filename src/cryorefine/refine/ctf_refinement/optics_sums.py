@@ -131,14 +131,19 @@ def _add_even(prediction: C64, image: C64, sine: F32, cosine: F32, weight: F32, 
 def displacement_sums(
     comparison: Comparison, signal: Signal, done: Callable[[int], None] = lambda count: None
 ) -> dict[int, list[F64]]:
-    """Return normal equations for each pixel's displacement, by optics group and block.
+    """Return what is known of each pixel's displacement d, by optics group and block.
 
-    Each of shape (5, pixels): A_xx, A_xy, A_yy, b_x, b_y of A d = b, d in Fourier pixels after the
-    magnification matrix.
+    With the gradient g of the prediction, b = Re(conj(g) (X - prediction)) is expected to be E d. An
+    own reference's gradient holds its noise, which would make E too large and d too small, so E is
+    Re(conj(g) h) with the gradient h that the other half set's reference gives. No value is fitted to the
+    other half set.
+
+    Each of shape (8, pixels): V_xx, V_xy, V_yy, the covariance of b; b_x, b_y; E_xx, E_xy, E_yy. In Fourier
+    pixels after the magnification matrix.
     """
     group = np.array([v.optics for v in comparison.particles.views])
-    padding = comparison.frame.padding
-    results = comparison.each_with_volume(_displacement_chunk, signal, group, padding)
+    padding, reliability = comparison.frame.padding, comparison.reliability
+    results = comparison.each_with_volume(_displacement_chunk, signal, group, padding, reliability)
     return _by_block(comparison, results, done)
 
 
@@ -148,35 +153,48 @@ def moved_plane(compared: Compared) -> tuple[F64, F64]:
     return compared.plane.x * edge, compared.plane.y * edge
 
 
-def _displacement_chunk(compared: Compared, signal: Signal, group: NDArray[np.int64], padding: float) -> F64:
+def _displacement_chunk(
+    compared: Compared, signal: Signal, group: NDArray[np.int64], padding: float, reliability: F64
+) -> F64:
     assert compared.volume is not None
+    assert compared.partner is not None
     slope, inverse = _gain(compared, signal, int(group[compared.chunk.view]))
-    x, y = moved_plane(compared)
-    embedded = np.eye(3)
-    embedded[:2, :2] = np.reshape(compared.optics.magnification, (2, 2)).T
-    matrices = np.linalg.inv(embedded) @ compared.matrices
-    gradient = []
-    for dx, dy in ((_STEP, 0.0), (0.0, _STEP)):
-        sides = []
-        for sign in (1, -1):
-            plane = replace(
-                compared.plane.plane,
-                kx=(x + sign * dx).astype(np.float32),
-                ky=(y + sign * dy).astype(np.float32),
-            )
-            sides.append(slices(compared.volume, matrices, plane, padding))
-        scale = np.float32(compared.plane.area / (2 * _STEP))
-        gradient.append(tuple((a - b) * scale for a, b in zip(*sides, strict=True)))
-    gain = compared.transfer() * slope.astype(np.float32)
+    shell = np.minimum(compared.plane.plane.shell, len(reliability) - 1)
+    transfer = compared.transfer()
+    (x_re, x_im), (y_re, y_im) = _gradient(compared, compared.volume, padding)
+    (u_re, u_im), (v_re, v_im) = _gradient(compared, compared.partner, padding)
+    gain = transfer * slope.astype(np.float32)
     rest = compared.without_odd_aberrations() - gain * compared.slice
-    (x_re, x_im), (y_re, y_im) = gradient
-    weight = signal.weight[compared.chunk.particles]
     power = gain**2
+    mixed = gain * transfer * (1 / np.maximum(reliability, 0.02))[shell].astype(np.float32)
     products = (
         power * (x_re**2 + x_im**2),
         power * (x_re * y_re + x_im * y_im),
         power * (y_re**2 + y_im**2),
         gain * (x_re * rest.real + x_im * rest.imag),
         gain * (y_re * rest.real + y_im * rest.imag),
+        mixed * (x_re * u_re + x_im * u_im),
+        0.5 * mixed * (x_re * v_re + x_im * v_im + y_re * u_re + y_im * u_im),
+        mixed * (y_re * v_re + y_im * v_im),
     )
+    weight = signal.weight[compared.chunk.particles]
     return np.stack([weight @ product for product in products]) * inverse
+
+
+def _gradient(compared: Compared, volume: C64, padding: float) -> list[tuple[F32, F32]]:
+    """Return the gradients of slices along x and y, per Fourier pixel after the magnification matrix."""
+    x, y = moved_plane(compared)
+    embedded = np.eye(3)
+    embedded[:2, :2] = np.reshape(compared.optics.magnification, (2, 2)).T
+    matrices = np.linalg.inv(embedded) @ compared.matrices
+    scale = np.float32(compared.plane.area / (2 * _STEP))
+    gradient = []
+    for dx, dy in ((_STEP, 0.0), (0.0, _STEP)):
+        sides = []
+        for sign in (1, -1):
+            kx, ky = (x + sign * dx).astype(np.float32), (y + sign * dy).astype(np.float32)
+            plane = replace(compared.plane.plane, kx=kx, ky=ky)
+            sides.append(slices(volume, matrices, plane, padding))
+        (a_re, a_im), (b_re, b_im) = sides
+        gradient.append(((a_re - b_re) * scale, (a_im - b_im) * scale))
+    return gradient
