@@ -19,11 +19,15 @@ from typing import Any, NoReturn
 
 from cryorefine import __version__
 from cryorefine.compute.blas import prefer_wide_kernels
+from cryorefine.compute.memory import keep_freed_memory
 from cryorefine.errors import UserError, UserWarningMessage
 from cryorefine.jobs.base import JobAborted, describe, flag_of
 from cryorefine.jobs.command import add_options, options_from
 from cryorefine.jobs.registry import JOBS, load
 from cryorefine.terminal import summary, watch
+
+_BRIEF = ("mask-create", "postprocess")
+"""Jobs of about a second, of which a good part would go to fresh memory."""
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -41,6 +45,8 @@ def main(words: Sequence[str] | None = None) -> int:
     """
     prefer_wide_kernels()
     words = list(sys.argv[1:] if words is None else words) or ["--help"]
+    if words[0] in _BRIEF:
+        keep_freed_memory()
     warnings.showwarning = _show_warning
     try:
         arguments, unknown = _parser(words).parse_known_args(words)

@@ -339,10 +339,10 @@ def _header(planes: NDArray[np.float32], pixel_size: float, is_volume: bool, mod
     reals[10:13] = np.multiply(sampling, pixel_size)
     reals[13:16] = 90.0
     words[16:19] = 1, 2, 3
-    reals[19:22] = planes.min(initial=0), planes.max(initial=0), 0
     if planes.size:
         mean = planes.mean(dtype=np.float64)
-        square = sum(float(np.vdot(p, p)) for p in _about(planes, mean)) / planes.size
+        # Not by a scalar product, for which BLAS would start threads that wait longer than they work.
+        square = sum(float(np.square(p).sum(dtype=np.float64)) for p in _about(planes, mean)) / planes.size
         reals[19:22] = planes.min(), planes.max(), mean
         reals[54] = np.sqrt(square)
     words[22] = 1 if is_volume else 0

@@ -35,7 +35,8 @@ def filled_fraction(mask: NDArray[Any] | None) -> float:
     second = fourth = 0.0
     for plane in mask:
         squares = np.square(plane, dtype=np.float64)
-        second, fourth = second + float(squares.sum()), fourth + float(np.vdot(squares, squares))
+        second += float(squares.sum())
+        fourth += float(np.square(squares, out=squares).sum())
     return second**2 / (fourth * mask.size) if fourth > 0 else 1.0
 
 

@@ -121,9 +121,7 @@ class LocalFsc:
             fourier.inverse(apply_gain(spectrum.copy(), known, threads), self.size, threads, overwrite=True)
             for spectrum in halves.spectra
         ]
-        self._random_power = np.array(
-            [expected_power(self._mask, p, self.start, self.size, threads) for p in halves.shell_power]
-        )
+        self._random_power = expected_power(self._mask, halves.shell_power, self.start, self.size, threads)
 
     def curves(
         self, centre: tuple[int, int, int], shells: int
@@ -146,8 +144,7 @@ class LocalFsc:
         mask: NDArray[Any],
         shells: int,
     ) -> NDArray[np.float64]:
-        first, second = (volume[window] * mask for volume in maps)
-        return window_sums((first, second), self.size, shells)
+        return window_sums((volume[window] for volume in maps), mask, self.size, shells)
 
 
 def window_of(

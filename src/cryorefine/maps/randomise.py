@@ -80,7 +80,7 @@ def expected_power(
         The mask, or a window of the box outside of which it is zero, shape (z, y, x).
     power : numpy.ndarray
         Mean power of a component in each shell as far as the corners of the box, scaled as by
-        :func:`.fourier.forward`.
+        :func:`.fourier.forward`, of one or several maps: shape (..., shells).
     first_shell : int
         Radius from which on phases are random.
     size : int
@@ -91,26 +91,29 @@ def expected_power(
     Returns
     -------
     numpy.ndarray
-        Summed over the voxels of a half-complex array in shells 0..size/2, float64.
+        Summed over the voxels of a half-complex array, float64 of shape (..., size // 2 + 1).
     """
     shells = size // 2 + 1
     known = min(_MASK_SHELLS, shells)
     bins = shell_table(size)
     stored, whole = (np.bincount(bins, voxels_by_squared_radius(size, 3, mates)) for mates in (False, True))
-    own = window_sums((mask, mask), size, known, threads)[1] / stored[:known] * whole[:known]
-    total = float(np.vdot(mask, mask)) / size**3
+    own = window_sums([mask], mask > 0, size, known, threads)[1] / stored[:known] * whole[:known]
+    total = float(np.square(mask, dtype=np.float64).sum()) / size**3
     # What the mask has beyond the shells looked at is spread over the whole box.
     spread = max(total - own.sum(), 0.0)
     own *= (total - spread) / own.sum()
-    radius = np.arange(len(power))
-    random = np.where(radius >= first_shell, power, 0.0)
+    radius = np.arange(power.shape[-1])
     k, step = np.arange(shells)[:, None, None], np.arange(known)[:, None]
     cosine, weight = np.polynomial.legendre.leggauss(24)
     q = np.sqrt(np.maximum(k**2 + step**2 - 2.0 * k * step * cosine, 0.0))
-    around = np.where(q >= first_shell, np.interp(q, radius, power, right=0.0), 0.0) @ (weight / 2.0)
-    far = float(random @ whole) / whole.sum()
-    result: NDArray[np.float64] = stored[:shells] * (around @ own + spread * far)
-    return result
+    inside = np.where(q >= first_shell, weight / 2.0, 0.0)
+
+    def expected(power: NDArray[np.float64]) -> NDArray[np.float64]:
+        around = (np.interp(q, radius, power, right=0.0) * inside).sum(axis=2)
+        far = float(np.where(radius >= first_shell, power * whole, 0.0).sum() / whole.sum())
+        return stored[:shells] * ((around * own).sum(axis=1) + spread * far)
+
+    return np.apply_along_axis(expected, -1, power)
 
 
 def _make_hermitian(plane: NDArray[Any]) -> None:

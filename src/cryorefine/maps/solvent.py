@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,18 +128,17 @@ def solvent_corrected_fsc(
     window = bounds(mask > 0)
     inside = mask[window]
 
-    def sums(first: NDArray[Any], second: NDArray[Any]) -> NDArray[np.float64]:
-        return window_sums((first * inside, second * inside), size, shells, threads)
+    def sums(windows: Iterable[NDArray[Any]]) -> NDArray[np.float64]:
+        return window_sums(windows, inside, size, shells, threads)
 
-    behind = sums(*(half[window] for half in halves.maps))
+    behind = sums(half[window] for half in halves.maps)
     if rng is not None:
         drawn = (randomise_phases(spectrum, start, size, rng, threads) for spectrum in halves.spectra)
-        noise = sums(*(inverse(spectrum, size, threads)[window] for spectrum in drawn))
+        noise = sums(inverse(spectrum, size, threads)[window] for spectrum in drawn)
     else:
         known = (radius_table(size) < start).astype(np.float64)
-        noise = sums(*(filtered_window(s, known, start + 1, window, threads) for s in halves.spectra))
-        for total, power in zip(noise[1:], halves.shell_power, strict=True):
-            total += expected_power(inside, power, start, size, threads)
+        noise = sums(filtered_window(s, known, start + 1, window, threads) for s in halves.spectra)
+        noise[1:] += expected_power(inside, halves.shell_power, start, size, threads)
     masked, randomised = fsc.fsc_of_sums(behind), fsc.fsc_of_sums(noise)
     corrected = fsc.corrected_fsc(masked, randomised, start)
     power = np.sqrt(behind[1] * behind[2])

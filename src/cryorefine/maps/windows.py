@@ -8,7 +8,7 @@ which stays in the processor's cache.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -27,15 +27,17 @@ from cryorefine.maps.slabs import over_slabs
 
 
 def window_sums(
-    windows: Sequence[NDArray[Any]], size: int, shells: int, threads: int = 1
+    windows: Iterable[NDArray[Any]], mask: NDArray[Any], size: int, shells: int, threads: int = 1
 ) -> NDArray[np.float64]:
-    """Return what the FSC of two windows is made of, in the shells of the whole box.
+    """Return what the FSC of two masked windows is made of, in the shells of the whole box.
 
     Parameters
     ----------
-    windows : pair of numpy.ndarray
-        The two masked windows, shape (z, y, x); zero in the rest of the box. One and the same is
-        transformed once.
+    windows : iterable of numpy.ndarray
+        The windows of two maps, shape (z, y, x), or of one that is correlated with itself. Each is
+        asked for when the one before it has been transformed, and may then be gone.
+    mask : numpy.ndarray
+        What both are multiplied by, same shape; the rest of the box counts as zero.
     size : int
         Box in voxels.
     shells : int
@@ -50,9 +52,7 @@ def window_sums(
         transforms of :func:`.fourier.forward`; float64, shape (3, shells).
     """
     # Where in the box the windows lie changes the phases of both in the same way: nothing here.
-    first, second = windows
-    spectra = [_planes_of(first, size, shells, threads)]
-    spectra.append(spectra[0] if second is first else _planes_of(second, size, shells, threads))
+    spectra = [_planes_of(window, mask, size, shells, threads) for window in windows]
     bins, squares = clipped_table(shell_table(size), shells), plane_squares(size)
 
     def work(slab: slice) -> NDArray[np.float64]:
@@ -66,7 +66,7 @@ def window_sums(
                 ]
                 for planes in spectra
             ]
-            sums.add(lines[0], lines[1], bins[squares[:, :width] + y * y])
+            sums.add(lines[0], lines[-1], bins[squares[:, :width] + y * y])
         return sums.result()
 
     return np.sum(over_slabs(work, shells, threads), axis=0)
@@ -129,13 +129,15 @@ def filtered_window(
     return result
 
 
-def _planes_of(window: NDArray[Any], size: int, shells: int, threads: int) -> NDArray[Any]:
-    """Transform x and y of a window of the box; shape (planes of the window, size, shells)."""
-    planes = np.empty((len(window), size, shells), dtype=np.result_type(window, np.complex64))
+def _planes_of(
+    window: NDArray[Any], mask: NDArray[Any], size: int, shells: int, threads: int
+) -> NDArray[Any]:
+    """Transform x and y of a masked window of the box; shape (planes of the window, size, shells)."""
+    planes = np.empty((len(window), size, shells), dtype=np.result_type(window, mask, np.complex64))
 
     def work(slab: slice) -> None:
         for z in range(slab.start, slab.stop):
-            rows = scipy.fft.rfft(window[z], size, axis=1, norm="forward")[:, :shells]
+            rows = scipy.fft.rfft(window[z] * mask[z], size, axis=1, norm="forward")[:, :shells]
             planes[z] = scipy.fft.fft(rows, size, axis=0, norm="forward")
 
     over_slabs(work, len(window), threads)
