@@ -47,7 +47,8 @@ def display_range(data: NDArray[np.float32]) -> tuple[tuple[float, float], float
     level : float
         Level of the isosurface, in the map's own units.
     """
-    step = tuple(slice(None, None, max(1, size // 128)) for size in data.shape)
+    enough = 64 if data.ndim == 3 else 512
+    step = tuple(slice(None, None, max(1, size // enough)) for size in data.shape)
     sample = np.asarray(data[step], dtype=np.float32)
     mean, deviation = float(sample.mean()), float(sample.std())
     low, high = mean, float(np.percentile(sample, 99.9))

@@ -117,7 +117,7 @@ class Doubts:
 
 Piece = Levels | Isosurface | Regions | Doubts
 
-TRIANGLES = 80_000
+TRIANGLES = 50_000
 """About as many as a window takes in and draws without a graphics card in less than a tenth of a second."""
 SIZES = (preview.COARSE_SIZE, 96, 72, 54, 40)
 """Boxes that surfaces are made in: the largest in which they have few enough triangles."""

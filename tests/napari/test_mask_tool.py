@@ -284,7 +284,7 @@ def test_a_rough_surface_is_made_of_no_more_triangles_than_can_be_moved(tmp_path
     noise = np.random.default_rng(1).standard_normal((72, 72, 72)).astype(np.float32)
     write_map(tmp_path / "noise.mrc", noise, 1.0)
     options = mask_create.Options(
-        input=tmp_path / "noise.mrc", output=tmp_path, lowpass=8.0, threshold=0.02, extend=0.0, soft_edge=2.0
+        input=tmp_path / "noise.mrc", output=tmp_path, lowpass=12.0, threshold=0.01, extend=0.0, soft_edge=2.0
     )
     parts = ("density", "core", "soft edge")
     surfaces = [p for p in MaskMaker()(Wish(options, parts=parts)) if isinstance(p, Isosurface)]
