@@ -32,6 +32,7 @@ bench: $(INSTALLED)
 
 pictures: $(INSTALLED) system
 	$(BIN)/python scripts/pictures.py
+	$(BIN)/python scripts/pictures_sta.py
 
 $(INSTALLED): pyproject.toml scripts/environment.sh
 	@sh scripts/environment.sh $(VENV)

@@ -10,6 +10,7 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -208,24 +209,29 @@ def show_solid(viewer: napari.Viewer) -> None:
     viewer.scene.camera.zoom *= 1.3
 
 
-def shrink() -> None:
-    """Store the pictures in 256 colours, in which they look the same and take a third of the space."""
+def shrink(paths: Iterable[Path]) -> None:
+    """Store pictures in 256 colours, in which they look the same and take a third of the space."""
     from PIL import Image
 
-    for path in PICTURES.glob("*.png"):
+    for path in paths:
         Image.open(path).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
-def main(project: Path) -> None:
-    """Take all pictures of a finished demo project."""
-    if not (project / "PostProcess/job003/postprocess.star").is_file():
-        sys.exit(f"{project} holds no finished demo; run make demo first.")
+def on_a_screen() -> None:
+    """Start again on a virtual screen where there is no other."""
     if sys.platform.startswith("linux") and not (
         os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     ):
         if shutil.which("xvfb-run") is None:
             sys.exit("There is no display; install xvfb (apt-get install xvfb xauth).")
         os.execvp("xvfb-run", ["xvfb-run", "-a", "-s", "-screen 0 1600x1500x24", sys.executable, *sys.argv])
+
+
+def main(project: Path) -> None:
+    """Take all pictures of a finished demo project."""
+    if not (project / "PostProcess/job003/postprocess.star").is_file():
+        sys.exit(f"{project} holds no finished demo; run make demo first.")
+    on_a_screen()
     PICTURES.mkdir(parents=True, exist_ok=True)
     project = project.resolve()
     os.chdir(project)
@@ -235,7 +241,7 @@ def main(project: Path) -> None:
     tried_out(project)
     sharpened(project)
     refined_ctf(project)
-    shrink()
+    shrink(PICTURES.glob("*.png"))
     print(f"The pictures are in {PICTURES}.")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -20,13 +21,14 @@ from cryorefine.refine.tilt_project import Acquisition, simulate_project
 
 
 @pytest.fixture
-def demo() -> ModuleType:
+def demo(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """Return scripts/demo_sta.py as a module."""
     path = Path(__file__).resolve().parents[1] / "scripts" / "demo_sta.py"
     spec = importlib.util.spec_from_file_location("demo_sta", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "demo_sta", module)  # dataclasses look there
     spec.loader.exec_module(module)
     return module
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QSize, Qt
 from qtpy.QtWidgets import (
     QComboBox,
     QFileDialog,
@@ -23,7 +23,7 @@ from qtpy.QtWidgets import (
 from cryorefine.errors import UserError
 from napari_cryorefine.latest import Latest
 from napari_cryorefine.layers import own_layer
-from napari_cryorefine.tomography import Tomography, read_tomography, tilt_text
+from napari_cryorefine.tomography import Tomography, read_tomography, tilt_angles, tilt_text
 from napari_cryorefine.tomography_layers import (
     PARTICLES,
     PROJECTED,
@@ -85,7 +85,8 @@ class TomogramPanel(QWidget):
             row.addWidget(widget, 1 if widget is self.tomogram else 0)
         self.count, self.tilt = QLabel(), QLabel()
         self.message = QLabel()
-        self.message.setWordWrap(True)
+        for label in (self.count, self.tilt, self.message):
+            label.setWordWrap(True)
         form = QFormLayout()
         form.addRow(self.open_button)
         form.addRow("Tomogram", row)
@@ -111,6 +112,10 @@ class TomogramPanel(QWidget):
         """Show the first tomogram of a file; a mistake in it is told below."""
         self._say("Reading…")
         self._loader.ask(path)
+
+    def sizeHint(self) -> QSize:
+        """Ask for little width: the pictures stand side by side."""
+        return QSize(280, 260)
 
     def move(self, step: int) -> None:
         """Show the next tomogram or the one before."""
@@ -183,8 +188,17 @@ class TomogramPanel(QWidget):
         remove_others(self._viewer, layers)
         show_layers(self._viewer, layers)
         if other:
+            self._show_untilted()
             self._viewer.reset_view()
         self._follow()
+
+    def _show_untilted(self) -> None:
+        """Move the slider of the tilts to the one nearest to 0."""
+        layer = own_layer(self._viewer, TILTS)
+        if layer is not None and self.tomography is not None:
+            series = self.tomography.tomograms[layer.metadata["tomogram"]]
+            step = int(np.argmin(np.abs(np.sort(tilt_angles(series)))))
+            self._viewer.dims.set_current_step(self._viewer.dims.ndim - 4, step)
 
     def _complain(self, error: Exception) -> None:
         if not isinstance(error, UserError):
@@ -214,6 +228,8 @@ class TomogramPanel(QWidget):
                 self._viewer.layers.remove(other)
         if (tomography, name) != (self.tomography, self._shown):
             self._take(tomography, name)
+        if role == TILTS:
+            self._show_untilted()
         self._follow()
 
     def _on_selected(self, layer: Any) -> None:

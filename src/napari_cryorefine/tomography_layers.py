@@ -81,6 +81,7 @@ def reference_layers(tomography: Tomography, name: str) -> list[LayerData]:
         place = (extent[::-1] - size) / 2
         place[2] = -size[2] - _GAP * extent[0]
         keywords |= {"translate": tuple(place), "colormap": color, "visible": not layers}
+        keywords |= {"blending": "additive"}  # no black box in front of the tomogram
         if path == files.reference_mask:
             keywords |= {"contrast_limits": (0.0, 1.0), "iso_threshold": 0.5, "opacity": 0.35}
         keywords["metadata"] |= {"role": f"{ROLE} {path.name}"}
@@ -124,9 +125,9 @@ def stack_of_particle(tomography: Tomography, row: int) -> LayerData | None:
     extent = tomography.extent(name)
     left = (2 + 2 * _GAP) * extent[0]
     keywords["translate"] = (0, extent[2] / 2, (extent[1] - images.shape[1] * pixel_size) / 2, left)
-    shown = images[np.abs(images).max(axis=(1, 2)) > 0]
-    deviation = float(shown.std()) or 1.0
-    middle = float(shown.mean()) if len(shown) else 0.0
+    # Tilts taken late or far from 0 show less: all are seen on the scale of the one that shows most.
+    deviation = float(images.std(axis=(1, 2)).max()) or 1.0
+    middle = float(images.mean())
     keywords["contrast_limits"] = (middle - 3 * deviation, middle + 3 * deviation)
     keywords["metadata"] |= {"role": STACK, "particle": str(particles.names[row])}
     return images[:, None], keywords, "image"
