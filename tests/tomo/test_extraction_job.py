@@ -13,7 +13,7 @@ from cryorefine.io.images import ImageReader
 from cryorefine.io.mrc import read_layout, read_map
 from cryorefine.io.optimisation_set import OptimisationSet, read_optimisation_set, write_optimisation_set
 from cryorefine.io.particles import read_particles
-from cryorefine.io.star import read_star
+from cryorefine.io.star import read_star, write_star
 from cryorefine.io.tomograms import read_tomograms
 from cryorefine.io.trajectories import read_trajectories, write_trajectories
 from cryorefine.jobs import finish, pseudo_subtomo
@@ -146,3 +146,42 @@ def test_what_does_not_go_together_is_refused(project_of_dots):
         extract(project_of_dots, crop_size=32)
     with pytest.raises(UserError, match="give --optimisation-set, or both"):
         extract(project_of_dots, tomograms=None)
+
+
+def test_projection_matrices_of_relion_4_and_one_stack_give_the_same_images(project_of_dots):
+    """RELION 4 keeps matrices in the tomograms' own file, and the tilt images in one stack."""
+    first = extract(project_of_dots)
+    blocks = read_star("tomograms.star")
+    series = read_tomograms("tomograms.star")["TS_1"]
+    rows = zip(("X", "Y", "Z", "W"), np.moveaxis(series.projections, 1, 0), strict=True)
+    tilts = read_star("TS_1.star")["TS_1"].assign(**{f"rlnTomoProj{axis}": list(row) for axis, row in rows})
+    angles = [
+        label for label in tilts if label.startswith(("rlnTomoX", "rlnTomoY", "rlnTomoZ", "rlnMicrographN"))
+    ]
+    table = blocks["global"].drop(columns="rlnTomoTiltSeriesStarFile")
+    write_star(
+        "four.star",
+        {"global": table.assign(rlnTomoTiltSeriesName="TS_1.mrcs"), "TS_1": tilts.drop(columns=angles)},
+    )
+    second = extract(project_of_dots, tomograms=Path("four.star"), output=Path("Extract/job002"))
+    for name in ("1", "2", "3", "4"):
+        one, two = (result.output / f"Subtomograms/TS_1/{name}_stack2d.mrcs" for result in (first, second))
+        ours, theirs = (ImageReader().read_stack(str(path)) for path in (one, two))
+        assert np.allclose(ours, theirs, atol=2e-3)
+
+
+def test_trajectories_move_what_is_cut_out(project_of_dots):
+    """The same shift in every tilt is another coordinate."""
+    shift = np.array([4.0, -3.0, 5.0])
+    write_trajectories("motion.star", {f"TS_1/{i}": np.tile(shift, (5, 1)) for i in range(1, 6)})
+    moved = extract(project_of_dots, trajectories=Path("motion.star"))
+    project_of_dots.centred = project_of_dots.centred + shift
+    project_of_dots.write_tables()
+    other = extract(project_of_dots, output=Path("Extract/job002"))
+    for name in ("1", "4"):
+        stacks = [
+            ImageReader().read_stack(str(result.output / f"Subtomograms/TS_1/{name}_stack2d.mrcs"))
+            for result in (moved, other)
+        ]
+        assert np.allclose(*stacks, atol=2e-3)
+        assert np.abs(stacks[0]).max() > 0.05

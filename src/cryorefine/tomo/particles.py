@@ -70,8 +70,10 @@ class Subtomograms:
 
     def by_tomogram(self) -> Iterator[tuple[TiltSeries, Index]]:
         """Yield every tilt series with the rows of its particles, in the order of first appearance."""
-        for name in dict.fromkeys(self.tomogram_names):
-            yield self.tomograms[name], np.flatnonzero(self.tomogram_names == name)
+        codes, names = pd.factorize(self.tomogram_names)
+        order = np.argsort(codes, kind="stable")
+        for name, rows in zip(names, np.split(order, np.cumsum(np.bincount(codes))[:-1]), strict=True):
+            yield self.tomograms[str(name)], rows
 
     def positions(self, series: TiltSeries, rows: Index, *, apply_offsets: bool = True) -> F64:
         """Return positions in px from the tomogram's first voxel.
