@@ -6,12 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryorefine.errors import UserError
-from cryorefine.io.mrc import read_layout, write_map
+from cryorefine.io.mrc import read_layout
 from cryorefine.io.particles import project_root
 from cryorefine.io.star import Columns, read_columns
-from cryorefine.jobs.base import Product, Progress, Run
+from cryorefine.jobs.base import Progress, Run
 from cryorefine.jobs.image_handler import Options, Result
 from cryorefine.jobs.image_handler_measure import measure
+from cryorefine.jobs.image_handler_particles import write_one
 from cryorefine.jobs.image_handler_steps import steps_for
 
 _LABEL = "rlnMicrographMovieName"
@@ -54,9 +55,5 @@ def run(options: Options) -> Run[Result]:
     for step in steps:
         image = step(image)
     yield from measure(options, [image], pixel_size)
-    header = options.force_header_pixel_size or pixel_size
-    if options.output is not None:
-        write_map(options.output, image, header)
-        yield Product("map", options.output, options.output.stem)
     yield Progress("Averaging", len(names), len(names))
-    return Result(options.output, header, int(image.shape[-1]))
+    return (yield from write_one(options, image, pixel_size))

@@ -80,7 +80,6 @@ def _one_of_all(
     options: Options, particles: ParticleFile, names: list[str], reader: ImageReader, pixel_size: float
 ) -> Run[Result]:
     """Make one image of all: their mean, or the mean of their amplitudes."""
-    from cryorefine.jobs.image_handler import Result
     from cryorefine.jobs.image_handler_measure import measure
 
     if options.output is not None and options.output.suffix != ".mrc":
@@ -104,11 +103,18 @@ def _one_of_all(
     image = amplitudes.result() if options.amplitudes else (total / len(names)).astype(np.float32)
     if not options.amplitudes:
         yield from measure(options, [image], header)
-    header = options.force_header_pixel_size or header
+    yield Progress("Processing", len(names), len(names))
+    return (yield from write_one(options, image, header))
+
+
+def write_one(options: Options, image: NDArray[Any], pixel_size: float) -> Run[Result]:
+    """Write the one image that all have become, if it is to be written."""
+    from cryorefine.jobs.image_handler import Result
+
+    header = options.force_header_pixel_size or pixel_size
     if options.output is not None:
         write_map(options.output, image, header)
         yield Product("map", options.output, options.output.stem)
-    yield Progress("Processing", len(names), len(names))
     return Result(options.output, header, int(image.shape[-1]))
 
 

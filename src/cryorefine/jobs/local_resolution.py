@@ -10,7 +10,7 @@ from cryorefine.errors import UserError
 from cryorefine.jobs import vocabulary
 from cryorefine.jobs.base import Figures, Job, Notice, Product, Progress, Run, option
 from cryorefine.jobs.folder import in_job_folder
-from cryorefine.jobs.volumes import read_divisor, read_halves
+from cryorefine.jobs.volumes import pixel_size_of_header, read_divisor, read_halves, read_mask
 
 if TYPE_CHECKING:
     import numpy as np
@@ -159,12 +159,10 @@ def run(options: Options) -> Run[Result]:
 
     from cryorefine.io.mrc import write_map
     from cryorefine.jobs import local_resolution_report
-    from cryorefine.jobs.volumes import read_mask
 
     yield Progress(_STAGE, 0, 0, "reading the maps")
     paths, first, second = read_halves(options.half_map, options.pixel_size)
-    if options.pixel_size is None or options.pixel_size <= 0:
-        yield Notice(f"The pixel size of {paths[0]} is {first.pixel_size:g} A/px, as its header says.")
+    yield from pixel_size_of_header(paths[0], first.pixel_size, options.pixel_size)
     mask = read_mask(options.mask, first) if options.mask is not None else None
     size, pixel_size = first.data.shape[0], first.pixel_size
 

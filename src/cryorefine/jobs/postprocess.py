@@ -186,7 +186,7 @@ def run(options: Options) -> Run[Result]:
 
     from cryorefine.jobs import postprocess_checks, postprocess_report
     from cryorefine.jobs.postprocess_sharpen import sharpening_gain
-    from cryorefine.jobs.volumes import read_divisor, read_halves, read_mask
+    from cryorefine.jobs.volumes import pixel_size_of_header, read_divisor, read_halves, read_mask
     from cryorefine.maps import sharpen, solvent
 
     yield Progress(_STAGE, 0, _STEPS, "reading the maps")
@@ -194,8 +194,7 @@ def run(options: Options) -> Run[Result]:
     mask = read_mask(options.mask, first) if options.mask is not None else None
     mtf = read_divisor(options.mtf) if options.mtf is not None else None
     pixel_size = first.pixel_size
-    if options.pixel_size is None or options.pixel_size <= 0:
-        yield Notice(f"The pixel size of {paths[0]} is {pixel_size:g} A/px, as its header says.")
+    yield from pixel_size_of_header(paths[0], pixel_size, options.pixel_size)
     given = [*paths, options.mask] if options.mask is not None else list(paths)
     for sentence in postprocess_checks.pixel_sizes(given, pixel_size, options.pixel_size):
         yield Notice(sentence, warning=True)

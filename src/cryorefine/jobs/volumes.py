@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cryorefine.errors import UserError
+from cryorefine.jobs.base import Notice
 
 if TYPE_CHECKING:
     import numpy as np
@@ -87,6 +88,12 @@ def read_halves(half_map: Path, pixel_size: float | None) -> tuple[tuple[Path, P
             f"{second.data.shape[0]} px; give two half maps of one refinement."
         )
     return paths, first, second
+
+
+def pixel_size_of_header(path: Path, pixel_size: float, given: float | None) -> Iterator[Notice]:
+    """Say that a pixel size comes from a header, unless it was given."""
+    if given is None or given <= 0:
+        yield Notice(f"The pixel size of {path} is {pixel_size:g} A/px, as its header says.")
 
 
 def read_divisor(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
