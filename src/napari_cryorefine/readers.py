@@ -93,9 +93,13 @@ def read_particle_star(path: Path) -> list[LayerData]:
     """
     from cryorefine.io.particles import read_particles
 
-    layer = particles_layer(read_particles(path))
+    particles = read_particles(path)
     watch_current_viewer()
-    return [layer]
+    if {"rlnTomoName", "rlnCenteredCoordinateXAngst"} <= set(particles.particles.columns):
+        from napari_cryorefine.tomography_layers import loose_particles_layer
+
+        return [loose_particles_layer(particles)]
+    return [particles_layer(particles)]
 
 
 def _files(path: str | Sequence[str]) -> list[Path]:

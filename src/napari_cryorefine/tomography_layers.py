@@ -18,6 +18,7 @@ from napari_cryorefine.tomography import Tomography, tilt_order
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from cryorefine.io.particles import ParticleFile
     from cryorefine.io.tomograms import TiltSeries
 
 ROLE = "tomography"
@@ -61,6 +62,27 @@ def tomogram_layers(tomography: Tomography, name: str) -> list[LayerData]:
     for _, keywords, _ in layers:
         keywords["metadata"] |= {"tomography": tomography, "tomogram": name}
     return layers
+
+
+def loose_particles_layer(source: ParticleFile) -> LayerData:
+    """Return particles of tomograms without the tomograms: (tomogram, z, y, x) in A from the middle of each.
+
+    Parameters
+    ----------
+    source : ParticleFile
+        With rlnTomoName and rlnCenteredCoordinate columns.
+    """
+    from cryorefine.io.particles import column
+    from cryorefine.tomo.particles import CENTRED
+
+    names, number = np.unique(
+        source.particles["rlnTomoName"].astype(str).to_numpy(object), return_inverse=True
+    )
+    x, y, z = (column(source, label) for label in CENTRED)
+    keywords = layer_keywords(source.path, 1.0, name="", kind="particles", axis="tomogram")
+    keywords["metadata"] |= {"places": [str(name) for name in names]}
+    keywords |= {"features": source.particles.reset_index(drop=True), "size": 100.0} | _CIRCLE
+    return np.stack([number, z, y, x], axis=1), keywords, "points"
 
 
 def reference_layers(tomography: Tomography, name: str) -> list[LayerData]:
@@ -145,7 +167,9 @@ def _tomogram_layer(tomography: Tomography, name: str, path: Path) -> LayerData:
     sample = np.asarray(data[step], np.float32)
     middle, deviation = float(sample.mean()), float(sample.std()) or 1.0
     keywords |= {"contrast_limits": (middle - 4 * deviation, middle + 4 * deviation), "colormap": "gray"}
-    keywords |= {"rendering": "minip", "interpolation2d": "linear"}  # protein is dark
+    # Protein is dark as recorded, white in what some programs make of it; either way it is what stands out.
+    dark = float(np.mean((sample - middle) ** 3)) < 0
+    keywords |= {"rendering": "minip" if dark else "mip", "interpolation2d": "linear"}
     keywords["metadata"] |= {"role": TOMOGRAM}
     return data, keywords, "image"
 
@@ -221,7 +245,7 @@ def _projected_layer(tomography: Tomography, series: TiltSeries) -> LayerData:
         tomography, series, series.pixel_size, 1, f"{series.name} particles in the tilts"
     )
     keywords |= {
-        "features": tomography.features(series.name).iloc[which].reset_index(drop=True),
+        "features": {"rlnTomoParticleName": particles.names[rows][which].astype(str)},
         "size": size,
     }
     keywords |= _CIRCLE
@@ -272,6 +296,8 @@ def _extracted(
     except UserError:
         return None
     visible = particles.visible_frames(series, np.array([row]))[0]
+    if len(stack) == len(series):  # some programs write every tilt
+        visible[:] = True
     if visible.sum() != len(stack):
         return None
     images = np.zeros((len(series), *stack.shape[1:]), np.float32)

@@ -228,6 +228,32 @@ def test_tomograms_alone_are_shown_without_particles(made):
     assert set(layers) == {TOMOGRAM, TILTS}
 
 
+def test_particles_without_their_tomograms_count_from_the_middle(made):
+    ((points, keywords, kind),) = readers.read_star_layers(made.map.parent / "truth.star")
+    assert kind == "points"
+    assert keywords["axis_labels"] == ("tomogram", "z", "y", "x")
+    np.testing.assert_array_equal(points[:, 0], np.repeat((0, 1), 8))
+    np.testing.assert_allclose(points[:, :0:-1], made.places, atol=1e-3)
+
+
+def test_a_stack_of_every_tilt_is_shown_as_it_is(shared):
+    """WarpTools writes also the tilts that rlnTomoVisibleFrames leaves out."""
+    folder = shared / "data/warp_2d_stacks"
+    tomography = read_tomography(next(folder.glob("*_optimisation_set.star")))
+    images, keywords, _ = stack_of_particle(tomography, 0)
+    assert images.shape == (len(tomography.tomograms["Unt_083.tomostar"]), 1, 32, 32)
+    assert np.abs(images).max(axis=(1, 2, 3)).all()
+    assert keywords["scale"][-1] == 12.0
+
+
+@pytest.mark.parametrize(("sign", "rendering"), [(1, "minip"), (-1, "mip")])
+def test_protein_stands_out_in_3d_dark_or_white(made, folder, sign, rendering):
+    file = folder / "tomograms/rec_TS_01.mrc"
+    write_map(file, sign * read_map(file).data, 16.0)
+    layers = by_role(tomogram_layers(read_tomography(folder / "optimisation_set.star"), "TS_01"))
+    assert layers[TOMOGRAM][1]["rendering"] == rendering
+
+
 def test_the_official_tutorial_opens_one_tomogram_at_a_time(shared):
     path = shared / "data/hiv_sta_relion5_metadata/Extract/job020/optimisation_set.star"
     tomography = read_tomography(path)
