@@ -190,10 +190,12 @@ class _Refinement:
                 yield from self._magnification()
             if self.fit.transfer:
                 yield from self._transfer()
-            if self.moved < _SETTLED or self.round >= self.fit.rounds:
+            if self.round >= self.fit.rounds:
                 break
-            if not supplied:
-                self._grow()
+            # Values that came well fitted hardly move, but the first rounds do not see all the signal.
+            grown = not supplied and self._grow()
+            if self.moved < _SETTLED and self.round > 1 and not grown:
+                break
         yield Stage("measuring signal and noise", self.round, 0, 1)
         self.signal = measure(self.comparison, self.signal)
         result = self.report.result(
@@ -242,14 +244,16 @@ class _Refinement:
         trust[last + 1 :] = 0
         self.signal = replace(self.signal, slope=np.tile(trust, (len(self.signal.slope), 1)))
 
-    def _grow(self) -> None:
-        """Compare further out when there is signal at the last shells."""
+    def _grow(self) -> bool:
+        """Compare further out when there is signal at the last shells; return whether there is."""
         frame = self.comparison.frame
         if frame.shells < self._largest_shell() and self.fsc[-3:].mean() > GOLD_STANDARD:
             last = self.ssnr[-1]
             self._begin(self.particles, int(np.ceil(_GROWTH * frame.shells)))
             more = self.comparison.frame.shells + 1 - len(self.ssnr)
             self.ssnr = np.concatenate([self.ssnr, np.full(more, min(last, 0.1))])
+            return True
+        return False
 
     def _update(
         self, optics: dict[int, OpticsGroup] | None = None, parameters: CtfParameters | None = None
