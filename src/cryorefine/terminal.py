@@ -13,7 +13,7 @@ from typing import Any
 from cryorefine.jobs.base import Event, Product, Progress, ResultT, Run
 from cryorefine.jobs.events import to_text
 
-_UNITS = {"resolution": "A", "b_factor": "A^2", "pixel_size": "A/px"}
+_UNITS = {"resolution": "A", "b_factor": "A^2", "pixel_size": "A/px", "defocus_change": "A"}
 
 
 def watch(run: Run[ResultT]) -> ResultT:

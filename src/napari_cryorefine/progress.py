@@ -13,7 +13,7 @@ from cryorefine.jobs.base import Figures, Progress
 if TYPE_CHECKING:
     from cryorefine.maps.density import Volume
 
-UNITS = {"resolution": "A", "b_factor": "A^2", "pixel_size": "A/px"}
+UNITS = {"resolution": "A", "b_factor": "A^2", "pixel_size": "A/px", "defocus_change": "A"}
 """Units of the numbers in a job's Result, whose names have none."""
 
 
