@@ -185,3 +185,12 @@ def test_trajectories_move_what_is_cut_out(project_of_dots):
         ]
         assert np.allclose(*stacks, atol=2e-3)
         assert np.abs(stacks[0]).max() > 0.05
+
+
+def test_a_missing_tilt_image_is_named_before_anything_is_made(project_of_dots):
+    tilts = read_star("TS_1.star")["TS_1"]
+    tilts.loc[3, "rlnMicrographName"] = "gone.mrc"
+    write_star("TS_1.star", {"TS_1": tilts})
+    with pytest.raises(UserError, match=r"tilt image gone\.mrc of TS_1 is missing"):
+        extract(project_of_dots)
+    assert not OUT.exists()

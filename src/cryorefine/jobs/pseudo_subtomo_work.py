@@ -23,7 +23,7 @@ from cryorefine.tomo.extraction import Transfer, Window, extract, soft_circle, s
 from cryorefine.tomo.geometry import image_rotations, project, visible_images
 from cryorefine.tomo.particles import CENTRED, CORNER, ORIGIN, Subtomograms
 from cryorefine.tomo.pseudo_volume import levelled_spectra, pseudo_volume
-from cryorefine.tomo.tilt_images import TiltImages
+from cryorefine.tomo.tilt_images import TiltImages, require_images
 
 if TYPE_CHECKING:
     from cryorefine.jobs.pseudo_subtomo import Options
@@ -76,6 +76,7 @@ class Source:
 
 def plan(options: Options, particles: Subtomograms, series: TiltSeries, rows: Index, shape: Window) -> Plan:
     """Find out where the particles of a tilt series lie and which images show them."""
+    require_images(series)
     positions = particles.positions(series, rows, apply_offsets=options.apply_offsets)
     centres, depths = project(series, positions)
     visible = visible_images(series, centres, shape.radius, options.max_dose)

@@ -15,6 +15,23 @@ from cryorefine.io.tomograms import TiltSeries
 Index = NDArray[np.int64]
 
 
+def require_images(series: TiltSeries) -> None:
+    """Check that every image of a tilt series is there, without opening it.
+
+    Raises
+    ------
+    UserError
+        Naming the first image that is missing.
+    """
+    for file, reference in {parse_reference(name)[1]: name for name in series.image_names}.items():
+        path = series.root / file
+        if not path.is_file():
+            raise UserError(
+                f"The tilt image {reference} of {series.name} is missing: there is no file {path}; restore "
+                "it or remove its row from the tilt series."
+            )
+
+
 class TiltImages:
     """Memory-mapped tilt images of one series; safe to share by threads.
 
@@ -30,19 +47,14 @@ class TiltImages:
     """
 
     def __init__(self, series: TiltSeries) -> None:
+        require_images(series)
         self.series = series
         layouts: dict[str, tuple[MrcLayout, NDArray[Any]]] = {}
         self.images: list[NDArray[Any]] = []
         for reference in series.image_names:
             number, file = parse_reference(reference)
             if file not in layouts:
-                path = series.root / file
-                if not path.is_file():
-                    raise UserError(
-                        f"The tilt image {reference} of {series.name} is missing: there is no file {path}; "
-                        "restore it or remove its row from the tilt series."
-                    )
-                layout = read_layout(path)
+                layout = read_layout(series.root / file)
                 layouts[file] = layout, layout.memory_map()
             layout, stack = layouts[file]
             section = 0 if number is None else number - 1
