@@ -6,13 +6,14 @@ from dataclasses import fields, replace
 
 import numpy as np
 import pytest
+from tests.refine.ctf_refinement.conftest import mean_defocus, refine, simulate
 
+from cryorefine.ctf.aberrations import even_phase
 from cryorefine.ctf.ctf import ctf
 from cryorefine.errors import UserError
 from cryorefine.refine.ctf_refinement import CtfFit, Finding, MicrographValues
 from cryorefine.refine.ctf_refinement.optics_fit import magnified
 from cryorefine.refine.ctf_refinement.polynomials import from_zernike, to_zernike
-from tests.refine.ctf_refinement.conftest import mean_defocus, refine, simulate
 
 
 def test_beam_tilt_is_found_in_one_job_within_its_uncertainty(tilted, tilted_refined):
@@ -78,8 +79,6 @@ def test_trefoil_and_fourth_order_are_found(tmp_path):
     # Plain coefficients overlap; what counts is the phase where there is signal.
     x, y = (v.ravel() for v in np.meshgrid(np.linspace(-0.2, 0.2, 21), np.linspace(-0.2, 0.2, 21)))
     inside = (np.hypot(x, y) < 0.2) & (np.hypot(x, y) > 1 / 30)
-    from cryorefine.ctf.aberrations import even_phase
-
     missed = even_phase(group.even_aberrations, x, y) - even_phase(even, x, y)
     assert np.sqrt(np.mean(missed[inside] ** 2)) < 0.3 * np.std(even_phase(even, x, y)[inside])
 

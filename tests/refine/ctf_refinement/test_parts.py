@@ -1,0 +1,255 @@
+"""The parts that a CTF refinement is made of, each against something slower and more obvious."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from tests.refine.ctf_refinement.conftest import mean_defocus, simulate
+
+from cryorefine.compute.executor import LocalExecutor
+from cryorefine.ctf.aberrations import even_phase, odd_phase
+from cryorefine.refine.ctf_refinement.comparison import Comparison, with_mean_defocus
+from cryorefine.refine.ctf_refinement.defocus import Scan, per_micrograph, per_particle, scan_defocus
+from cryorefine.refine.ctf_refinement.division import BLOCKS_PER_FOLD, divide
+from cryorefine.refine.ctf_refinement.frame import make_frame
+from cryorefine.refine.ctf_refinement.optics_fit import absorb
+from cryorefine.refine.ctf_refinement.phase_fit import OddSums, fit_phase
+from cryorefine.refine.ctf_refinement.polynomials import (
+    even_terms,
+    from_zernike,
+    odd_terms,
+    orthogonal,
+    to_zernike,
+)
+from cryorefine.refine.ctf_refinement.reference import part_of_data
+from cryorefine.refine.ctf_refinement.refinement import rebuilt_quality
+from cryorefine.refine.ctf_refinement.signal import Signal, power_spectra
+from cryorefine.refine.ctf_refinement.transfer_fit import derivatives, table_of, with_table
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """Few particles compared with rebuilt references, and plain weights."""
+    case = simulate(tmp_path_factory.mktemp("small"), count=60, spread=200.0)
+    chunks = divide(case.particles, case.micrograph, 5, 0)
+    with LocalExecutor(2) as executor:
+        comparison = Comparison(
+            case.particles,
+            chunks,
+            case.maps,
+            make_frame(case.maps, 24, 1),
+            executor,
+            symmetry="D2",
+            minimum_resolution=30.0,
+            memory=2**28,
+        )
+        sigma2, noise = power_spectra(comparison)
+        ones = np.ones(60)
+        signal = Signal(sigma2, np.full_like(sigma2, 0.9), noise, ones, ones, ones)
+        list(comparison.rebuild(1 / sigma2, ones, np.full(25, 2.0)))
+        yield case, comparison, signal
+
+
+def test_plain_terms_are_zernike_polynomials_in_other_words(rng):
+    x, y = rng.uniform(-0.3, 0.3, (2, 50))
+    odd, even = rng.normal(size=6), rng.normal(size=9)
+    np.testing.assert_allclose(
+        odd @ odd_terms(x, y), odd_phase(to_zernike(odd, odd=True), 0, 0, 300, 2.7, x, y), atol=1e-12
+    )
+    np.testing.assert_allclose(
+        even @ even_terms(x, y), even_phase(to_zernike(even, odd=False), x, y), atol=1e-12
+    )
+    np.testing.assert_allclose(from_zernike(to_zernike(even, odd=False), odd=False), even, atol=1e-12)
+
+
+def test_orthogonal_terms_span_the_same_polynomials(rng):
+    x, y = rng.uniform(-0.2, 0.2, (2, 300))
+    weight = rng.uniform(0, 5, 300)
+    terms = even_terms(x, y)
+    basis, matrix = orthogonal(terms, weight)
+    np.testing.assert_allclose((basis * weight) @ basis.T, np.eye(9), atol=1e-6)
+    coefficients = rng.normal(size=9)
+    np.testing.assert_allclose((matrix @ coefficients) @ terms, coefficients @ basis, rtol=1e-6)
+
+
+@pytest.mark.parametrize("tilt", [(0.0, 0.0), (1.5, -0.5), (-2.5, 2.0)])
+def test_a_tilt_is_found_though_its_phases_wrap(rng, tilt):
+    u = rng.uniform(0.03, 0.35, 3000)
+    angle = rng.uniform(0, np.pi, 3000)
+    x, y = u * np.cos(angle), u * np.sin(angle)
+    terms = odd_terms(x, y)[:4]
+    truth = np.array([0.3, -0.2, -65.8 * tilt[0], -65.8 * tilt[1]])
+    assert tilt == (0.0, 0.0) or np.abs(truth @ terms).max() > np.pi
+    power = np.full(3000, 0.1)
+    blocks = []
+    for _ in range(20):
+        noise = rng.normal(size=(2, 3000)) * np.sqrt(power)
+        blocks.append(OddSums(power * np.exp(1j * truth @ terms) + noise[0] + 1j * noise[1], power))
+    fit = fit_phase(blocks, terms, u**2, searched=(2, 3), reach=np.full(2, 65.8 * 3))
+    error = (fit.coefficients - truth) / np.sqrt(np.diag(fit.covariance))
+    assert np.abs(error).max() < 4
+    assert 65.8 * 0.1 > np.sqrt(np.diag(fit.covariance))[2]
+
+
+def test_defocus_scan_is_the_likelihood_at_every_defocus(small):
+    case, comparison, signal = small
+    origin = mean_defocus(case.particles)
+    scan = scan_defocus(comparison, signal, origin, 1000.0)
+    for step in (0, len(scan.change) // 3, len(scan.change) - 1):
+        moved = with_mean_defocus(case.particles.ctf, origin + scan.change[step])
+        direct = derivatives(comparison, signal, table_of(moved)).score
+        again = scan.score[:, step]
+        best = derivatives(
+            comparison,
+            signal,
+            table_of(with_mean_defocus(case.particles.ctf, origin + scan.change[scan.score.argmax(axis=1)])),
+        ).score
+        np.testing.assert_allclose(again, direct - best, atol=0.02 * np.ptp(scan.score))
+
+
+def test_derivatives_are_those_of_the_likelihood(small):
+    case, comparison, signal = small
+    table = table_of(case.particles.ctf)
+    table[:, 4:] = 10.0, 0.9
+    now = derivatives(comparison, signal, table)
+    for column, step in enumerate((1e-2, 5.0, 5.0, 5.0, 1.0, 1e-2)):
+        sides = []
+        for sign in (1, -1):
+            moved = table.copy()
+            moved[:, column] += sign * step
+            sides.append(derivatives(comparison, signal, moved).score)
+        numerical = (sides[0] - sides[1]) / (2 * step)
+        scale = np.abs(now.gradient[:, column]).max()
+        np.testing.assert_allclose(numerical, now.gradient[:, column], atol=0.02 * scale)
+    assert np.linalg.eigvalsh(now.information[:, :4, :4]).min() >= -1e-6 * now.information.max()
+
+
+def test_a_table_of_parameters_gives_the_parameters_back(small):
+    parameters = small[0].particles.ctf
+    back = with_table(parameters, table_of(parameters))
+    np.testing.assert_allclose(back.column("defocus_u"), parameters.column("defocus_u"))
+    np.testing.assert_allclose(back.column("defocus_angle"), parameters.column("defocus_angle"))
+
+
+def test_no_particle_is_in_its_own_reference(tmp_path):
+    """Images of noise correlate with the whole half map, which holds them, but not with their fold's."""
+    case = simulate(tmp_path, count=80, empty=1.0)
+    chunks = divide(case.particles, case.micrograph, 5, 0)
+    with LocalExecutor(2) as executor:
+        comparison = Comparison(
+            case.particles,
+            chunks,
+            case.maps,
+            make_frame(case.maps, 24, 1),
+            executor,
+            symmetry="C1",
+            minimum_resolution=30.0,
+            memory=2**28,
+        )
+        ones = np.ones(80)
+        sigma2, _ = power_spectra(comparison)
+        list(comparison.rebuild(1 / sigma2, ones, np.full(25, 1.0)))
+
+        def correlation() -> np.ndarray:
+            shares = []
+            for compared in [c for c in comparison.each(lambda c: c)]:
+                model = compared.slice * compared.transfer()
+                cross = np.sum((model.conj() * compared.image).real)
+                shares.append(
+                    cross / np.sqrt(np.sum(np.abs(model) ** 2) * np.sum(np.abs(compared.image) ** 2))
+                )
+            return np.array(shares)
+
+        apart = correlation()
+        whole = comparison.reference
+        comparison.reference = lambda half, fold: whole(half, None)  # type: ignore[method-assign]
+        comparison.update(replace(case.particles))
+        comparison._slices.clear()
+        together = correlation()
+    assert abs(apart.mean()) < 3 * apart.std() / np.sqrt(len(apart))
+    assert together.mean() > 10 * abs(apart.mean())
+
+
+def test_folds_hold_whole_micrographs(small):
+    case, comparison, _ = small
+    fold = np.empty(60, int)
+    for chunk in comparison.chunks:
+        fold[chunk.particles] = chunk.fold
+        assert set(case.particles.half[chunk.particles]) == {chunk.half + 1}
+        assert chunk.block // BLOCKS_PER_FOLD == chunk.fold
+    assert set(fold) == set(range(5))
+    for m in range(10):
+        assert len(set(fold[case.micrograph == m])) == 1
+
+
+def test_particles_of_few_micrographs_are_dealt_out_evenly(small):
+    case, _, _ = small
+    chunks = divide(case.particles, np.zeros(60, int), 5, 0)
+    sizes = np.zeros(5)
+    for chunk in chunks:
+        sizes[chunk.fold] += len(chunk.particles)
+    assert sizes.tolist() == [12] * 5
+
+
+def gaussian_scan(value, sigma, change):
+    return -0.5 * ((change - value[:, None]) / sigma[:, None]) ** 2
+
+
+def test_weak_particles_end_near_their_micrograph_and_strong_ones_stay(rng):
+    micrograph = np.arange(400) % 4
+    truth = np.array([0.0, 300, -200, 100])[micrograph] + rng.normal(scale=60, size=400)
+    sigma = np.where(np.arange(400) < 200, 20.0, 200.0)
+    seen = truth + sigma * rng.normal(size=400)
+    change = np.arange(-2000, 2001, 10.0)
+    scan = Scan(change, gaussian_scan(seen, sigma, change).astype(np.float32))
+    estimate = per_particle(scan, np.zeros(400), micrograph, np.ones(400))
+    assert estimate.spread == pytest.approx(60, rel=0.15)
+    np.testing.assert_allclose(estimate.centre, (0, 300, -200, 100), atol=25)
+    error = estimate.change - truth
+    assert error[:200].std() == pytest.approx(19, rel=0.15)  # 1/sqrt(1/20^2 + 1/60^2)
+    assert error[200:].std() == pytest.approx(57.5, rel=0.15)
+    assert np.sqrt(np.mean((error / estimate.sigma) ** 2)) == pytest.approx(1, abs=0.1)
+
+
+def test_a_particle_far_from_the_others_is_not_pulled_to_them(rng):
+    seen = np.r_[rng.normal(scale=30, size=60), 900.0]
+    change = np.arange(-2000, 2001, 10.0)
+    scan = Scan(change, gaussian_scan(seen, np.full(61, 25.0), change).astype(np.float32))
+    estimate = per_particle(scan, np.zeros(61), np.zeros(61, int), np.ones(61))
+    assert estimate.change[-1] == pytest.approx(900, abs=10)
+    assert estimate.spread < 60
+
+
+def test_a_micrograph_adds_up_what_its_particles_say(rng):
+    seen = 120 + rng.normal(scale=100, size=50)
+    change = np.arange(-1000, 1001, 10.0)
+    scan = Scan(change, gaussian_scan(seen, np.full(50, 100.0), change).astype(np.float32))
+    estimate = per_micrograph(scan, np.zeros(50, int))
+    assert estimate.change[0] == pytest.approx(seen.mean(), abs=0.5)
+    assert estimate.sigma[0] == pytest.approx(100 / np.sqrt(50), rel=0.02)
+
+
+def test_defocus_like_aberrations_go_to_the_particles(small):
+    case, _, _ = small
+    x, y = np.random.default_rng(2).uniform(-0.2, 0.2, (2, 40))
+    values = np.array([0.1, 20.0, 8.0, -5.0, 300.0, 0, 0, 0, 0])
+    left, moved = absorb(values, case.particles.ctf, 300.0, [1, 2, 3])
+    from cryorefine.ctf.ctf import phase
+
+    before = phase(case.particles.ctf, x, y, values @ even_terms(x, y))
+    np.testing.assert_allclose(phase(moved, x, y, left @ even_terms(x, y)), before, atol=1e-6)
+    np.testing.assert_allclose(left[:5], (0.1, 0, 0, 0, 300))
+
+
+def test_fsc_of_a_part_of_the_data():
+    assert part_of_data(np.array([0.5]), 0.5)[0] == pytest.approx(1 / 3)
+    fsc = np.array([0.9, 0.3, 0.05])
+    np.testing.assert_allclose(part_of_data(part_of_data(fsc, 0.8), 1.25), fsc)
+
+
+def test_quality_of_rebuilt_maps():
+    fsc = 1 / (1 + np.exp((np.arange(60) - 30) / 4))
+    assert rebuilt_quality(part_of_data(fsc, 0.8), fsc, 5) == pytest.approx(1, abs=1e-3)
+    assert rebuilt_quality(part_of_data(fsc, 0.1), fsc, 5) < 0.9
