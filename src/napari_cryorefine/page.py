@@ -15,11 +15,12 @@ from qtpy.QtCore import QEvent, QObject, Qt
 from qtpy.QtWidgets import QFrame, QGridLayout, QLabel, QScrollArea, QWidget
 
 from cryorefine.errors import UserError
-from cryorefine.jobs.base import Job, describe, flag_of, value_types
+from cryorefine.jobs.base import Field, Job, describe, flag_of, value_types
 from cryorefine.jobs.check import checked
 from cryorefine.jobs.folder import status, suggest_folder
 from napari_cryorefine.boxes import make_box
-from napari_cryorefine.path_box import PathEdit
+from napari_cryorefine.path_box import PathEdit, shortened
+from napari_cryorefine.sections import MANY, SectionHeading, heading_label
 
 UNITS = {"A": "Å", "A/px": "Å/px", "A^2": "Å²", "A^3": "Å³", "degrees": "°"}
 
@@ -45,7 +46,9 @@ class OptionsPage(Container[BaseValueWidget[Any]]):
         self._suggested: Path | None = None
         types = value_types(module.Options)
         boxes = []
-        for name, (field, description) in describe(module.Options).items():
+        described = describe(module.Options)
+        for name in (name for group in _by_group(module.Options).values() for name in group):
+            field, description = described[name]
             value_type, optional = types[name]
             value = Undefined if field.default is dataclasses.MISSING else field.default
             boxes.append(
@@ -109,7 +112,8 @@ class OptionsPage(Container[BaseValueWidget[Any]]):
         if file.name != self.job.name:
             raise UserError(f"{path} is a job of type {file.name}; open it in that form.")
         names = [name for name in describe(self.options_type) if name != "output"]
-        self.update({name: getattr(file.options, name) for name in names})
+        values = {name: getattr(file.options, name) for name in names}
+        self.update({k: shortened(v) if isinstance(v, Path) else v for k, v in values.items()})
         return " ".join(file.notices)
 
     def restore_defaults(self) -> None:
@@ -148,28 +152,38 @@ class OptionsPage(Container[BaseValueWidget[Any]]):
         layout = self.native.layout()
         grid = QGridLayout()
         grid.setColumnStretch(1, 1)
-        group = ""
-        for name, (_, description) in describe(self.options_type).items():
-            box = self[name]
-            layout.removeWidget(box.native)
+        groups = _by_group(self.options_type)
+        last: Any = None
+        followed = []
+        for group, descriptions in groups.items():
+            boxes = [self[name] for name in descriptions]
             row = grid.rowCount()
-            if description.group != group:
-                group = description.group
-                grid.addWidget(_heading(group), row, 0, 1, 3)
-                row += 1
-            label, unit = QLabel(), QLabel(UNITS.get(description.unit, description.unit))
-            if isinstance(box, PathEdit):
-                grid.addWidget(label, row, 0, 1, 3)
-                grid.addWidget(box.native, row + 1, 0, 1, 3)
+            if last is not None and len(self) > MANY:
+                heading: QWidget = SectionHeading(group, boxes)
+                followed.append((last, heading))
             else:
-                grid.addWidget(label, row, 0)
-                grid.addWidget(box.native, row, 1)
-                grid.addWidget(unit, row, 2)
-            _Row(box, label, unit)
+                heading = heading_label(group)
+            grid.addWidget(heading, row, 0, 1, 3)
+            for box in boxes:
+                layout.removeWidget(box.native)
+                row = grid.rowCount()
+                unit = descriptions[box.name].unit
+                unit_label, label = QLabel(UNITS.get(unit, unit)), QLabel()
+                if isinstance(box, PathEdit):
+                    grid.addWidget(label, row, 0, 1, 3)
+                    grid.addWidget(box.native, row + 1, 0, 1, 3)
+                else:
+                    grid.addWidget(label, row, 0)
+                    grid.addWidget(box.native, row, 1)
+                    grid.addWidget(unit_label, row, 2)
+                _Row(box, label, unit_label)
+                last = box.choose_btn.native if isinstance(box, PathEdit) else box.native
         # On the right there is room for the scroll bar, which Qt lays over what is too wide by its width.
         self.margins = (2, 2, 20, 2)
         layout.addLayout(grid)
         layout.addStretch(1)
+        for before, heading in followed:
+            QWidget.setTabOrder(before, heading)
         _WideEnough(area, self.native)
 
 
@@ -220,7 +234,9 @@ class _Row(QObject):
         return False
 
 
-def _heading(text: str) -> QLabel:
-    label = QLabel(f"<b>{text}</b>")
-    label.setContentsMargins(0, 8, 0, 0)
-    return label
+def _by_group(options_type: type) -> dict[str, dict[str, Field]]:
+    """Return group -> option -> description, groups and options as they come first."""
+    groups: dict[str, dict[str, Field]] = {}
+    for name, (_, description) in describe(options_type).items():
+        groups.setdefault(description.group, {})[name] = description
+    return groups

@@ -89,13 +89,13 @@ class PathEdit(FileEdit):
             ask = QFileDialog.getSaveFileName if saves else QFileDialog.getOpenFileName
             chosen, _ = ask(window, self.label, start, self.filter or "")
         if chosen:
-            self.value = _short(Path(chosen))
+            self.value = shortened(Path(chosen))
 
     def _list_layers(self) -> None:
         self.layer_menu.clear()
         found = self._layers() if self._layers else {}
         for name, path in found.items():
-            self.layer_menu.addAction(name, partial(self.set_value, _short(path)))
+            self.layer_menu.addAction(name, partial(self.set_value, shortened(path)))
         if not found:
             self.layer_menu.addAction("No layer holds a map").setEnabled(False)
 
@@ -119,11 +119,11 @@ class _Drops(QObject):
             return False
         event.acceptProposedAction()
         if event.type() == QEvent.Type.Drop:
-            self._edit.value = _short(Path(files[0]))
+            self._edit.value = shortened(Path(files[0]))
         return True
 
 
-def _short(path: Path) -> Path:
+def shortened(path: Path) -> Path:
     """Relative to the current folder where the file is inside it, as RELION writes its paths."""
     try:
         return path.relative_to(Path.cwd())

@@ -24,6 +24,7 @@ from cryorefine.jobs.registry import JOBS, load
 from napari_cryorefine.boxes import OptionalNumberEdit
 from napari_cryorefine.forms import JobForm
 from napari_cryorefine.path_box import PathEdit
+from napari_cryorefine.sections import SectionHeading
 
 SECONDS = 20_000
 
@@ -159,6 +160,9 @@ def test_tab_reaches_every_box_from_top_to_bottom(form_of, qtbot, job):
     form.resize(450, 4000)  # all of it, so that nothing scrolls
     with qtbot.waitExposed(form):
         form.show()
+    for heading in form.findChildren(SectionHeading):
+        heading.setChecked(True)
+    QApplication.processEvents()
     form.activateWindow()
     qtbot.waitUntil(form.isActiveWindow)
     first = form.page[0]
@@ -633,3 +637,25 @@ def test_a_job_can_be_repeated_from_its_own_file(form_of, map_file, qtbot):
     assert again.page["threshold"].value == 0.31234567
     assert again.page["extend"].value == -1.0
     assert again.page["output"].value == Path("MaskCreate/job002")
+
+
+def test_a_long_form_begins_closed_and_opens_where_something_is_set(form_of, qtbot):
+    form = form_of("image-handler")
+    with qtbot.waitExposed(form):
+        form.show()
+    headings = {heading.text(): heading for heading in form.findChildren(SectionHeading)}
+    assert len(headings) == len({d.group for _, d in describe(load("image-handler").Options).values()}) - 1
+    boxes = form.page
+    assert boxes["input"].visible
+    assert not boxes["rescale_pixel_size"].visible
+    assert not boxes["multiply_constant"].visible
+    boxes["rescale_pixel_size"].value = 3.54
+    assert boxes["new_box"].visible
+    assert not boxes["multiply_constant"].visible
+    qtbot.mouseClick(headings["Geometry"], Qt.MouseButton.LeftButton)
+    assert not boxes["new_box"].visible
+    headings["Geometry"].setFocus()
+    qtbot.keyClick(headings["Geometry"], Qt.Key.Key_Space)
+    assert boxes["new_box"].visible
+    assert boxes["new_box"].native.nextInFocusChain() is not None
+    assert form.page.asdict()["rescale_pixel_size"] == 3.54
