@@ -22,7 +22,7 @@ from napari_cryorefine.boxes import make_box
 from napari_cryorefine.path_box import PathEdit, shortened
 from napari_cryorefine.sections import MANY, SectionHeading, heading_label
 
-UNITS = {"A": "Å", "A/px": "Å/px", "A^2": "Å²", "A^3": "Å³", "degrees": "°"}
+UNITS = {"A": "Å", "A/px": "Å/px", "A^2": "Å²", "A^3": "Å³", "e/A^2": "e/Å²", "degrees": "°"}
 
 
 class OptionsPage(Container[BaseValueWidget[Any]]):
