@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 import numpy as np
 from qtpy.QtCore import QSize, Qt
@@ -29,6 +30,7 @@ from napari_cryorefine.tomography_layers import (
     PROJECTED,
     STACK,
     TILTS,
+    TiltSections,
     reference_layers,
     stack_of_particle,
     tomogram_layers,
@@ -60,9 +62,12 @@ class TomogramPanel(QWidget):
         self._viewer = viewer
         self.tomography: Tomography | None = None
         self._shown = ""
+        self._followed: WeakSet[Any] = WeakSet()
         self._loader = Latest(_load, self)
         self._loader.made.connect(self._show)
         self._loader.failed.connect(self._complain)
+        self._reader = Latest(_read_ahead, self)
+        self._reader.made.connect(self._say)
         self.open_button = QPushButton("Open…")
         self.open_button.setToolTip("An optimisation_set.star or a tomograms.star")
         self.open_button.clicked.connect(self._ask)
@@ -106,7 +111,7 @@ class TomogramPanel(QWidget):
     @property
     def busy(self) -> bool:
         """Whether something is being read."""
-        return self._loader.busy
+        return self._loader.busy or self._reader.busy
 
     def open(self, path: Path) -> None:
         """Show the first tomogram of a file; a mistake in it is told below."""
@@ -150,8 +155,8 @@ class TomogramPanel(QWidget):
         self._tell_tilt()
         for role in (PARTICLES, PROJECTED):
             layer = own_layer(self._viewer, role)
-            if layer is not None and "followed" not in layer.metadata:
-                layer.metadata["followed"] = True
+            if layer is not None and layer not in self._followed:
+                self._followed.add(layer)
                 layer.selected_data.events.items_changed.connect(
                     lambda *_, layer=layer: self._on_selected(layer)
                 )
@@ -187,18 +192,20 @@ class TomogramPanel(QWidget):
         self._take(tomography, name)
         remove_others(self._viewer, layers)
         show_layers(self._viewer, layers)
+        self._read_tilts(untilted=other)
         if other:
-            self._show_untilted()
             self._viewer.reset_view()
         self._follow()
 
-    def _show_untilted(self) -> None:
-        """Move the slider of the tilts to the one nearest to 0."""
-        layer = own_layer(self._viewer, TILTS)
-        if layer is not None and self.tomography is not None:
-            series = self.tomography.tomograms[layer.metadata["tomogram"]]
-            step = int(np.argmin(np.abs(np.sort(tilt_angles(series)))))
-            self._viewer.dims.set_current_step(self._viewer.dims.ndim - 4, step)
+    def _read_tilts(self, *, untilted: bool) -> None:
+        """Read all tilts in a thread, the one that is seen first; perhaps move to the one nearest to 0."""
+        layer, dims = own_layer(self._viewer, TILTS), self._viewer.dims
+        if layer is None or self.tomography is None:
+            return
+        if untilted:
+            angles = np.sort(tilt_angles(self.tomography.tomograms[layer.metadata["tomogram"]]))
+            dims.set_current_step(dims.ndim - 4, int(np.argmin(np.abs(angles))))
+        self._reader.ask((layer.metadata["sections"], dims.current_step[-4]))
 
     def _complain(self, error: Exception) -> None:
         if not isinstance(error, UserError):
@@ -229,7 +236,7 @@ class TomogramPanel(QWidget):
         if (tomography, name) != (self.tomography, self._shown):
             self._take(tomography, name)
         if role == TILTS:
-            self._show_untilted()
+            self._read_tilts(untilted=True)
         self._follow()
 
     def _on_selected(self, layer: Any) -> None:
@@ -253,6 +260,13 @@ def _load(request: Any) -> Iterator[tuple[Tomography, str, list[Any]]]:
     elif (stack := stack_of_particle(tomography, wanted)) is not None:
         assert tomography.particles is not None
         yield tomography, str(tomography.particles.tomogram_names[wanted]), [stack]
+
+
+def _read_ahead(request: tuple[TiltSections, int]) -> Iterator[str]:
+    """Read the tilt images in a thread, so that the slider need not wait for them."""
+    sections, step = request
+    for number in sections.read_ahead(step):
+        yield f"Reading tilt images: {number} of {sections.shape[0]}" if number < sections.shape[0] else ""
 
 
 def _fill(box: QComboBox, texts: list[str]) -> None:

@@ -6,6 +6,7 @@ slider of the tilts moves it, that of z does not.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from napari_cryorefine.layer_data import MASK_COLOR, LayerData, layer_keywords, map_layer
 from napari_cryorefine.layers import HALF_MAP_COLORMAPS
-from napari_cryorefine.tomography import Tomography, tilt_order
+from napari_cryorefine.tomography import Tomography, tilt_angles, tilt_order
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -174,32 +175,60 @@ def _tomogram_layer(tomography: Tomography, name: str, path: Path) -> LayerData:
     return data, keywords, "image"
 
 
+class TiltSections:
+    """Tilt images in the order of their angles, binned to look at; each is read once, by whichever thread.
+
+    Parameters
+    ----------
+    series : TiltSeries
+        Read with its images.
+    """
+
+    def __init__(self, series: TiltSeries) -> None:
+        from cryorefine.tomo.tilt_images import TiltImages
+
+        self._images, self._order = TiltImages(series).images, tilt_order(series)
+        self.binning = -(-max(self._images[0].shape) // LARGEST_IMAGE)
+        height, width = self._images[0].shape
+        self.shape = (len(self._images), 1, height // self.binning, width // self.binning)
+        self._read: dict[int, NDArray[np.float32]] = {}
+
+    def section(self, step: int) -> NDArray[np.float32]:
+        """Return one image, shape (y, x)."""
+        if step not in self._read:
+            self._read[step] = _binned(self._images[self._order[step]], self.binning)
+        return self._read[step]
+
+    def read_ahead(self, step: int) -> Iterator[int]:
+        """Read all images, those near to a place in the order first; yields how many are there."""
+        for number, each in enumerate(np.argsort(np.abs(np.arange(self.shape[0]) - step)), start=1):
+            self.section(int(each))
+            yield number
+
+    def array(self) -> Any:
+        """Return the images as a dask array that reads what is looked at, shape (tilts, 1, y, x)."""
+        import dask.array as da
+
+        def read(block_info: Any) -> NDArray[np.float32]:
+            return self.section(block_info[None]["array-location"][0][0])[None, None]
+
+        return da.map_blocks(
+            read,
+            chunks=((1,) * self.shape[0], *((size,) for size in self.shape[1:])),
+            dtype=np.float32,
+            meta=np.zeros((0, 0, 0, 0), np.float32),
+        )
+
+
 def _tilt_layer(tomography: Tomography, series: TiltSeries) -> LayerData:
-    import dask.array as da
-
-    from cryorefine.tomo.tilt_images import TiltImages
-
-    images = TiltImages(series).images
-    order = tilt_order(series)
-    binning = -(-max(images[0].shape) // LARGEST_IMAGE)
-    height, width = (size // binning for size in images[0].shape)
-
-    def read(block_info: Any) -> NDArray[np.float32]:
-        image = images[order[block_info[None]["array-location"][0][0]]]
-        return _binned(image, binning)[None, None]
-
-    data = da.map_blocks(
-        read,
-        chunks=((1,) * len(order), (1,), (height,), (width,)),
-        dtype=np.float32,
-        meta=np.zeros((0, 0, 0, 0), np.float32),
-    )
-    keywords = _tilt_keywords(tomography, series, series.pixel_size, binning, f"{series.name} tilt series")
-    sample = _binned(images[order[len(order) // 2]], binning)
-    middle, deviation = float(sample.mean()), float(sample.std()) or 1.0
+    sections = TiltSections(series)
+    name = f"{series.name} tilt series"
+    keywords = _tilt_keywords(tomography, series, series.pixel_size, sections.binning, name)
+    untilted = sections.section(int(np.argmin(np.abs(np.sort(tilt_angles(series))))))
+    middle, deviation = float(untilted.mean()), float(untilted.std()) or 1.0
     keywords["contrast_limits"] = (middle - 3 * deviation, middle + 3 * deviation)
-    keywords["metadata"] |= {"role": TILTS}
-    return data, keywords, "image"
+    keywords["metadata"] |= {"role": TILTS, "sections": sections}
+    return sections.array(), keywords, "image"
 
 
 def _binned(image: NDArray[Any], binning: int) -> NDArray[np.float32]:

@@ -76,9 +76,11 @@ def watch_for_tomograms() -> None:
     _watched.add(viewer)
 
     def on_inserted(event: Any) -> None:
-        if "tomography" in event.value.metadata and DOCK not in viewer.window.dock_widgets:
-            from napari_cryorefine.tomogram_panel import TomogramPanel
+        if "tomography" not in event.value.metadata:
+            return
+        from napari_cryorefine.tomogram_panel import TomogramPanel
 
+        if not any(isinstance(each, TomogramPanel) for each in viewer.window.dock_widgets.values()):
             viewer.window.add_dock_widget(TomogramPanel(viewer), name=DOCK, area="right")
 
     viewer.layers.events.inserted.connect(on_inserted)

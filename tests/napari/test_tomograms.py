@@ -180,6 +180,16 @@ def test_large_images_are_binned_and_stay_in_place(made, folder):
     np.testing.assert_allclose(place[-2:], ((big / 2 + 10.5) * PIXEL, left + (big / 2 - 39.5) * PIXEL))
 
 
+def test_the_dock_reads_the_tilts_ahead_each_of_them_once(made, viewer, panel, monkeypatch):
+    sections = own_layer(viewer, TILTS).metadata["sections"]
+    monkeypatch.setattr("napari_cryorefine.tomography_layers._binned", None)  # would fail
+    for step in range(5):
+        np.testing.assert_array_equal(
+            np.asarray(own_layer(viewer, TILTS).data[step, 0]), sections.section(step)
+        )
+    assert panel.message.text() == ""
+
+
 def test_the_tilts_of_a_particle_are_cut_from_the_images(made):
     images, keywords, _ = stack_of_particle(read_tomography(made.truth_set), 9)
     assert images.shape[:2] == (5, 1)
