@@ -9,6 +9,7 @@ import pytest
 from scipy import ndimage
 
 from cryorefine.errors import UserError
+from cryorefine.geometry.euler import angles, matrices
 from cryorefine.io.mrc import read_map, write_map
 from cryorefine.io.optimisation_set import read_optimisation_set
 from cryorefine.io.star import read_star, write_star
@@ -194,3 +195,47 @@ def test_what_cannot_be_done_is_said(tmp_path, extracted, warp_stacks: Path):
         reconstruct(Path("job"), optimisation_set=warp_stacks, source="tilt-images")
     with pytest.raises(UserError, match="Symmetry 'C0'"):
         reconstruct(Path("job"), optimisation_set=warp_stacks, symmetry="C0")
+
+
+def test_refined_offsets_mean_the_same_for_stacks_and_tilt_images(extracted, rng):
+    """Stacks are shifted, particles in tilt images are cut out elsewhere: both end in one map."""
+    blocks = read_star(extracted.particles)
+    table = blocks["particles"]
+    offsets = rng.normal(scale=6.0, size=(len(table), 3))
+    table["rlnTomoSubtomogramRot"], table["rlnTomoSubtomogramTilt"] = 40.0, 70.0
+    poses = np.swapaxes(matrices(40.0, 70.0, 0.0), -1, -2) @ matrices(
+        *(table[f"rlnAngle{angle}"].to_numpy() for angle in ("Rot", "Tilt", "Psi"))
+    )
+    for angle, values in zip(("Rot", "Tilt", "Psi"), angles(poses), strict=True):
+        table[f"rlnAngle{angle}"] = values
+    true = table[[f"rlnCenteredCoordinate{axis}Angst" for axis in "XYZ"]].to_numpy()
+    moved = true + offsets @ matrices(40.0, 70.0, 0.0).T
+    for i, axis in enumerate("XYZ"):
+        table[f"rlnOrigin{axis}Angst"] = offsets[:, i]
+        table[f"rlnCenteredCoordinate{axis}Angst"] = moved[:, i]
+    write_star("refined.star", blocks)
+    tomograms = read_optimisation_set(extracted.optimisation_set).tomograms
+    again = finish(
+        pseudo_subtomo.run(
+            pseudo_subtomo.Options(
+                particles=Path("refined.star"),
+                tomograms=tomograms,
+                output=Path("Extract/job002"),
+                apply_offsets=False,
+                binning=2,
+                box_size=64,
+                crop_size=32,
+            )
+        )
+    )
+    truth = reconstruct(Path("truth"), optimisation_set=extracted.optimisation_set, source="stacks")
+    stacks = reconstruct(Path("stacks"), particles=again.particles, tomograms=tomograms, source="stacks")
+    images = reconstruct(
+        Path("images"), particles=again.particles, tomograms=tomograms, binning=2, box_size=64, crop_size=32
+    )
+    soft = np.hanning(32).astype(np.float32)
+    soft = soft[:, None, None] * soft[:, None] * soft
+    expected = read_map(truth.merged).data * soft
+    for result, least in ((stacks, 0.95), (images, 0.95)):
+        fsc = fourier_shell_correlation(read_map(result.merged).data * soft, expected)
+        assert fsc[1:14].min() > least

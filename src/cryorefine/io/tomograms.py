@@ -37,6 +37,10 @@ _NUMBERS = {
 DEFORMATIONS = ("linear", "spline", "Fourier")
 
 
+class MissingImages(UserError):
+    """The tilt images are not there, though their tables are."""
+
+
 @dataclass(frozen=True, eq=False)
 class Deformation:
     """A smooth deformation of each tilt image.
@@ -194,7 +198,8 @@ def read_tomograms(path: str | os.PathLike[str], *, images: bool = True) -> Tomo
     Raises
     ------
     UserError
-        When the file lists no tomograms or lacks a column.
+        When the file lists no tomograms or lacks a column; a :class:`MissingImages` from a tilt series
+        whose images are not there.
     """
     file = Path(path)
     blocks = read_star(file)
@@ -372,7 +377,7 @@ def _look_at_images(source: Path, name: str, image_names: tuple[str, ...]) -> tu
     try:
         root = project_root(source, image_names[0])
     except UserError:
-        raise UserError(
+        raise MissingImages(
             f"The tilt images of {name} are missing: {source} names {image_names[0]}, which is neither in "
             "the current directory nor beside that file nor above it; run from the project directory."
         ) from None

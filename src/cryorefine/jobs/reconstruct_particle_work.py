@@ -19,7 +19,7 @@ from cryorefine.io.images import ImageReader
 from cryorefine.io.mrc import write_map
 from cryorefine.io.optimisation_set import OptimisationSet
 from cryorefine.io.particles import group_index, project_root
-from cryorefine.io.tomograms import TiltSeries, read_tomograms
+from cryorefine.io.tomograms import MissingImages, TiltSeries, read_tomograms
 from cryorefine.jobs.base import Progress, Run
 from cryorefine.maps.slabs import thread_count
 from cryorefine.refine.particle_reconstruction import (
@@ -124,8 +124,8 @@ def read_inputs(options: Options, entries: OptimisationSet) -> Inputs:
             particles = read_subtomograms(
                 entries.particles, read_tomograms(entries.tomograms), entries.trajectories
             )
-        except UserError as error:
-            if options.source == "tilt-images" or "tilt images" not in str(error):
+        except MissingImages:
+            if options.source == "tilt-images":
                 raise
             from_stacks = True
     if from_stacks:

@@ -75,7 +75,7 @@ def insert_images(
         Width of the images in A over that of the map.
     """
     count, size = spectra.shape[:2]
-    images = np.zeros((count, size + 2, size // 2 + 3, 4), np.float32)
+    images = np.empty((count, size + 2, size // 2 + 3, 4), np.float32)
     reach = np.zeros(count)
     _lay_out(spectra, gain, keep, images, reach)
     _gather(sums, np.ascontiguousarray(orientations), ratio, reach, images)
@@ -103,6 +103,9 @@ def _lay_out(spectra: C64, gain: F32, keep: NDArray[np.bool_], images: F32, reac
                 target[kx, 2] = use * gain[n, pixel] * gain[n, pixel]
                 far = max(far, r2 * inside)
                 sign = -sign
+            target[width:] = 0
+        # Interpolation reads, and does not use, one pixel beyond the last.
+        images[n, size:] = 0
         reach[n] = np.sqrt(far)
 
 
