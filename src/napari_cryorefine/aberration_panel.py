@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +11,7 @@ import pyqtgraph as pg
 from qtpy.QtCore import QRectF, QSize
 from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
+from cryorefine.jobs.ctf_refine_images import groups_in, read_pictures
 from cryorefine.jobs.ctf_refine_report import shown_limit
 
 if TYPE_CHECKING:
@@ -23,21 +25,21 @@ class AberrationPanel(QWidget):
 
     Attributes
     ----------
-    pictures : list of AberrationPicture
-        Of all groups.
+    folder : Path
+        The job's folder.
     shown : list of AberrationPicture
         Of the group that is shown.
     """
 
     def __init__(self, theme: str = "dark") -> None:
         super().__init__()
-        self.pictures: list[AberrationPicture] = []
+        self.folder = Path()
         self.shown: list[AberrationPicture] = []
-        self._names: Sequence[str] = ()
+        self._texts: Sequence[str] = ()
         self._theme = theme
         self.group = QComboBox()
         self.group.setToolTip("Optics group")
-        self.group.currentIndexChanged.connect(lambda: self._draw())
+        self.group.currentIndexChanged.connect(lambda: self.refresh())
         self.values = QLabel()
         self.values.setWordWrap(True)
         self.canvas = pg.GraphicsLayoutWidget()
@@ -52,30 +54,43 @@ class AberrationPanel(QWidget):
         layout.addWidget(self.canvas, 1)
         self.paint(theme)
 
-    def show_pictures(self, pictures: Sequence[AberrationPicture], names: Sequence[str] = ()) -> None:
-        """Show images in place of those before.
+    def show_folder(self, folder: Path, names: Sequence[str] = (), texts: Sequence[str] = ()) -> None:
+        """Show what a job's folder holds; of many optics groups only the one that is shown is ever read.
 
         Parameters
         ----------
-        pictures : sequence of AberrationPicture
-            Of all optics groups.
-        names : sequence of str
-            Names of the optics groups.
+        folder : Path
+            The job's folder.
+        names, texts : sequence of str
+            Names of the optics groups, and their values in words.
         """
-        self.pictures, self._names = list(pictures), names
-        groups = sorted({picture.group for picture in pictures})
+        groups = groups_in(folder)
         known = [self.group.itemData(i) for i in range(self.group.count())]
         if groups != known:
+            number = self.group.currentData()
             self.group.blockSignals(True)
             self.group.clear()
-            for number in groups:
-                self.group.addItem(names[number - 1] if number <= len(names) else str(number), number)
+            for group in groups:
+                self.group.addItem(names[group - 1] if group <= len(names) else str(group), group)
+            self.group.setCurrentIndex(max(0, self.group.findData(number)))
             self.group.blockSignals(False)
-        self._draw()
+        self.folder, self._texts = folder, texts
+        self.refresh()
 
-    def say(self, text: str) -> None:
-        """Tell the values that were fitted."""
-        self.values.setText(text)
+    def update_group(self, folder: Path, group: int) -> None:
+        """Take notice of new images of a group: they are read if they are what is shown."""
+        if folder != self.folder or self.group.findData(group) < 0:
+            names = [self.group.itemText(i) for i in range(self.group.count())]
+            self.show_folder(folder, names if folder == self.folder else ())
+        elif group == self.group.currentData():
+            self.refresh()
+
+    def refresh(self) -> None:
+        """Read the images of the group that is shown, and draw them."""
+        number = self.group.currentData()
+        self.shown = read_pictures(self.folder, number) if number is not None else []
+        self.values.setText(self._texts[number - 1] if number and number <= len(self._texts) else "")
+        self._draw()
 
     def sizeHint(self) -> QSize:
         """Ask for little height: the micrograph above is what most people look at."""
@@ -93,8 +108,6 @@ class AberrationPanel(QWidget):
         from napari.utils.theme import get_theme
 
         text = get_theme(self._theme).text.as_hex()
-        number = self.group.currentData()
-        self.shown = [picture for picture in self.pictures if picture.group == number]
         self.canvas.clear()
         for picture in self.shown:
             limit = shown_limit(picture)

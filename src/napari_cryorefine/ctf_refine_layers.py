@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,41 +54,42 @@ def show_ctf_particles(viewer: ViewerModel, path: Path, folder: Path, job: str) 
     return view
 
 
-def update_micrograph(viewer: ViewerModel, path: Path) -> None:
-    """Take the new values of one micrograph while the job runs."""
+def update_micrograph(viewer: ViewerModel, path: Path, micrograph: str) -> None:
+    """Take notice of new values of one micrograph while the job runs; they are read when they are shown."""
     view = _shown_in(viewer)
     if view is not None:
-        view.fits.update(path)
+        view.fits.expect(path, micrograph)
+        view.fits.read_expected(view.number)
 
 
-def show_aberrations(viewer: ViewerModel, folder: Path) -> bool:
-    """Show the aberrations that a job has found so far in their dock; return whether there are any."""
-    from cryorefine.jobs.ctf_refine_images import read_pictures
+def update_aberrations(viewer: ViewerModel, path: Path) -> None:
+    """Take notice of new images of aberrations while the job runs."""
+    from cryorefine.jobs.ctf_refine_images import group_of
 
-    pictures = read_pictures(folder)
-    window = getattr(viewer, "window", None)
-    if not pictures or window is None:
-        return bool(pictures)
-    from napari_cryorefine.aberration_panel import DOCK, AberrationPanel
-    from napari_cryorefine.defocus_panel import DOCK as PARTICLES_DOCK
-
-    panel: Any = window.dock_widgets.get(DOCK)
+    panel = _aberration_panel(viewer, make=False)
     if panel is None:
-        panel = AberrationPanel(viewer.theme)
-        viewer.events.theme.connect(lambda: panel.paint(viewer.theme))
-        window.add_dock_widget(panel, name=DOCK, area="bottom")
-        particles = window.dock_widgets.get(PARTICLES_DOCK)
-        if particles is not None:
-            particles.fit_view()
+        show_aberrations(viewer, path.parent)
+    else:
+        panel.update_group(path.parent, group_of(path))
+
+
+def show_aberrations(viewer: ViewerModel, folder: Path) -> None:
+    """Show the aberrations that a job has found in their dock; without a window there is none."""
+    from cryorefine.jobs.ctf_refine_images import groups_in
+
+    if not groups_in(folder):
+        return
+    panel = _aberration_panel(viewer, make=True)
+    if panel is None:
+        return
     view = _shown_in(viewer)
-    names: list[str] = []
-    if view is not None and view.fits.file.path is not None:
+    names, texts = [], []
+    if view is not None:
         file = view.fits.file
         names = [str(name) for name in file.optics.get("rlnOpticsGroupName", [])]
-        of_this_job = file.path == folder / PARTICLES
-        panel.say(optics_text(file) if of_this_job else "")
-    panel.show_pictures(pictures, names)
-    return True
+        # While a job runs, the file is still the one that it started from.
+        texts = optics_texts(file) if file.path == folder / PARTICLES else []
+    panel.show_folder(folder, names, texts)
 
 
 def open_ctf_refinement(viewer: ViewerModel, folder: Path, job: str) -> bool:
@@ -100,26 +102,44 @@ def open_ctf_refinement(viewer: ViewerModel, folder: Path, job: str) -> bool:
     return True
 
 
-def optics_text(file: ParticleFile) -> str:
-    """Return the beam tilts of all optics groups with their uncertainties, in words."""
+def optics_texts(file: ParticleFile) -> list[str]:
+    """Return the beam tilt of each optics group with its uncertainty, in words."""
     if "rlnBeamTiltX" not in file.optics:
-        return ""
-    parts = []
+        return []
+    texts = []
     for _, row in file.optics.iterrows():
         values = []
         for axis in "XY":
-            error = row.get(f"cryorefineBeamTilt{axis}Uncertainty")
-            known = error is not None and error == error
-            values.append(f"{row[f'rlnBeamTilt{axis}']:.3f}" + (f" ± {error:.3f}" if known else ""))
-        name = row.get("rlnOpticsGroupName", row["rlnOpticsGroup"])
-        parts.append(f"{name}: beam tilt ({', '.join(values)}) mrad")
-    return "; ".join(parts)
+            error = float(row.get(f"cryorefineBeamTilt{axis}Uncertainty", float("nan")))
+            text = f"{row[f'rlnBeamTilt{axis}']:.3f}"
+            values.append(f"{text} ± {error:.3f}" if math.isfinite(error) else text)
+        texts.append(f"beam tilt ({', '.join(values)}) mrad")
+    return texts
 
 
 def _shown_in(viewer: ViewerModel) -> MicrographView | None:
     """Return the view whose layers are in this viewer."""
     views = (layer.metadata.get("view") for layer in viewer.layers)
     return next((view for view in views if isinstance(view, MicrographView)), None)
+
+
+def _aberration_panel(viewer: ViewerModel, *, make: bool) -> Any:
+    """Return the dock of aberrations, or None where there is none or no window to put it in."""
+    window = getattr(viewer, "window", None)
+    if window is None:
+        return None
+    from napari_cryorefine.aberration_panel import DOCK, AberrationPanel
+    from napari_cryorefine.defocus_panel import DOCK as PARTICLES_DOCK
+
+    panel: Any = window.dock_widgets.get(DOCK)
+    if panel is None and make:
+        panel = AberrationPanel(viewer.theme)
+        viewer.events.theme.connect(lambda: panel.paint(viewer.theme))
+        window.add_dock_widget(panel, name=DOCK, area="bottom")
+        particles: Any = window.dock_widgets.get(PARTICLES_DOCK)
+        if particles is not None:
+            particles.fit_view()
+    return panel
 
 
 def _show_panel(viewer: ViewerModel, view: MicrographView) -> None:

@@ -96,6 +96,7 @@ class MicrographView:
     def show(self, number: int) -> None:
         """Show another micrograph."""
         self.number = min(max(number, 0), len(self.fits.micrographs) - 1)
+        self.fits.read_expected(self.number)
         self._show_field()
         self._draw()
         self.shown.emit(self.number)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from napari_cryorefine.defocus_layers import MicrographView
 
 DOCK = "Particles on micrographs"
+_READ_EVERY, _READ_AT_ONCE = 250, 10  # milliseconds, and micrographs
 SHOWN = ("This micrograph", "Selected particles", "All particles")
 
 
@@ -47,6 +48,13 @@ class DefocusPanel(QWidget):
         self._settled = QTimer(self)
         self._settled.setSingleShot(True)
         self._settled.timeout.connect(view.viewer.reset_view)
+        self._listing = QTimer(self)
+        self._listing.setSingleShot(True)
+        self._listing.timeout.connect(self._list)
+        self._reading = QTimer(self)
+        self._reading.setInterval(_READ_EVERY)
+        self._reading.timeout.connect(self._read_some)
+        self._reading.start()
         self._build()
         view.shown.connect(self._on_shown)
         self._connect()
@@ -189,7 +197,9 @@ class DefocusPanel(QWidget):
 
     def _on_values(self, number: int) -> None:
         self._offer_colourings()
-        if self.listed.currentText() != SHOWN[0] or number == self.view.number:
+        if self.listed.currentText() != SHOWN[0]:
+            self._listing.start()  # once for all that come in together
+        elif number == self.view.number:
             self._list()
 
     def _on_colouring(self, name: str) -> None:
@@ -213,6 +223,11 @@ class DefocusPanel(QWidget):
                 self.view.show(number)
         if self.listed.currentText() != SHOWN[1]:  # there a click would empty the table that it is made in
             self.view.fits.select(rows, within=within)
+
+    def _read_some(self) -> None:
+        """Read new values of a few micrographs that are not shown, so that the table knows them too."""
+        for number in self.view.fits.expected[:_READ_AT_ONCE]:
+            self.view.fits.read_expected(number)
 
     def _go_to_row(self, index: Any) -> None:
         self.view.show(int(self.view.fits.micrograph[self.table.rows[index.row()]]))

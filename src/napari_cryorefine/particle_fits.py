@@ -100,7 +100,8 @@ class ParticleFits:
         }
         if before is not None and "cryorefineDefocusChange" not in self._raw:
             self._raw["cryorefineDefocusChange"] = self._mean_defocus() - before
-        self._row_of: dict[str, int] = {}
+        self._number_of: dict[str, int] = {}
+        self._expected: dict[int, Path] = {}
 
     def __len__(self) -> int:
         """Return the number of particles."""
@@ -196,26 +197,40 @@ class ParticleFits:
         if not np.array_equal(before, self.selected):
             self.selection_changed.emit()
 
-    def update(self, path: Path) -> None:
-        """Take new values of one micrograph from its ``<micrograph>_defocus_fit.star``.
+    def expect(self, path: Path, micrograph: str) -> None:
+        """Take notice of new values of a micrograph, in its ``<micrograph>_defocus_fit.star``.
 
-        Particles that are not in this set are passed over.
+        A running job tells of thousands; each is read by :meth:`read_expected`, when it is wanted.
         """
+        if not self._number_of:
+            self._number_of = {name: number for number, name in enumerate(self.micrographs)}
+        number = self._number_of.get(micrograph)
+        if number is not None:
+            self._expected[number] = path
+
+    @property
+    def expected(self) -> list[int]:
+        """Micrographs whose new values have not been read."""
+        return list(self._expected)
+
+    def read_expected(self, micrograph: int) -> None:
+        """Read the new values of one micrograph, if there are any."""
+        path = self._expected.pop(micrograph, None)
+        if path is None:
+            return
         from cryorefine.io.star import read_star
 
-        if not self._row_of:
-            names = self.file.particles["rlnImageName"].astype(str)
-            self._row_of = {name: row for row, name in enumerate(names)}
+        members = self.members[micrograph]
+        names = self.file.particles["rlnImageName"].iloc[members].astype(str)
+        row_of = dict(zip(names, members, strict=True))
         table: Any = next(iter(read_star(path).values()))
-        rows = np.array([self._row_of.get(name, -1) for name in table["rlnImageName"].astype(str)])
+        rows = np.array([row_of.get(name, -1) for name in table["rlnImageName"].astype(str)])
         known = rows >= 0
-        if not known.any():
-            return
         for label in _LIVE:
             if label in table:
                 column = self._raw.setdefault(label, np.full(len(self), np.nan))
                 column[rows[known]] = table[label].to_numpy(np.float64)[known]
-        self.values_changed.emit(int(self.micrograph[rows[known][0]]))
+        self.values_changed.emit(micrograph)
 
     def write(self, path: Path, rows: NDArray[np.bool_]) -> None:
         """Write some of the particles with their optics groups as a STAR file.

@@ -10,8 +10,8 @@ from cryorefine.errors import UserError
 from cryorefine.jobs.base import Curve, Event, Product
 from napari_cryorefine.ctf_refine_layers import (
     open_ctf_refinement,
-    show_aberrations,
     show_ctf_particles,
+    update_aberrations,
     update_micrograph,
 )
 from napari_cryorefine.curves import directional_curves, postprocess_curves, refinement_curves
@@ -53,9 +53,9 @@ def event_steps(viewer: ViewerModel, event: Event, folder: Path | None) -> Steps
         elif event.kind == "ctf_particles":
             show_ctf_particles(viewer, event.path, folder or event.path.parent, job)
         elif event.kind == "defocus_fit":
-            update_micrograph(viewer, event.path)
+            update_micrograph(viewer, event.path, event.name)
         elif event.kind == "aberrations":
-            show_aberrations(viewer, event.path.parent)
+            update_aberrations(viewer, event.path)
         elif event.kind == "map" and event.path.suffix in STACKS:
             add_stack(viewer, event.path)
         elif event.kind == "map":

@@ -25,7 +25,7 @@ from cryorefine.io.particles import parse_vector, read_particles
 from cryorefine.io.star import read_star, write_star
 from cryorefine.jobs import ctf_refine, finish
 from cryorefine.jobs.base import Figures, Notice, Product, Progress
-from cryorefine.jobs.ctf_refine_images import read_pictures
+from cryorefine.jobs.ctf_refine_images import groups_in, read_pictures
 from cryorefine.jobs.ctf_refine_tables import micrograph_path
 from cryorefine.jobs.folder import status
 
@@ -123,7 +123,8 @@ def test_every_optics_group_has_its_own_values(project):
     np.testing.assert_array_equal(parse_vector(optics["cryorefineEvenZernikeUncertainty"][0]), [0.2] * 9)
     assert optics["rlnMagMat10"].tolist() == [0.003, 0.003]
     assert (FOLDER / "beamtilt_1.txt").is_file()
-    titles = [(picture.title, picture.group) for picture in read_pictures(FOLDER)]
+    pictures = [picture for group in groups_in(FOLDER) for picture in read_pictures(FOLDER, group)]
+    titles = [(picture.title, picture.group) for picture in pictures]
     kinds = ["odd aberrations", "even aberrations", "magnification along x", "magnification along y"]
     assert titles == [(kind, group) for group in (1, 2) for kind in kinds]
 

@@ -18,7 +18,7 @@ from cryorefine.jobs.base import Product
 from napari_cryorefine import open_results
 from napari_cryorefine._compat import is_true_hand
 from napari_cryorefine.aberration_panel import DOCK as ABERRATIONS
-from napari_cryorefine.ctf_refine_layers import optics_text
+from napari_cryorefine.ctf_refine_layers import optics_texts
 from napari_cryorefine.defocus_layers import MicrographView, micrograph_image
 from napari_cryorefine.defocus_panel import DOCK, SHOWN
 from napari_cryorefine.particle_fits import CHANGE, DEFOCUS, read_fits
@@ -203,9 +203,12 @@ def test_a_running_job_is_followed_micrograph_by_micrograph(model, ctf_project):
             if event.kind == "defocus_fit" and "mic1" in event.path.name:
                 break
     view = next(layer.metadata["view"] for layer in model.layers if "view" in layer.metadata)
-    known = ~np.isnan(view.fits.column(CHANGE))
-    assert known.tolist() == [True] * 40 + [False] * 20
     assert view.points.features[DEFOCUS].tolist() == [9950 + SHIFT] * 20
+    # what is not shown is read when it is wanted
+    assert view.fits.expected == [1]
+    assert (~np.isnan(view.fits.column(CHANGE))).tolist() == [True] * 20 + [False] * 40
+    view.show(1)
+    assert view.points.features[DEFOCUS].tolist() == [10950 + SHIFT] * 20
     view.show(2)
     assert view.points.features[DEFOCUS].tolist() == [11950.0] * 20
     assert [event.kind for event in events] == ["ctf_particles", "defocus_fit", "defocus_fit"]
@@ -312,7 +315,7 @@ def test_aberrations_stand_side_by_side(viewer, panel, done):
     assert seen.any()
     difference = (dock.shown[0].observed - dock.shown[0].fitted)[seen]
     assert np.abs(np.median(difference)) < 0.02
-    assert dock.values.text() == "g1: beam tilt (1.200 ± 0.030, -0.700 ± 0.040) mrad"
+    assert dock.values.text() == "beam tilt (1.200 ± 0.030, -0.700 ± 0.040) mrad"
     viewer.theme = "light"
     viewer.theme = "dark"
 
@@ -326,8 +329,69 @@ def test_opening_again_keeps_one_dock(viewer, panel, done):
     assert len(viewer.layers) == 2
 
 
-def test_beam_tilts_in_words(done):
-    assert optics_text(read_particles("particles.star")) == ""
+def test_a_window_reads_by_and_by_what_is_not_shown(viewer, ctf_project, qtbot):
+    for event in ctf_refine.run(job()):
+        if isinstance(event, Product):
+            show_event(viewer, event, FOLDER)
+            if event.kind == "defocus_fit" and "mic2" in event.path.name:
+                break
+    fits = viewer.window.dock_widgets[DOCK].view.fits
+    assert fits.expected == [1, 2]
+    qtbot.waitUntil(lambda: not fits.expected, timeout=5000)
+    assert not np.isnan(fits.column(CHANGE)).any()
+
+
+def test_of_many_optics_groups_only_the_one_that_is_shown_is_read(viewer, ctf_project, monkeypatch):
+    from napari_cryorefine import aberration_panel
+
+    read = []
+    original = aberration_panel.read_pictures
+    monkeypatch.setattr(
+        aberration_panel, "read_pictures", lambda folder, group: read.append(group) or original(folder, group)
+    )
+    write_star("particles.star", tables(groups=3))
+    for event in ctf_refine.run(job(fit_beamtilt=True)):
+        if isinstance(event, Product) and event.kind != "ctf_particles":
+            show_event(viewer, event, FOLDER)
+    dock = viewer.window.dock_widgets[ABERRATIONS]
+    assert [dock.group.itemData(i) for i in range(dock.group.count())] == [1, 2, 3]
+    assert set(read) == {1}
+    dock.group.setCurrentIndex(2)
+    assert [picture.group for picture in dock.shown] == [3]
+
+
+def test_particles_without_a_beam_tilt_have_nothing_said_of_it(done):
+    assert optics_texts(read_particles("particles.star")) == []
+
+
+def click(view, position, *, shift=False, drag=False):
+    """Press and release the mouse at a place of the points layer, as napari tells it."""
+    from types import SimpleNamespace
+
+    event = SimpleNamespace(type="mouse_press", position=position, modifiers=("Shift",) if shift else ())
+    going = view.points.mouse_drag_callbacks[-1](view.points, event)
+    next(going)
+    if drag:
+        event.type = "mouse_move"
+        next(going)
+    event.type = "mouse_release"
+    next(going, None)
+
+
+def test_a_click_selects_a_particle_and_a_drag_does_not(view):
+    places = view.points.data
+    click(view, places[3])
+    assert np.flatnonzero(view.fits.selected).tolist() == [3]
+    click(view, places[5], shift=True)
+    assert np.flatnonzero(view.fits.selected).tolist() == [3, 5]
+    click(view, places[3], shift=True)
+    assert np.flatnonzero(view.fits.selected).tolist() == [5]
+    click(view, places[7], drag=True)
+    assert np.flatnonzero(view.fits.selected).tolist() == [5]
+    click(view, places[7])
+    assert view.points.selected_data == {7}
+    click(view, (-900.0, -900.0))
+    assert not view.fits.selected.any()
 
 
 def _descending():

@@ -73,34 +73,48 @@ def write_images(folder: Path, images: AberrationImages, pixel_size: float, fit:
     return path
 
 
-def read_pictures(folder: Path) -> list[AberrationPicture]:
-    """Read all images of aberrations in a job's folder, of this program or of RELION.
+_KINDS = (
+    ("odd aberrations", "beamtilt_delta-phase_per-pixel", "beamtilt_delta-phase_iter-fit", "radians"),
+    ("even aberrations", "aberr_delta-phase_per-pixel", "aberr_delta-phase_iter-fit", "radians"),
+    ("magnification along x", "mag_disp_x", "mag_disp_x_fit", "px"),
+    ("magnification along y", "mag_disp_y", "mag_disp_y_fit", "px"),
+)
+"""Title, beginnings of the names of what was observed and fitted, and unit."""
+
+
+def groups_in(folder: Path) -> list[int]:
+    """Return the numbers of the optics groups, from 1, of which a job's folder holds images."""
+    return sorted(
+        {group_of(path) for kind in _KINDS for path in folder.glob(f"{kind[1]}_optics-group_*.mrc")}
+    )
+
+
+def group_of(path: Path) -> int:
+    """Return the number of the optics group in the name of an image."""
+    return int(path.stem.partition("optics-group_")[2].partition("_")[0])
+
+
+def read_pictures(folder: Path, group: int) -> list[AberrationPicture]:
+    """Read the images of one optics group in a job's folder, of this program or of RELION.
 
     Files of RELION have no weights, so that its observations are shown as they are.
     """
-    patterns = (
-        ("odd aberrations", "beamtilt_delta-phase_per-pixel", "beamtilt_delta-phase_iter-fit", "radians"),
-        ("even aberrations", "aberr_delta-phase_per-pixel", "aberr_delta-phase_iter-fit", "radians"),
-        ("magnification along x", "mag_disp_x", "mag_disp_x_fit", "px"),
-        ("magnification along y", "mag_disp_y", "mag_disp_y_fit", "px"),
-    )
     pictures = []
-    for title, observed, fitted, unit in patterns:
-        for path in sorted(folder.glob(f"{observed}_optics-group_*.mrc"), key=_group_of):
-            group = _group_of(path)
-            fits = sorted(folder.glob(f"{fitted}_optics-group_{group}*.mrc"))
-            fits = [one for one in fits if _group_of(one) == group and "residual" not in one.name]
-            if not fits:
-                continue
-            data, pixel_size = _read(path)
-            weights = folder / path.name.replace(observed, observed.replace("_per-pixel", "") + "_weight")
-            weight = _read(weights)[0] if weights.is_file() else (data != 0).astype(np.float64)
-            seen = averaged(data, weight, circular=unit == "radians")
-            fit = _read(fits[-1])[0]
-            # Beyond the frequencies that are used neither image says anything.
-            fit = np.where((fit == 0) & (weight == 0), np.nan, fit)
-            pictures.append(AberrationPicture(title, group, unit, seen, fit, pixel_size))
-    return sorted(pictures, key=lambda picture: picture.group)
+    for title, observed, fitted, unit in _KINDS:
+        path = folder / f"{observed}_optics-group_{group}.mrc"
+        fits = [folder / f"{fitted}_optics-group_{group}{order}.mrc" for order in ("", "_N-3", "_N-4")]
+        fits = [one for one in fits if one.is_file()]
+        if not path.is_file() or not fits:
+            continue
+        data, pixel_size = _read(path)
+        weights = folder / path.name.replace(observed, observed.replace("_per-pixel", "") + "_weight")
+        weight = _read(weights)[0] if weights.is_file() else (data != 0).astype(np.float64)
+        seen = averaged(data, weight, circular=unit == "radians")
+        fit = _read(fits[-1])[0]
+        # Beyond the frequencies that are used neither image says anything.
+        fit = np.where((fit == 0) & (weight == 0), np.nan, fit)
+        pictures.append(AberrationPicture(title, group, unit, seen, fit, pixel_size))
+    return pictures
 
 
 def averaged(observed: F64, weight: F64, *, circular: bool, sigma: float = 1.5) -> F64:
@@ -139,10 +153,6 @@ def _name(kind: str, what: str, group: int, axis: str, trefoil: bool) -> str:
         order = "_N-4" if kind == "even aberrations" else "_N-3" if trefoil else ""
     word = {"observed": "per-pixel", "weight": "weight", "fitted": "iter-fit"}[what]
     return NAMES[kind].format(what=word, group=group, order=order)
-
-
-def _group_of(path: Path) -> int:
-    return int(path.stem.partition("optics-group_")[2].partition("_")[0])
 
 
 def _read(path: Path) -> tuple[F64, float]:

@@ -17,7 +17,7 @@ from cryorefine.jobs.command import command
 from cryorefine.jobs.ctf_refine import JOB, Options, Result
 from cryorefine.jobs.ctf_refine_checkpoint import FILE as CHECKPOINT
 from cryorefine.jobs.ctf_refine_checkpoint import Recorder, read_checkpoint
-from cryorefine.jobs.ctf_refine_images import read_pictures, write_images
+from cryorefine.jobs.ctf_refine_images import groups_in, read_pictures, write_images
 from cryorefine.jobs.ctf_refine_input import (
     Reference,
     has_optics_table,
@@ -237,7 +237,7 @@ def _drawn(session: Session, outcome: CtfResult, members: list[Index]) -> Run[No
     drawing = write_logfile(
         folder / "logfile.pdf",
         outcome.findings,
-        read_pictures(folder),
+        [picture for group in groups_in(folder) for picture in read_pictures(folder, group)],
         list(zip(session.micrographs, members, strict=True)),
         places_in_angstrom(session.tables.file),
         (outcome.particles.defocus_u + outcome.particles.defocus_v) / 2,
