@@ -15,6 +15,7 @@ from cryorefine.geometry.symmetry import angular_distance, point_group
 from cryorefine.io.mrc import read_map
 from cryorefine.io.particles import column, read_particles
 from cryorefine.jobs import finish, pseudo_subtomo, reconstruct_particle, refine3d
+from cryorefine.maps.filters import lowpass
 from cryorefine.maps.fsc import fourier_shell_correlation
 from cryorefine.refine.atoms import random_protein
 from cryorefine.refine.tilt_project import Acquisition, simulate_project
@@ -33,12 +34,17 @@ def demo(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
-def test_refined_particles_turn_towards_the_truth(tmp_path, monkeypatch):
-    """Reconstruct, extract and refine: poses and map are better than what was started from."""
+SYMMETRY = "D2"
+BOXES = {"box_size": 48, "crop_size": 32}
+
+
+@pytest.fixture
+def made(tmp_path, monkeypatch):
+    """Two short tilt series of a small particle, as the current project."""
     monkeypatch.chdir(tmp_path)
-    made = simulate_project(
+    return simulate_project(
         tmp_path,
-        random_protein(60, radius=45, symmetry="D2", sigma=3.0),
+        random_protein(60, radius=45, symmetry=SYMMETRY, sigma=3.0),
         Acquisition(pixel_size=5.0, image_size=160, tilts=9, tilt_step=10.0, thickness=300.0, dose=2.0),
         particles=12,
         box=32,
@@ -46,21 +52,36 @@ def test_refined_particles_turn_towards_the_truth(tmp_path, monkeypatch):
         angle_error=6.0,
         position_error=3.0,
     )
-    boxes = {"box_size": 48, "crop_size": 32}
-    start = finish(
-        reconstruct_particle.run(
-            reconstruct_particle.Options(
-                optimisation_set=made.optimisation_set,
-                output=Path("Reconstruct/job001"),
-                symmetry="D2",
-                **boxes,
-            )
-        )
+
+
+def reconstruct(entries: Path, folder: str) -> reconstruct_particle.Result:
+    options = reconstruct_particle.Options(
+        optimisation_set=entries, output=Path(folder), symmetry=SYMMETRY, **BOXES
     )
+    return finish(reconstruct_particle.run(options))
+
+
+def test_true_poses_give_the_true_map(made):
+    """Places, poses, defocus, contrast and grey scale mean to the jobs what they mean to the simulator."""
+    found = read_map(reconstruct(made.truth_set, "Reconstruct/job001").merged)
+    truth = read_map(made.map)
+    assert found.pixel_size == truth.pixel_size
+    assert fourier_shell_correlation(found.data, truth.data)[1:11].mean() > 0.93
+    # A filter of what is sure, so that noise does not count.
+    smooth, true = (lowpass(each.data, 5.0, 25.0) for each in (found, truth))
+    inside = true > 0.2 * true.max()
+    assert np.vdot(smooth[inside], true[inside]) / np.vdot(true[inside], true[inside]) == pytest.approx(
+        1, abs=0.15
+    )
+
+
+def test_refined_particles_turn_towards_the_truth(made):
+    """Reconstruct, extract and refine: poses and map are better than what was started from."""
+    start = reconstruct(made.optimisation_set, "Reconstruct/job001")
     extracted = finish(
         pseudo_subtomo.run(
             pseudo_subtomo.Options(
-                optimisation_set=start.optimisation_set, output=Path("Extract/job002"), **boxes
+                optimisation_set=start.optimisation_set, output=Path("Extract/job002"), **BOXES
             )
         )
     )
@@ -71,7 +92,7 @@ def test_refined_particles_turn_towards_the_truth(tmp_path, monkeypatch):
                 output=Path("Refine3D/job003"),
                 absolute_greyscale=True,
                 initial_lowpass=25,
-                symmetry="D2",
+                symmetry=SYMMETRY,
                 mask_diameter=110,
                 initial_angular_sampling=3.7,
                 local_search_from=3.7,
@@ -93,7 +114,7 @@ def pose_error(path: Path, truth: np.ndarray) -> np.ndarray:
     # TS_02/3 is the third particle of the second series.
     numbers = [name.removeprefix("TS_").split("/") for name in file.particles["rlnTomoParticleName"]]
     rows = [(int(series) - 1) * (len(truth) // 2) + int(number) - 1 for series, number in numbers]
-    return angular_distance(found, truth[rows], point_group("D2"))
+    return angular_distance(found, truth[rows], point_group(SYMMETRY))
 
 
 @pytest.mark.slow
