@@ -12,7 +12,7 @@ from cryorefine.errors import UserError
 from napari_cryorefine._compat import show_true_hand
 from napari_cryorefine.layer_data import display_range, layer_keywords
 from napari_cryorefine.layers import MIRROR, add_map, own_layer, show_by_dimension
-from napari_cryorefine.mask_preview import TRIANGLES, triangles
+from napari_cryorefine.meshes import TRIANGLES, triangles
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel

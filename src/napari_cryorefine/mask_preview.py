@@ -16,6 +16,7 @@ from cryorefine.jobs.volumes import read_cubic
 from cryorefine.maps import mask_checks, mask_recipe, preview
 from cryorefine.maps.density import Threshold, Volume, suggest_threshold, volume_of
 from napari_cryorefine.layer_data import mask_regions
+from napari_cryorefine.meshes import TRIANGLES, isosurface, triangles
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -117,8 +118,6 @@ class Doubts:
 
 Piece = Levels | Isosurface | Regions | Doubts
 
-TRIANGLES = 50_000
-"""About as many as a window takes in and draws without a graphics card in less than a tenth of a second."""
 SIZES = (preview.COARSE_SIZE, 96, 72, 54, 40)
 """Boxes that surfaces are made in: the largest in which they have few enough triangles."""
 BOUNDARIES = {"core": 1 - 1e-5, "soft edge": 1e-5}
@@ -225,31 +224,6 @@ class MaskMaker:
         return wish.second.data
 
 
-def isosurface(
-    volume: NDArray[np.float32], threshold: float
-) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-    """Return the surface at a threshold by marching cubes.
-
-    Parameters
-    ----------
-    volume : numpy.ndarray
-        Shape (z, y, x).
-    threshold : float
-        Level of the surface.
-
-    Returns
-    -------
-    vertices, faces : numpy.ndarray
-        Shapes (vertices, 3), in voxels (z, y, x), and (faces, 3); empty where there is no surface.
-    """
-    from skimage.measure import marching_cubes
-
-    if not volume.min() < threshold < volume.max():
-        return np.empty((0, 3), np.float32), np.empty((0, 3), np.int32)
-    vertices, faces, _, _ = marching_cubes(volume, threshold)
-    return vertices, faces
-
-
 def mask_surface(mask: NDArray[np.float32], part: str, level: float, pixel_size: float) -> Isosurface:
     """Return the surface around the voxels of a mask that reach some value, without their steps.
 
@@ -273,19 +247,6 @@ def mask_surface(mask: NDArray[np.float32], part: str, level: float, pixel_size:
         step += 1
     inside = (mask[::step, ::step, ::step] >= level).astype(np.float32)
     return Isosurface(part, *isosurface(gaussian_filter(inside, 1.0, truncate=2.0), 0.5), pixel_size * step)
-
-
-def triangles(inside: NDArray[np.bool_]) -> float:
-    """Return about how many triangles marching cubes makes around the true voxels of an array (z, y, x).
-
-    They are twice as many as the edges of the grid that the surface crosses: each vertex lies on one,
-    and a closed mesh has two triangles for each vertex.
-    """
-    crossed = 0
-    for axis in range(3):
-        a, b = (np.moveaxis(inside, axis, 0)[part] for part in (slice(1, None), slice(None, -1)))
-        crossed += np.count_nonzero(a != b)
-    return 2.0 * crossed
 
 
 def _of_mask(

@@ -220,6 +220,11 @@ class _Row(QObject):
         if self._keeps_wheel:
             box.native.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         box.native.installEventFilter(self)
+        self._show(not box.native.isHidden())
+
+    def _show(self, shown: bool) -> None:
+        for companion in (self._label, self._unit):
+            companion.setVisible(shown)
 
     def eventFilter(self, watched: Any, event: QEvent) -> bool:
         kind = event.type()
@@ -227,8 +232,7 @@ class _Row(QObject):
             event.ignore()  # the page scrolls; a number changes only where it was clicked before
             return True
         if kind in (QEvent.Type.ShowToParent, QEvent.Type.HideToParent):
-            for companion in (self._label, self._unit):
-                companion.setVisible(not watched.isHidden())
+            self._show(not watched.isHidden())
         elif kind == QEvent.Type.ToolTipChange:
             self._label.setToolTip(watched.toolTip())
         return False

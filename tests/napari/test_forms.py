@@ -649,7 +649,11 @@ def test_a_long_form_begins_closed_and_opens_where_something_is_set(form_of, qtb
     assert boxes["input"].visible
     assert not boxes["rescale_pixel_size"].visible
     assert not boxes["multiply_constant"].visible
+    labels = {label.text(): label for label in form.findChildren(QLabel)}
+    assert labels[boxes["input"].label].isVisible()
+    assert not labels[boxes["new_box"].label].isVisible()
     boxes["rescale_pixel_size"].value = 3.54
+    assert labels[boxes["new_box"].label].isVisible()
     assert boxes["new_box"].visible
     assert not boxes["multiply_constant"].visible
     qtbot.mouseClick(headings["Geometry"], Qt.MouseButton.LeftButton)

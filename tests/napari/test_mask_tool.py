@@ -13,7 +13,8 @@ from cryorefine.io.mrc import read_map, write_map
 from cryorefine.jobs import mask_create
 from cryorefine.maps import mask_recipe, masks
 from napari_cryorefine.layers import add_surface
-from napari_cryorefine.mask_preview import TRIANGLES, Isosurface, MaskMaker, Wish, isosurface
+from napari_cryorefine.mask_preview import Isosurface, MaskMaker, Wish
+from napari_cryorefine.meshes import TRIANGLES, isosurface
 from napari_cryorefine.widgets import MaskCreateForm
 
 SECONDS = 20_000
