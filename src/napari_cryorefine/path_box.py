@@ -13,14 +13,15 @@ from qtpy.QtCore import QEvent, QObject
 from qtpy.QtWidgets import QFileDialog, QMenu, QPushButton, QWidget
 
 MAP_KINDS = ("map", "mask", "half_map")
+STAR_KINDS = ("particles", "star")
 FILTERS = {
     **dict.fromkeys(MAP_KINDS, "Maps (*.mrc *.map *.mrcs *.rec);;All files (*)"),
-    **dict.fromkeys(("particles", "star"), "STAR files (*.star);;All files (*)"),
+    **dict.fromkeys(STAR_KINDS, "STAR files (*.star);;All files (*)"),
 }
 
 
 class PathEdit(FileEdit):
-    """A file or folder: typed, dropped, browsed for or, for maps, taken from a layer.
+    """A file or folder: typed, dropped, browsed for or, for maps and STAR files, taken from a layer.
 
     A relative path stays relative, as in RELION's projects, and an empty line is None.
 
@@ -31,7 +32,7 @@ class PathEdit(FileEdit):
     save : bool
         Whether it is a file to be written, which need not exist.
     layers : callable, optional
-        Returns the names and files of the layers that a map may be taken from.
+        Returns the names and files of the layers that a map or a STAR file may be taken from.
     value : Path or str, optional
         What it holds at first.
     **keywords
@@ -60,11 +61,12 @@ class PathEdit(FileEdit):
         row = self.native.layout()
         row.setSpacing(4)
         self.native.setFocusProxy(self.line_edit.native)
-        if layers is not None and kind in MAP_KINDS and not save:
+        self._star = kind in STAR_KINDS
+        if layers is not None and kind in (*MAP_KINDS, *STAR_KINDS) and not save:
             self.layer_menu = QMenu(self.native)
             self.layer_menu.aboutToShow.connect(self._list_layers)
             button = QPushButton("Layers")
-            button.setToolTip("Take the map of a layer")
+            button.setToolTip("Take the file of a layer" if self._star else "Take the map of a layer")
             button.setMenu(self.layer_menu)
             row.insertWidget(1, button)
             QWidget.setTabOrder(self.line_edit.native, button)
@@ -93,11 +95,15 @@ class PathEdit(FileEdit):
 
     def _list_layers(self) -> None:
         self.layer_menu.clear()
-        found = self._layers() if self._layers else {}
+        layers = self._layers() if self._layers else {}
+        found = {name: path for name, path in layers.items() if (path.suffix == ".star") == self._star}
+        if self._star:  # one file may have many layers
+            found = {str(shortened(path)): path for path in found.values()}
         for name, path in found.items():
             self.layer_menu.addAction(name, partial(self.set_value, shortened(path)))
         if not found:
-            self.layer_menu.addAction("No layer holds a map").setEnabled(False)
+            nothing = "No layer was read from a STAR file" if self._star else "No layer holds a map"
+            self.layer_menu.addAction(nothing).setEnabled(False)
 
 
 class _Drops(QObject):

@@ -347,3 +347,20 @@ def test_the_sample_opens_with_its_particles(viewer, npe2pm):
         layers = viewer.open_sample(PLUGIN, "betagal-tilts")
     assert len(layers) == 5
     assert len(own_layer(viewer, PARTICLES).data) == 24
+
+
+def test_a_form_takes_the_set_that_is_shown(made, viewer, panel, qtbot, monkeypatch):
+    from napari_cryorefine.widgets import Refine3DForm
+
+    monkeypatch.chdir(made.map.parent)
+    form = Refine3DForm(viewer)
+    qtbot.addWidget(form)
+    box = form.page["optimisation_set"]
+    box.layer_menu.aboutToShow.emit()
+    (only,) = box.layer_menu.actions()  # five layers, one file
+    assert only.text() == "truth_optimisation_set.star"
+    only.trigger()
+    assert box.value == Path("truth_optimisation_set.star")
+    reference = form.page["reference"]
+    reference.layer_menu.aboutToShow.emit()
+    assert [action.text() for action in reference.layer_menu.actions()] == ["TS_01 tomogram"]
