@@ -179,6 +179,18 @@ def test_outliers_are_far_from_their_own_micrograph(view):
     assert np.flatnonzero(fits.outliers(DEFOCUS, 4.0)).tolist() == [COUNT - 1]
 
 
+def test_how_far_an_outlier_is_counts_in_deviations(ctf_project, rng):
+    new = tables()
+    defocus = 10000.0 + 1000 * (np.arange(COUNT) // 20) + rng.normal(0, 100, COUNT)
+    defocus[[7, 48]] += (900, -900)
+    new["particles"]["rlnDefocusU"] = new["particles"]["rlnDefocusV"] = defocus
+    write_star("particles.star", new)
+    fits = read_fits(Path("particles.star"))
+    assert np.flatnonzero(fits.outliers(DEFOCUS, 5.0)).tolist() == [7, 48]
+    assert 5 < fits.outliers(DEFOCUS, 1.0).sum() < 35
+    assert not fits.outliers(DEFOCUS, 20.0).any()
+
+
 def test_selected_particles_and_the_rest_are_written_with_all_their_columns(view):
     from cryorefine.errors import UserError
 
