@@ -191,6 +191,16 @@ def test_what_cannot_be_done_is_said(tmp_path, extracted, warp_stacks: Path):
     write_map("mask.mrc", np.ones((32, 32, 32)), 12)
     with pytest.raises(UserError, match=r"no halves .*leave --fsc-mask out"):
         reconstruct(Path("job"), optimisation_set=warp_stacks, fsc_mask=Path("mask.mrc"))
+    write_map("small.mrc", np.ones((24, 24, 24)), 5.4)
+    with pytest.raises(
+        UserError, match=r"small\.mrc has 24 x 24 x 24 px, but the maps will have a box of 32"
+    ):
+        reconstruct(
+            Path("job"),
+            optimisation_set=extracted.optimisation_set,
+            source="stacks",
+            fsc_mask=Path("small.mrc"),
+        )
     with pytest.raises(UserError, match=r"tilt images of Unt_083\.tomostar are missing"):
         reconstruct(Path("job"), optimisation_set=warp_stacks, source="tilt-images")
     with pytest.raises(UserError, match="Symmetry 'C0'"):

@@ -135,22 +135,24 @@ def run(options: Options) -> Run[Result]:
     inputs = work.read_inputs(options, entries)
     for sentence, warning in inputs.notices:
         yield Notice(sentence, warning=warning)
-    sums = yield from work.insert_all(options, inputs, _STAGE)
-    halves = len(sums) == 2
-    if not halves:
+    if not inputs.halves:
         message = "The particles have no halves (rlnRandomSubset), so only merged.mrc is made"
         if options.fsc_mask is not None:
             raise UserError(
                 f"{message}, which has no FSC; leave --fsc-mask out or refine the particles first."
             )
         yield Notice(message + ".", warning=True)
-    yield Progress(_STAGE, inputs.count, inputs.count, "solving for the maps")
+    if options.fsc_mask is not None:
+        _check_mask(options.fsc_mask, inputs.crop)
+    sums = yield from work.insert_all(options, inputs, _STAGE)
+    yield Progress(_STAGE, inputs.count, inputs.count + 1, "solving for the maps")
     maps = work.write_maps(options, inputs, sums)
+    yield Progress(_STAGE, inputs.count + 1, inputs.count + 1)
     for name, path in maps.items():
         yield Product("half_map" if name.startswith("half") else "map", path, name)
     half_maps = tuple(path for name, path in maps.items() if name.startswith("half"))
     after = entries
-    if halves:
+    if inputs.halves:
         after = after.with_entries(reference_half1=half_maps[0], reference_half2=half_maps[1])
     resolution = None
     if options.fsc_mask is not None:
@@ -167,6 +169,18 @@ def run(options: Options) -> Run[Result]:
         inputs.pixel_size,
         resolution,
     )
+
+
+def _check_mask(mask: Path, box: int) -> None:
+    """Refuse a mask of another box before the work is done rather than after it."""
+    from cryorefine.io.mrc import read_layout
+
+    shape = read_layout(mask).shape
+    if shape != (box,) * 3:
+        raise UserError(
+            f"{mask} has {' x '.join(map(str, shape[::-1]))} px, but the maps will have a box of {box} px; "
+            "give a mask of this binning and box."
+        )
 
 
 def _post_process(

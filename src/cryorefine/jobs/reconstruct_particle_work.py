@@ -113,6 +113,12 @@ class Inputs:
         """Number of particles."""
         return sum(len(batch.rows) for batch in self.batches)
 
+    @property
+    def halves(self) -> tuple[int, ...]:
+        """The half sets, 1 and 2; nothing when the particles are not in two halves."""
+        found = set(np.concatenate([self.particles.half[batch.rows] for batch in self.batches]).tolist())
+        return (1, 2) if found == {1, 2} else ()
+
 
 def read_inputs(options: Options, entries: OptimisationSet) -> Inputs:
     """Read the tables and open the images."""
@@ -153,9 +159,7 @@ def insert_all(options: Options, inputs: Inputs, stage: str) -> Run[list[F32]]:
     Particles are dealt into a number of parts that depends on their number and the box alone, and the
     parts' sums are added in order, so that the maps do not depend on the number of threads.
     """
-    halves = sorted(set(np.concatenate([inputs.particles.half[b.rows] for b in inputs.batches]).tolist()))
-    if not set(halves) <= {1, 2} or len(halves) == 1:
-        halves = []
+    halves = inputs.halves
     room = _MEMORY // (2 * empty_sums_bytes(inputs.box))
     parts = max(1, min(_PARTS, inputs.count // _PARTICLES, room))
     threads = thread_count(options.threads)
