@@ -79,6 +79,8 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
         prog="cryorefine",
         description="High-resolution cryo-EM refinement: from particles and a rough map to a sharpened map.",
         epilog="cryorefine JOB --help shows every option of a job.",
+        # The longest name of a job has its summary beside it, not below.
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=28),
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"cryorefine {__version__}")
