@@ -1,0 +1,217 @@
+"""Refinement of pseudo-subtomograms: stacks of tilt images and volumes, from an optimisation set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cryorefine.errors import UserError
+from cryorefine.geometry import angles, angular_distance, matrices, point_group
+from cryorefine.io.mrc import read_map, write_map, write_stack
+from cryorefine.io.optimisation_set import OptimisationSet, read_optimisation_set, write_optimisation_set
+from cryorefine.io.particles import ParticleFile, column, read_particles, write_particles
+from cryorefine.jobs import pseudo_subtomo, refine3d
+from cryorefine.jobs.base import Figures, Notice, finish
+from cryorefine.maps.fsc import fourier_shell_correlation
+from cryorefine.maps.masks import soft_sphere
+from cryorefine.refine.atoms import random_protein
+from cryorefine.refine.simulation import random_rotations
+from cryorefine.refine.subtomogram_loading import load_subtomograms
+from cryorefine.refine.tilt_project import Acquisition, simulate_project
+
+SYMMETRY, PIXEL, BOX = "D2", 4.0, 32
+ACQUISITION = Acquisition(
+    pixel_size=PIXEL, image_size=144, tilts=7, tilt_step=15.0, dose=6.0, thickness=160.0
+)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """Two tilt series of a particle whose poses are known to 8 degrees, given in frames of their own."""
+    folder = tmp_path_factory.mktemp("project")
+    atoms = random_protein(60, radius=40.0, symmetry=SYMMETRY)
+    simulated = simulate_project(
+        folder, atoms, ACQUISITION, particles=16, box=BOX, snr=2.0, angle_error=8.0, position_error=4.0
+    )
+    _in_own_frames(simulated.optimisation_set)
+    return simulated
+
+
+def _in_own_frames(path: Path) -> None:
+    """Give every particle a random frame: total orientation and position stay what they were."""
+    entries = read_optimisation_set(path)
+    file = read_particles(entries.particles)
+    frames = random_rotations(len(file.particles), np.random.default_rng(3))
+    poses = np.swapaxes(frames, 1, 2) @ _total_poses(file)
+    columns = dict(zip((f"rlnAngle{a}" for a in ("Rot", "Tilt", "Psi")), angles(poses), strict=True))
+    columns |= dict(
+        zip((f"rlnTomoSubtomogram{a}" for a in ("Rot", "Tilt", "Psi")), angles(frames), strict=True)
+    )
+    columns["rlnAngleTiltPrior"] = columns["rlnAngleTilt"]
+    write_particles(
+        entries.particles, ParticleFile(file.optics, file.particles.assign(**columns), file.general)
+    )
+
+
+def _total_poses(file: ParticleFile) -> np.ndarray:
+    pose = matrices(*(column(file, f"rlnAngle{a}") for a in ("Rot", "Tilt", "Psi")))
+    frame = matrices(*(column(file, f"rlnTomoSubtomogram{a}", 0.0) for a in ("Rot", "Tilt", "Psi")))
+    return frame @ pose
+
+
+def _places(file: ParticleFile) -> np.ndarray:
+    """Positions in A from the tomogram's centre."""
+    frame = matrices(*(column(file, f"rlnTomoSubtomogram{a}", 0.0) for a in ("Rot", "Tilt", "Psi")))
+    centred = np.stack([column(file, f"rlnCenteredCoordinate{a}Angst") for a in "XYZ"], axis=1)
+    offsets = np.stack([column(file, f"rlnOrigin{a}Angst", 0.0) for a in "XYZ"], axis=1)
+    return centred - np.einsum("nij,nj->ni", frame, offsets)
+
+
+def _errors(path: Path, project) -> tuple[float, float]:
+    """Median errors of poses in degrees and of positions in A."""
+    file, truth = read_particles(path), read_particles(read_optimisation_set(project.truth_set).particles)
+    # A particle near the edge of the images may have been left out.
+    order = {name: row for row, name in enumerate(truth.particles["rlnTomoParticleName"])}
+    rows = [order[name] for name in file.particles["rlnTomoParticleName"]]
+    angle = angular_distance(_total_poses(file), _total_poses(truth)[rows], point_group(SYMMETRY))
+    distance = np.linalg.norm(_places(file) - _places(truth)[rows], axis=1)
+    return float(np.median(angle)), float(np.median(distance))
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["stacks", "volumes"])
+def extracted(request, project, tmp_path_factory):
+    output = tmp_path_factory.mktemp("Extract") / "job002"
+    options = pseudo_subtomo.Options(
+        optimisation_set=project.optimisation_set,
+        output=output,
+        binning=1.0,
+        box_size=48,
+        crop_size=BOX,
+        stack_2d=request.param,
+        float16=False,
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(project.optimisation_set.parent)
+        finish(pseudo_subtomo.run(options))
+        yield output / "optimisation_set.star"
+
+
+def options(extracted: Path, output: Path, **changes) -> refine3d.Options:
+    values = {
+        "optimisation_set": extracted,
+        "output": output,
+        "absolute_greyscale": False,
+        "initial_lowpass": 20.0,
+        "mask_diameter": 100.0,
+        "initial_angular_sampling": 7.5,
+        "local_search_from": 7.5,
+        "initial_offset_range": 2.0,
+        "symmetry": SYMMETRY,
+        "finer_sampling_faster": True,
+        "threads": 2,
+    }
+    return refine3d.Options(**(values | changes))
+
+
+def _all_of(run):
+    """A job's result and its events."""
+    events = []
+    try:
+        while True:
+            events.append(next(run))
+    except StopIteration as end:
+        return end.value, events
+
+
+def test_poses_positions_and_map_come_back(extracted, project, tmp_path):
+    before = _errors(read_optimisation_set(extracted).particles, project)
+    result = finish(refine3d.run(options(extracted, tmp_path / "Refine3D", reference=project.map)))
+    angle, distance = _errors(result.data, project)
+    assert before[0] > 8
+    assert angle < 0.5 * before[0]
+    assert distance < 0.6 * before[1]
+    mask = soft_sphere((BOX,) * 3, 11.0, 3.0)
+    agreement = fourier_shell_correlation(mask * read_map(result.map).data, mask * read_map(project.map).data)
+    assert agreement[1 : BOX // 3].mean() > 0.9
+
+
+@pytest.mark.parametrize("extracted", [True], indirect=True, ids=["stacks"])
+def test_what_is_left_blank_comes_from_the_set_and_goes_on_in_the_next(extracted, project, tmp_path):
+    truth = read_map(project.map)
+    for half in (1, 2):
+        write_map(tmp_path / f"half{half}.mrc", truth.data, truth.pixel_size)
+    write_map(tmp_path / "mask.mrc", soft_sphere((BOX,) * 3, 12.0, 3.0), truth.pixel_size)
+    entries = read_optimisation_set(extracted).with_entries(
+        reference_half1=tmp_path / "half1.mrc",
+        reference_half2=tmp_path / "half2.mrc",
+        reference_mask=tmp_path / "mask.mrc",
+    )
+    write_optimisation_set(tmp_path / "set.star", entries)
+    run = refine3d.run(
+        options(tmp_path / "set.star", tmp_path / "Refine3D", solvent_flattened_fsc=True, sigma_tilt=20.0)
+    )
+    result, events = _all_of(run)
+    after = read_optimisation_set(result.optimisation_set)
+    assert after.particles == result.data
+    assert (after.reference_half1, after.reference_half2) == result.half_maps
+    assert after.reference_mask == tmp_path / "mask.mrc"
+    assert after.tomograms == entries.tomograms
+    said = " ".join(event.message for event in events if isinstance(event, Notice))
+    assert "half1.mrc" in said
+    assert "mask.mrc" in said
+
+
+def test_a_prior_on_the_tilt_keeps_particles_near_it(extracted, project, tmp_path):
+    """With a wrong but narrow prior the tilt angles end there, as near as the first grid allows."""
+    entries = read_optimisation_set(extracted)
+    file = read_particles(entries.particles)
+    wrong = file.particles.assign(rlnAngleTiltPrior=40.0)
+    write_particles(tmp_path / "particles.star", ParticleFile(file.optics, wrong, file.general))
+    file_set = OptimisationSet(particles=tmp_path / "particles.star", tomograms=entries.tomograms)
+    write_optimisation_set(tmp_path / "set.star", file_set)
+    output = tmp_path / "Refine3D"
+    run = refine3d.run(
+        options(
+            tmp_path / "set.star",
+            output,
+            reference=project.map,
+            initial_angular_sampling=15.0,
+            local_search_from=3.7,
+            sigma_tilt=2.0,
+        )
+    )
+    # One iteration tells.
+    for event in run:
+        if isinstance(event, Figures):
+            run.close()
+            break
+    tilt = column(read_particles(output / "run_it001_data.star"), "rlnAngleTilt")
+    assert np.abs(tilt - 40).max() < 25
+
+
+@pytest.mark.parametrize("extracted", [True], indirect=True, ids=["stacks"])
+def test_a_stack_of_another_length_than_its_visible_images_is_named(extracted, tmp_path):
+    entries = read_optimisation_set(extracted)
+    file = read_particles(entries.particles)
+    whole = file.particles["rlnTomoVisibleFrames"].astype(str).str.count("1") == ACQUISITION.tilts
+    table = file.particles[whole].iloc[:2].reset_index(drop=True)
+    stack = Path(str(table["rlnImageName"].iloc[0]))
+    hidden = "[0" + table["rlnTomoVisibleFrames"].iloc[0][2:]
+
+    def load(**columns):
+        particles = ParticleFile(file.optics, table.assign(rlnRandomSubset=[1, 2], **columns), file.general)
+        write_particles(tmp_path / "particles.star", particles)
+        return load_subtomograms(
+            tmp_path / "particles.star", entries.tomograms, None, seed=1, tilt_prior=False
+        )[1]
+
+    assert load().image_names[0] == f"1@{stack}"
+    # A stack of all tilts is read by tilt, as WarpTools writes them.
+    assert load(rlnTomoVisibleFrames=hidden).image_names[0] == f"2@{stack}"
+    short = tmp_path / "short.mrcs"
+    write_stack(short, read_map(stack).data[:-1], PIXEL)
+    assert load(rlnTomoVisibleFrames=hidden, rlnImageName=str(short)).image_names[0] == f"1@{short}"
+    with pytest.raises(UserError, match=r"short\.mrcs holds 6 images"):
+        load(rlnImageName=str(short))
