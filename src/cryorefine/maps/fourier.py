@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import scipy.fft
 from numpy.typing import DTypeLike, NDArray
 
+from cryorefine.maps import fft
 from cryorefine.maps.shells import logical_indices, squared_radius
 from cryorefine.maps.slabs import over_slabs, thread_count
 
@@ -35,14 +35,14 @@ def forward(volume: NDArray[Any], threads: int = 0) -> NDArray[Any]:
     numpy.ndarray
         Complex, shape (..., y, x // 2 + 1).
     """
-    return scipy.fft.rfftn(volume, norm="forward", workers=thread_count(threads))
+    return fft.real_forward(volume, tuple(range(volume.ndim)), thread_count(threads))
 
 
 def inverse(spectrum: NDArray[Any], size: int, threads: int = 0, overwrite: bool = False) -> NDArray[Any]:
     """Undo :func:`forward`; ``size`` is the length of x, which the half-complex array does not tell."""
-    shape = (*spectrum.shape[:-1], size)
-    workers = thread_count(threads)
-    return scipy.fft.irfftn(spectrum, shape, norm="forward", workers=workers, overwrite_x=overwrite)
+    axes, workers = tuple(range(spectrum.ndim)), thread_count(threads)
+    spectrum = fft.backward(spectrum, axes[:-1], workers, spectrum if overwrite else None)
+    return fft.real_backward(spectrum, axes[-1:], size, workers)
 
 
 def forward_cropped(
@@ -82,14 +82,14 @@ def forward_cropped(
         for start in range(slab.start, slab.stop, _PLANES):
             part = slice(start, min(start + _PLANES, slab.stop))
             values = planes[part].astype(precision, copy=False)
-            rows = scipy.fft.rfft(values, axis=2, norm="forward")[:, :, : size // 2 + 1]
-            spectrum[part] = scipy.fft.fft(rows, axis=1, norm="forward")[:, keep]
+            rows = fft.real_forward(values, (2,))[:, :, : size // 2 + 1]
+            spectrum[part] = fft.forward(rows, (1,))[:, keep]
 
     over_slabs(work, len(planes), threads)
     if volume.ndim == 2:
         return spectrum[0]
     workers = thread_count(threads)
-    spectrum = scipy.fft.fft(spectrum, axis=0, norm="forward", workers=workers, overwrite_x=True)
+    spectrum = fft.forward(spectrum, (0,), workers, out=spectrum)
     return spectrum if size == old else spectrum[keep]
 
 
@@ -132,7 +132,7 @@ def inverse_padded_in_z(spectrum: NDArray[Any], size: int, threads: int = 0) -> 
     planes = np.zeros((size, *spectrum.shape[1:]), dtype=spectrum.dtype)
     planes[logical_indices(small) % size] = spectrum
     workers = thread_count(threads)
-    return scipy.fft.ifft(planes, axis=0, norm="forward", workers=workers, overwrite_x=True)
+    return fft.backward(planes, (0,), workers, out=planes)
 
 
 def padded_planes(planes: NDArray[Any], size: int, start: int, stop: int) -> NDArray[Any]:
@@ -141,8 +141,9 @@ def padded_planes(planes: NDArray[Any], size: int, start: int, stop: int) -> NDA
         raise ValueError(f"cannot pad a box of {planes.shape[1]} to {size}")
     columns = np.zeros((stop - start, size, planes.shape[2]), dtype=planes.dtype)
     columns[:, logical_indices(planes.shape[1]) % size] = planes[start:stop]
-    columns = scipy.fft.ifft(columns, axis=1, norm="forward", overwrite_x=True)
-    return scipy.fft.irfft(columns, size, axis=2, norm="forward", overwrite_x=True)
+    rows = np.zeros((stop - start, size, size // 2 + 1), dtype=planes.dtype)
+    rows[..., : planes.shape[2]] = fft.backward(columns, (1,), out=columns)
+    return fft.real_backward(rows, (2,), size)
 
 
 def rescale(volume: NDArray[Any], size: int, threads: int = 0) -> NDArray[Any]:

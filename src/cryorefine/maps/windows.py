@@ -12,9 +12,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-import scipy.fft
 from numpy.typing import NDArray
 
+from cryorefine.maps import fft
 from cryorefine.maps.shells import (
     ProductSums,
     clipped_table,
@@ -57,15 +57,15 @@ def window_sums(
 
     def work(slab: slice) -> NDArray[np.float64]:
         sums = ProductSums(shells)
+        depth = len(spectra[0])
+        padded = np.zeros((size, shells), dtype=spectra[0].dtype)
         for y in range(slab.start, slab.stop):
             width = _width(shells, y)
-            lines = [
-                [
-                    scipy.fft.fft(planes[:, row, :width], size, axis=0, norm="forward")
-                    for row in mates(y, size)
-                ]
-                for planes in spectra
-            ]
+            lines: list[list[NDArray[Any]]] = [[] for _ in spectra]
+            for planes, transformed in zip(spectra, lines, strict=True):
+                for row in mates(y, size):
+                    padded[:depth, :width] = planes[:, row, :width]
+                    transformed.append(fft.forward(padded[:, :width], (0,)))
             sums.add(lines[0], lines[-1], bins[squares[:, :width] + y * y])
         return sums.result()
 
@@ -112,18 +112,18 @@ def filtered_window(
             reach = min(_width(shells, y), kept)
             factor = factors[squares[near, :reach] + y * y]
             for row in mates(y, size):
-                lines = scipy.fft.ifft(
-                    spectrum[:, row, :reach] * factor, axis=0, norm="forward", overwrite_x=True
-                )
-                planes[:, row, :reach] = lines[window[0]]
+                lines = spectrum[:, row, :reach] * factor
+                planes[:, row, :reach] = fft.backward(lines, (0,), out=lines)[window[0]]
 
     over_slabs(across, kept, threads)
     result = np.empty((depth, height, width), dtype=factors.dtype)
 
     def within(slab: slice) -> None:
+        padded = np.zeros((height, size // 2 + 1), dtype=planes.dtype)
         for z in range(slab.start, slab.stop):
-            rows = scipy.fft.ifft(planes[z], axis=0, norm="forward", overwrite_x=True)[window[1]]
-            result[z] = scipy.fft.irfft(rows, size, axis=1, norm="forward")[:, window[2]]
+            rows = fft.backward(planes[z], (0,), out=planes[z])[window[1]]
+            padded[:, :kept] = rows
+            result[z] = fft.real_backward(padded, (1,), size)[:, window[2]]
 
     over_slabs(within, depth, threads)
     return result
@@ -133,12 +133,16 @@ def _planes_of(
     window: NDArray[Any], mask: NDArray[Any], size: int, shells: int, threads: int
 ) -> NDArray[Any]:
     """Transform x and y of a masked window of the box; shape (planes of the window, size, shells)."""
-    planes = np.empty((len(window), size, shells), dtype=np.result_type(window, mask, np.complex64))
+    real = np.result_type(window, mask, np.float32)
+    planes = np.empty((len(window), size, shells), dtype=np.result_type(real, np.complex64))
+    _, height, width = window.shape
 
     def work(slab: slice) -> None:
+        rows, columns = np.zeros((height, size), dtype=real), np.zeros((size, shells), dtype=planes.dtype)
         for z in range(slab.start, slab.stop):
-            rows = scipy.fft.rfft(window[z] * mask[z], size, axis=1, norm="forward")[:, :shells]
-            planes[z] = scipy.fft.fft(rows, size, axis=0, norm="forward")
+            np.multiply(window[z], mask[z], out=rows[:, :width])
+            columns[:height] = fft.real_forward(rows, (1,))[:, :shells]
+            fft.forward(columns, (0,), out=planes[z])
 
     over_slabs(work, len(window), threads)
     return planes
