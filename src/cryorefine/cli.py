@@ -77,6 +77,7 @@ class _Parser(argparse.ArgumentParser):
 def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     parser = _Parser(
         prog="cryorefine",
+        usage="cryorefine [-h] [--version] JOB --option value ...",
         description="High-resolution cryo-EM refinement: from particles and a rough map to a sharpened map.",
         epilog="cryorefine JOB --help shows every option of a job.",
         # The longest name of a job has its summary beside it, not below.
@@ -85,7 +86,9 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"cryorefine {__version__}")
     # The long metavar also makes room for the names of the jobs beside their descriptions.
-    commands = parser.add_subparsers(title="jobs", metavar="JOB --option value", dest="job", required=True)
+    commands = parser.add_subparsers(
+        prog="cryorefine", title="jobs", metavar="JOB --option value ...", dest="job", required=True
+    )
     for name in JOBS if not words or words[0] not in JOBS else words[:1]:
         module = load(name)
         job = commands.add_parser(
