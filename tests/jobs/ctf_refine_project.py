@@ -169,6 +169,8 @@ def invented(particles: Any, micrograph: Any, maps: Any, fit: Any, executor: Any
         Finding("astigmatism", "The astigmatism was left alone: too few particles.", supported=False),
     )
     yield findings[0]
+    if len(optics) > 5:
+        findings += tuple(Finding("beam tilt", f"The beam tilt of {o.name} is known.") for o in optics)
     yield Stage("rebuilding references", 2, 0, 1)
     return CtfResult(values, optics, tuple(images), findings, 1, "rebuilt", 6.5)
 

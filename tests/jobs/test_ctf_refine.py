@@ -204,6 +204,20 @@ def test_what_was_found_is_said_once_and_kept_in_the_logfile(project):
     assert result.logfile.read_bytes().count(b"/Type /Page ") == 3
 
 
+def test_of_many_optics_groups_little_is_said_and_all_is_written(project, monkeypatch):
+    from cryorefine.jobs import ctf_refine_input
+
+    monkeypatch.setattr(ctf_refine_input, "FEWEST", 5)
+    write_star("particles.star", tables(groups=10))
+    _, events = attempt(fit_defocus="no", fit_beamtilt=True)
+    said = [event.message for event in events if isinstance(event, Notice)]
+    assert len(said) == 6
+    assert said[-1] == "7 more sentences about other optics groups are in logfile.pdf."
+    (figures,) = [event for event in events if isinstance(event, Figures)]
+    assert figures.values["beam tilt x of 10 optics groups (mrad)"] == "1.200 to 10.200, mostly ± 0.030"
+    assert len(list(FOLDER.glob("beamtilt_?.txt"))) == 10
+
+
 def test_particles_without_coordinates_are_fitted_all_the_same(project):
     new = tables()
     new["particles"] = new["particles"].drop(columns=["rlnCoordinateX", "rlnCoordinateY"])

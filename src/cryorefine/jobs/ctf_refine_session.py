@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cryorefine.compute.array_module import array_module
 from cryorefine.compute.executor import LocalExecutor
 from cryorefine.io.particles import ParticleFile
-from cryorefine.jobs.base import Event, Figures, Notice, Product, Progress, Run
+from cryorefine.jobs.base import Event, Notice, Product, Progress, Run
 from cryorefine.jobs.command import command
 from cryorefine.jobs.ctf_refine import JOB, Options, Result
 from cryorefine.jobs.ctf_refine_checkpoint import FILE as CHECKPOINT
@@ -27,6 +27,7 @@ from cryorefine.jobs.ctf_refine_input import (
 )
 from cryorefine.jobs.ctf_refine_report import write_logfile
 from cryorefine.jobs.ctf_refine_tables import DEFOCUS_CHANGE, Tables, write_beam_tilt
+from cryorefine.jobs.ctf_refine_words import Teller
 from cryorefine.jobs.particle_places import places_in_angstrom
 from cryorefine.refine.ctf_refinement import (
     AberrationImages,
@@ -104,7 +105,7 @@ def run_session(options: Options) -> Run[Result]:
         session.reference.fsc,
         session.reference.pixel_size,
     )
-    told: set[str] = set()
+    teller = Teller()
     recorder = Recorder(options.output / CHECKPOINT, particles)
     with LocalExecutor(options.threads) as executor:
         fitting = refine_ctf(particles, session.micrograph, maps, fit, executor)
@@ -123,27 +124,21 @@ def run_session(options: Options) -> Run[Result]:
                     here = event.round
                 yield Progress(f"Round {done + event.round}: {event.name}", event.done, event.total)
             elif isinstance(event, Finding):
-                yield from _told(event, told)
+                yield from teller.finding(event)
             elif isinstance(event, OpticsSoFar):
                 recorder.optics = event.values
-                yield from _optics(session, event, told)
+                yield from _beam_tilts(session, event, teller, done)
             else:
                 if isinstance(event, MicrographValues):
                     recorder.take(event.particles, event.values)
                 yield from _shown(session, event)
     for finding in outcome.findings:
-        yield from _told(finding, told)
-    result = yield from _finish(session, outcome, told)
+        yield from teller.finding(finding)
+    yield from teller.rest()
+    yield from _beam_tilts(session, OpticsSoFar(outcome.rounds, outcome.optics), teller, done)
+    result = yield from _finish(session, outcome)
     recorder.path.unlink(missing_ok=True)
     return result
-
-
-def _told(finding: Finding, told: set[str]) -> list[Event]:
-    """Tell each finding once."""
-    if finding.message in told:
-        return []
-    told.add(finding.message)
-    return [Notice(finding.message, finding.warning)]
 
 
 def open_session(options: Options) -> Session:
@@ -197,32 +192,22 @@ def _shown(session: Session, event: MicrographValues | AberrationImages) -> list
     return [Product("aberrations", path, f"{event.kind} of {optics.name}")]
 
 
-def _optics(session: Session, event: OpticsSoFar, told: set[str]) -> list[Event]:
-    """Write the beam tilts, and tell them where they are new."""
+def _beam_tilts(session: Session, event: OpticsSoFar, teller: Teller, done: int) -> list[Event]:
+    """Write the beam tilts and tell them; ``done`` rounds were made before the job went on."""
     if not session.tables.fit.odd:
         return []
-    figures: dict[str, float | int | str] = {}
     for number, values in enumerate(event.values):
-        if values.particles == 0:
-            continue
-        write_beam_tilt(session.folder / f"beamtilt_{number}.txt", values)
-        for axis, tilt, sigma in zip("xy", values.beam_tilt, values.sigma_beam_tilt, strict=True):
-            name = f"beam tilt {axis} of {values.name} (mrad)"
-            figures[name] = f"{tilt:.3f} ± {sigma:.3f}" if np.isfinite(sigma) else "not measurable"
-    words = str(figures)
-    if words in told:
-        return []
-    told.add(words)
-    return [Figures({"round": event.round, **figures})]
+        if values.particles > 0:
+            write_beam_tilt(session.folder / f"beamtilt_{number}.txt", values)
+    return teller.beam_tilts(done + event.round, event.values)
 
 
-def _finish(session: Session, outcome: CtfResult, told: set[str]) -> Run[Result]:
+def _finish(session: Session, outcome: CtfResult) -> Run[Result]:
     options, tables, folder = session.options, session.tables, session.folder
     yield Progress("Writing", 0, 0, "particles")
     for images in outcome.images:
         pixel_size = session.particles.optics[images.optics].pixel_size
         write_images(folder, images, pixel_size, tables.fit)
-    yield from _optics(session, OpticsSoFar(outcome.rounds, outcome.optics), told)
     ordered = np.argsort(session.micrograph, kind="stable")
     members = np.split(ordered, np.cumsum(np.bincount(session.micrograph))[:-1])
     yield from _drawn(session, outcome, members)
