@@ -10,6 +10,7 @@ from tests.refine.ctf_refinement.conftest import mean_defocus, simulate
 
 from cryorefine.compute.executor import LocalExecutor
 from cryorefine.ctf.aberrations import even_phase, odd_phase
+from cryorefine.geometry.symmetry import point_group
 from cryorefine.refine.ctf_refinement.comparison import Comparison, with_mean_defocus
 from cryorefine.refine.ctf_refinement.defocus import Scan, per_micrograph, per_particle, scan_defocus
 from cryorefine.refine.ctf_refinement.division import BLOCKS_PER_FOLD, divide
@@ -23,10 +24,11 @@ from cryorefine.refine.ctf_refinement.polynomials import (
     orthogonal,
     to_zernike,
 )
-from cryorefine.refine.ctf_refinement.reference import part_of_data
+from cryorefine.refine.ctf_refinement.reference import Sums, part_of_data, split_operators
 from cryorefine.refine.ctf_refinement.refinement import rebuilt_quality
 from cryorefine.refine.ctf_refinement.signal import Signal, power_spectra
 from cryorefine.refine.ctf_refinement.transfer_fit import derivatives, table_of, with_table
+from cryorefine.refine.simulation import random_rotations
 
 
 @pytest.fixture(scope="module")
@@ -253,3 +255,32 @@ def test_quality_of_rebuilt_maps():
     fsc = 1 / (1 + np.exp((np.arange(60) - 30) / 4))
     assert rebuilt_quality(part_of_data(fsc, 0.8), fsc, 5) == pytest.approx(1, abs=1e-3)
     assert rebuilt_quality(part_of_data(fsc, 0.1), fsc, 5) < 0.9
+
+
+@pytest.mark.parametrize("symmetry", ["C1", "C2", "D2", "C3", "D4", "T", "O", "I"])
+def test_cosets_and_turns_make_the_whole_group(symmetry):
+    group = point_group(symmetry)
+    inserted, turns = split_operators(group.operators)
+    products = (inserted[:, None] @ turns[None]).reshape(-1, 3, 3)
+    assert len(products) == len(group)
+    for operator in group.operators:
+        assert np.abs(products - operator).max(axis=(1, 2)).min() < 1e-6
+
+
+def test_turning_the_grid_is_inserting_every_slice_in_all_its_places(small, rng):
+    _, comparison, _ = small
+    frame, plane = comparison.frame, comparison.planes[0].plane
+    data = (rng.normal(size=(3, plane.pixels)) + 1j * rng.normal(size=(3, plane.pixels))).astype(np.complex64)
+    weight = rng.uniform(1, 2, (3, plane.pixels)).astype(np.float32)
+    poses = random_rotations(3, rng)
+    operators = point_group("D4").operators
+    slow, quick = Sums.empty(frame), Sums.empty(frame)
+    inserted, turns = split_operators(operators)
+    for operator in operators:
+        slow.insert(poses @ operator, plane, frame.padding, data, weight)
+    for operator in inserted:
+        quick.insert(poses @ operator, plane, frame.padding, data, weight)
+    reach = frame.padding * (frame.size / 2 + 1)
+    one, other = slow.finish(turns[:1], reach).parts, quick.finish(turns, reach).parts
+    assert len(inserted) < len(operators)
+    np.testing.assert_allclose(one[..., :-1, :3], other[..., :-1, :3], atol=1e-4 * np.abs(one).max())

@@ -13,14 +13,13 @@ from cryorefine.compute.executor import LocalExecutor
 from cryorefine.ctf.aberrations import even_phase, odd_phase
 from cryorefine.ctf.ctf import CtfParameters, ctf
 from cryorefine.geometry.symmetry import point_group
-from cryorefine.refine import kernels
 from cryorefine.refine.ctf_refinement.division import Chunk
 from cryorefine.refine.ctf_refinement.frame import Frame, GroupPlane, comparison_plane, group_plane
 from cryorefine.refine.ctf_refinement.reference import (
     HalfSums,
-    Volume,
-    finished_sums,
+    Sums,
     reference_volume,
+    split_operators,
     supplied_volume,
 )
 from cryorefine.refine.ctf_refinement.settings import SuppliedMaps
@@ -28,7 +27,7 @@ from cryorefine.refine.ctf_refinement.spectra import Memory, Spectra
 from cryorefine.refine.half_plane import HalfPlane
 from cryorefine.refine.particle_set import OpticsGroup, ParticleSet
 from cryorefine.refine.slicing import slices
-from cryorefine.refine.volume import C64, F32, empty_volume
+from cryorefine.refine.volume import C64, F32
 
 F64 = NDArray[np.float64]
 ResultT = TypeVar("ResultT")
@@ -166,7 +165,7 @@ class Comparison:
         self.particles = particles
         self._maps = maps
         self._envelope = particles.ctf.b_factor, particles.ctf.scale
-        self._operators = point_group(symmetry).operators
+        self._operators, self._turns = split_operators(point_group(symmetry).operators)
         self._minimum_resolution = minimum_resolution
         used = sorted({chunk.view for chunk in chunks})
         planes = {
@@ -178,6 +177,7 @@ class Comparison:
         self._slices = Memory(memory)
         self._sums: tuple[HalfSums, HalfSums] | None = None
         self._ssnr = np.ones(1)
+        self._recent: dict[tuple[int, int], C64] = {}
 
     def _plane(self, view: int, plane: HalfPlane) -> GroupPlane:
         v = self.particles.views[view]
@@ -231,21 +231,23 @@ class Comparison:
             for half in range(2)
             for fold in range(folds)
         ]
-        sums: list[Volume] = []
+        sums: list[Sums] = []
         for volume in self.executor.run(self._sum, tasks):
             sums.append(volume)
             yield len(sums), len(tasks)
-        self._sums = HalfSums(sums[:folds]), HalfSums(sums[folds:])
+        self._sums = HalfSums.of(sums[:folds]), HalfSums.of(sums[folds:])
         self._ssnr = ssnr
+        self._recent.clear()
         self._slices.clear()
 
     def use_supplied(self) -> None:
         """Compare with the supplied half maps from now on."""
         self._sums = None
+        self._recent.clear()
         self._slices.clear()
 
-    def _sum(self, chunks: list[Chunk], inverse_noise: F64, weight: F64) -> Volume:
-        numerator, total = empty_volume(self.frame.size, self.frame.padding)
+    def _sum(self, chunks: list[Chunk], inverse_noise: F64, weight: F64) -> Sums:
+        sums = Sums.empty(self.frame)
         particles = self.particles
         # Envelopes are measured against the reference: were they used to make it, both would drift.
         parameters = replace(particles.ctf, b_factor=self._envelope[0], scale=self._envelope[1])
@@ -253,37 +255,32 @@ class Comparison:
             plane = self.planes[chunk.view]
             group = particles.views[chunk.view].optics
             optics = particles.optics[group]
-            image = self.spectra(chunk)
             shell = np.minimum(plane.plane.shell, inverse_noise.shape[1] - 1)
-            w = (weight[chunk.particles, None] * inverse_noise[group, shell]).astype(np.float32)
             model = transfer(parameters.take(chunk.particles), optics, plane) * np.float32(plane.area)
-            data = image * (model * w)
-            data *= odd_correction(optics, plane)
-            re, im = np.ascontiguousarray(data.real), np.ascontiguousarray(data.imag)
+            w = weight[chunk.particles, None].astype(np.float32) * inverse_noise[group, shell].astype(
+                np.float32
+            )
+            data = self.spectra(chunk) * odd_correction(optics, plane)
+            data *= model * w
             model *= model
             model *= w
             matrices = plane.rotation @ particles.poses[chunk.particles]
             for operator in self._operators:
-                kernels.insert_slices(
-                    numerator,
-                    total,
-                    (matrices @ operator).astype(np.float32),
-                    plane.plane.kx,
-                    plane.plane.ky,
-                    plane.plane.kz,
-                    self.frame.padding,
-                    re,
-                    im,
-                    model,
-                )
-        return finished_sums(numerator, total)
+                sums.insert(matrices @ operator, plane.plane, self.frame.padding, data, model)
+        return sums.finish(self._turns, self.frame.padding * (self.frame.size / 2 + 1))
 
     def reference(self, half: int, fold: int | None) -> C64:
         """Return the Fourier volume that a fold is compared with; of the whole half set for None."""
         threads = self.executor.threads
         if self._sums is None:
             return supplied_volume(self._maps, half, self.frame, threads)
-        return reference_volume(self._sums[half].without(fold, self.frame), self._ssnr, self.frame, threads)
+        return reference_volume(self._sums[half].without(fold), self._ssnr, self.frame, threads)
+
+    def first_references(self) -> tuple[C64, C64]:
+        """Return the references of both halves' first folds, and have them ready for the comparison."""
+        for half in range(2):
+            self._recent[half, 0] = self.reference(half, 0)
+        return self._recent[0, 0], self._recent[1, 0]
 
     def each(
         self,
@@ -320,7 +317,10 @@ class Comparison:
                 half = part[0].half
                 partner = self.reference(1 - half, None)
             if with_volume or not all(chunk.number in self._slices for chunk in part):
-                volume = self.reference(part[0].half, part[0].fold)
+                key = part[0].half, part[0].fold
+                volume = self._recent.pop(key, None)
+                if volume is None:
+                    volume = self.reference(*key)
             yield from self.executor.run(work, [(chunk, volume, partner) for chunk in part])
 
     def _parts(self) -> Iterator[list[Chunk]]:

@@ -214,7 +214,7 @@ class _Refinement:
         for done, total in comparison.rebuild(1 / self.signal.sigma2, self.signal.weight, self.ssnr):
             yield Stage("rebuilding references", self.round, done, total)
         frame = comparison.frame
-        first, second = (comparison.reference(half, 0) for half in range(2))
+        first, second = comparison.first_references()
         self.fsc = volume_correlation(first, second, frame.padding, frame.shells + 1)
         self.ssnr = _ssnr(self.fsc)
         part = self.fit.folds / max(self.fit.folds - 1, 1)
