@@ -61,6 +61,26 @@ def forms(project: Path) -> None:
     viewer.close()
 
 
+def extraction_form() -> None:
+    """Picture the form of the extraction with the sizes that are suggested for the tilt series that ship."""
+    import napari
+
+    here = Path.cwd()
+    os.chdir(ROOT / "sample_data/betagal_tilts")
+    viewer = napari.Viewer()
+    viewer.window.resize(1500, 1000)
+    _, form = viewer.window.add_plugin_dock_widget("napari-cryorefine", "Extract subtomos")
+    form.page.update(optimisation_set=Path("optimisation_set.star"), binning=2.0)
+    form.page["output"].value = Path("Extract/job003")
+    form.suggest_tool.diameter.setValue(190)
+    form.suggest_tool.ask()
+    wait_for(form.suggest_tool)
+    settle()
+    form.grab().save(str(PICTURES / "form_extract.png"))
+    viewer.close()
+    os.chdir(here)
+
+
 def mask(project: Path) -> None:
     """Picture the mask over the refined map, in a section and in 3D."""
     import napari
@@ -236,6 +256,7 @@ def main(project: Path) -> None:
     project = project.resolve()
     os.chdir(project)
     forms(project)
+    extraction_form()
     mask(project)
     mask_preview(project)
     tried_out(project)
