@@ -125,6 +125,13 @@ class Options:
         "CTF is used.",
         group="CTF",
     )
+    refine_ctf: bool = option(
+        False,
+        label="Refine defocus and beam tilt as well?",
+        help="Estimate the defocus of every particle and the beam tilt of every optics group anew after "
+        "each iteration with a local search, as CtfRefine does. For single particles.",
+        group="CTF",
+    )
     mask_diameter: float = option(
         200.0,
         label="Mask diameter",
@@ -265,6 +272,10 @@ class Options:
                     )
         if self.trajectories is not None and self.tomograms is None and self.optimisation_set is None:
             raise UserError("--trajectories needs the tilt series they belong to; give --tomograms as well.")
+        if self.refine_ctf and (self.optimisation_set is not None or self.tomograms is not None):
+            raise UserError("--refine-ctf is for single particles; leave it out for subtomograms.")
+        if self.refine_ctf and not self.ctf_correction:
+            raise UserError("--refine-ctf contradicts --no-ctf-correction; leave one of them out.")
         if self.sigma_tilt and self.optimisation_set is None and self.tomograms is None:
             raise UserError("--sigma-tilt is for subtomograms; give them with --optimisation-set.")
         vocabulary.check_device(self.device)

@@ -19,6 +19,7 @@ from cryorefine.jobs.command import command
 from cryorefine.jobs.refine3d import ANGULAR_STEPS, JOB, Options, Result
 from cryorefine.jobs.refine3d_input import Inputs, find_inputs, write_set
 from cryorefine.maps.fsc import resolution
+from cryorefine.refine.ctf_refinement import Stage
 from cryorefine.refine.engine import ChunkDone, IterationDone, Settings, refine
 from cryorefine.refine.initial import initial_model, initial_noise
 from cryorefine.refine.loading import check_geometry, check_images, load_particles
@@ -110,6 +111,8 @@ def open_session(options: Options) -> Run[Session]:
         # Images of one particle cannot be brighter or darker by themselves than the dose makes them.
         correct_norm=inputs.tomograms is None,
         sigma_tilt=options.sigma_tilt or 0.0,
+        refine_ctf=options.refine_ctf,
+        threads=options.threads,
         device=options.device,
         scratch=options.output.absolute(),
     )
@@ -230,6 +233,9 @@ def run_session(session: Session) -> Run[Result]:
         for step in refine(session.state, session.particles, session.reader, session.settings, executor):
             if isinstance(step, ChunkDone):
                 yield Progress(f"Iteration {step.iteration}", step.done, step.total)
+                continue
+            if isinstance(step, Stage):
+                yield Progress(f"CTF: {step.name}", step.done, step.total)
                 continue
             last = step
             for notice in step.notices:

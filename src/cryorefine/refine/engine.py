@@ -26,7 +26,9 @@ from cryorefine.io.images import ImageReader
 from cryorefine.maps.fsc import GOLD_STANDARD, first_shell_below
 from cryorefine.refine import schedule as rules
 from cryorefine.refine.accuracy import estimate_accuracies
+from cryorefine.refine.ctf_refinement import Stage
 from cryorefine.refine.expectation import ParticleResults
+from cryorefine.refine.joint_ctf import refine_transfer, with_transfer
 from cryorefine.refine.maximisation import HalfSums, MaximisationOptions, MaximisationResult, maximise
 from cryorefine.refine.parameters import ExpectationParameters, ImageModel, Sampling
 from cryorefine.refine.particle_set import ParticleSet
@@ -74,6 +76,10 @@ class Settings:
         Correct the intensities of single images.
     sigma_tilt : float
         Width in degrees of the prior on tilt angles; 0 for none.
+    refine_ctf : bool
+        Estimate defocus and beam tilt anew after each iteration with a local search.
+    threads : int
+        Threads for that estimate; 0 means as many as there are cores.
     device : str
         Where dense scores are computed.
     scratch : Path
@@ -94,6 +100,8 @@ class Settings:
     device: str
     scratch: Path
     sigma_tilt: float = 0.0
+    refine_ctf: bool = False
+    threads: int = 0
 
 
 @dataclass(frozen=True)
@@ -139,7 +147,7 @@ def make_sampling(schedule: Schedule, settings: Settings, pixel_size: float, dim
 
 def iterate(
     state: State, particles: ParticleSet, reader: ImageReader, settings: Settings, executor: Executor
-) -> Generator[ChunkDone, None, IterationDone]:
+) -> Generator[ChunkDone | Stage, None, IterationDone]:
     """Do one iteration.
 
     Parameters
@@ -168,7 +176,7 @@ def iterate(
     pixel = state.pixel_size
     diameter = settings.images.mask_diameter
     size = rules.current_size(schedule, box, pixel)
-    current = _with_poses(particles, state.table)
+    current = with_transfer(_with_poses(particles, state.table), state.transfer)
     references = _write_references(state, settings)
 
     def parameters(half: int, plan: Schedule, sampling: Sampling) -> ExpectationParameters:
@@ -260,7 +268,21 @@ def iterate(
         likelihoods=by_half(table.log_likelihood),
     )
     schedule, notices = _after(schedule, state, result, table, settings, size)
-    new = State(iteration, pixel, result.halves, table, state.half, result.fsc, schedule)
+    transfer = state.transfer
+    if settings.refine_ctf and schedule.is_local and not schedule.converged:
+        transfer, doubts = yield from refine_transfer(
+            _with_poses(current, table),
+            (result.halves[0].reference, result.halves[1].reference),
+            settings.mask,
+            result.fsc,
+            pixel_size=pixel,
+            mask_diameter=diameter,
+            symmetry=settings.symmetry,
+            seed=settings.seed,
+            threads=settings.threads,
+        )
+        notices += doubts
+    new = State(iteration, pixel, result.halves, table, state.half, result.fsc, schedule, transfer)
     for path in references:
         path.unlink(missing_ok=True)
     return IterationDone(
@@ -382,7 +404,7 @@ def _first_below(fsc: F64, threshold: float) -> int:
 
 def refine(
     state: State, particles: ParticleSet, reader: ImageReader, settings: Settings, executor: Executor
-) -> Generator[ChunkDone | IterationDone, None, State]:
+) -> Generator[ChunkDone | Stage | IterationDone, None, State]:
     """Iterate until convergence, then once more with both halves joined."""
     while True:
         outcome = yield from iterate(state, particles, reader, settings, executor)

@@ -77,11 +77,20 @@ def particle_file(file: ParticleFile, particles: ParticleSet, state: State) -> P
         "rlnMaxValueProbDistribution": table.largest_weight,
         "rlnNrOfSignificantSamples": table.significant,
     }
+    optics = file.optics
+    if state.transfer is not None:
+        columns |= {
+            "rlnDefocusU": state.transfer.defocus_u,
+            "rlnDefocusV": state.transfer.defocus_v,
+            "rlnDefocusAngle": state.transfer.defocus_angle,
+        }
+        tilt = np.round(state.transfer.beam_tilt, DECIMALS)
+        optics = optics.assign(rlnBeamTiltX=tilt[:, 0], rlnBeamTiltY=tilt[:, 1])
     rounded = {
         label: np.round(values, DECIMALS) if values.dtype.kind == "f" else values
         for label, values in columns.items()
     }
-    return replace(file, particles=file.particles.assign(**rounded))
+    return replace(file, optics=optics, particles=file.particles.assign(**rounded))
 
 
 def sampling_blocks(state: State, settings: Settings) -> dict[str, Block]:

@@ -75,6 +75,20 @@ class PoseTable:
 
 
 @dataclass(frozen=True, eq=False)
+class TransferTable:
+    """CTF values that a refinement has found by itself.
+
+    ``defocus_u`` and ``defocus_v`` in A and ``defocus_angle`` in degrees, shape (n,); ``beam_tilt``
+    (x, y) in mrad of every optics group, shape (groups, 2).
+    """
+
+    defocus_u: F64
+    defocus_v: F64
+    defocus_angle: F64
+    beam_tilt: F64
+
+
+@dataclass(frozen=True, eq=False)
 class State:
     """Everything that the next iteration depends on.
 
@@ -94,6 +108,8 @@ class State:
         Correlation of the halves.
     schedule : Schedule
         Sampling, sizes and convergence.
+    transfer : TransferTable or None
+        CTF values, where the refinement estimates them as well.
     """
 
     iteration: int
@@ -103,6 +119,7 @@ class State:
     half: NDArray[np.int64]
     fsc: F64
     schedule: Schedule
+    transfer: TransferTable | None = None
 
 
 _VERSION = 1
@@ -117,7 +134,10 @@ def save_state(path: Path, state: State) -> None:
         "pixel_size": state.pixel_size,
         "schedule": dataclasses.asdict(state.schedule),
     }
-    for prefix, part in (("table", state.table), ("half1", state.halves[0]), ("half2", state.halves[1])):
+    parts: dict[str, Any] = {"table": state.table, "half1": state.halves[0], "half2": state.halves[1]}
+    if state.transfer is not None:
+        parts["transfer"] = state.transfer
+    for prefix, part in parts.items():
         for field in dataclasses.fields(part):
             value = getattr(part, field.name)
             (arrays if isinstance(value, np.ndarray) else numbers)[f"{prefix}.{field.name}"] = value
@@ -161,4 +181,5 @@ def _assemble(numbers: dict[str, Any], arrays: dict[str, Any]) -> State:
         half=arrays["half"],
         fsc=arrays["fsc"],
         schedule=Schedule(**numbers["schedule"]),
+        transfer=part(TransferTable, "transfer") if "transfer.defocus_u" in arrays else None,
     )
