@@ -89,8 +89,13 @@ class AberrationPanel(QWidget):
         """Read the images of the group that is shown, and draw them."""
         number = self.group.currentData()
         self.shown = read_pictures(self.folder, number) if number is not None else []
-        self.values.setText(self._texts[number - 1] if number and number <= len(self._texts) else "")
+        if number is not None and number <= len(self._texts):
+            self.values.setText(self._texts[number - 1])
         self._draw()
+
+    def say(self, text: str) -> None:
+        """Tell values while they are being fitted."""
+        self.values.setText(text)
 
     def sizeHint(self) -> QSize:
         """Ask for little height: the micrograph above is what most people look at."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +72,14 @@ def update_aberrations(viewer: ViewerModel, path: Path) -> None:
         show_aberrations(viewer, path.parent)
     else:
         panel.update_group(path.parent, group_of(path))
+
+
+def tell_beam_tilts(viewer: ViewerModel, values: Mapping[str, Any]) -> None:
+    """Tell the beam tilts of a running job beside their images."""
+    tilts = [f"{name}: {value}" for name, value in values.items() if name.startswith("beam tilt")]
+    panel = _aberration_panel(viewer, make=False)
+    if tilts and panel is not None:
+        panel.say("; ".join(tilts))
 
 
 def show_aberrations(viewer: ViewerModel, folder: Path) -> None:

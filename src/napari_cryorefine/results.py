@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cryorefine.errors import UserError
-from cryorefine.jobs.base import Curve, Event, Product
+from cryorefine.jobs.base import Curve, Event, Figures, Product
 from napari_cryorefine.ctf_refine_layers import (
     open_ctf_refinement,
     show_ctf_particles,
+    tell_beam_tilts,
     update_aberrations,
     update_micrograph,
 )
@@ -42,6 +43,8 @@ def event_steps(viewer: ViewerModel, event: Event, folder: Path | None) -> Steps
     """Do what :func:`show_event` does, map by map."""
     if isinstance(event, Curve):
         show_curve(viewer, event)
+    elif isinstance(event, Figures):
+        tell_beam_tilts(viewer, event.values)
     elif isinstance(event, Product) and event.path.exists():
         job = job_name(folder or event.path.parent)
         if event.kind == "mask":

@@ -14,7 +14,7 @@ from cryorefine.io.mrc import write_map
 from cryorefine.io.particles import read_particles
 from cryorefine.io.star import write_star
 from cryorefine.jobs import ctf_refine, finish
-from cryorefine.jobs.base import Product
+from cryorefine.jobs.base import Figures, Product
 from napari_cryorefine import open_results
 from napari_cryorefine._compat import is_true_hand
 from napari_cryorefine.aberration_panel import DOCK as ABERRATIONS
@@ -363,13 +363,14 @@ def test_of_many_optics_groups_only_the_one_that_is_shown_is_read(viewer, ctf_pr
     )
     write_star("particles.star", tables(groups=3))
     for event in ctf_refine.run(job(fit_beamtilt=True)):
-        if isinstance(event, Product) and event.kind != "ctf_particles":
+        if isinstance(event, Figures) or (isinstance(event, Product) and event.kind != "ctf_particles"):
             show_event(viewer, event, FOLDER)
     dock = viewer.window.dock_widgets[ABERRATIONS]
     assert [dock.group.itemData(i) for i in range(dock.group.count())] == [1, 2, 3]
     assert set(read) == {1}
     dock.group.setCurrentIndex(2)
     assert [picture.group for picture in dock.shown] == [3]
+    assert "beam tilt x of g3 (mrad): 3.200 ± 0.030" in dock.values.text()
 
 
 def test_particles_without_a_beam_tilt_have_nothing_said_of_it(done):
