@@ -217,7 +217,7 @@ def write_job(job: Job, options: Any) -> dict[str, Any]:
         "job": {
             "rlnJobTypeLabel": label,
             "rlnJobIsContinue": int(getattr(options, "continue_from", None) is not None),
-            "rlnJobIsTomo": int("tomo" in label),
+            "rlnJobIsTomo": int(label.endswith(_TOMO)),
         },
         "joboptions_values": _loop(dict(sorted(texts.items()))),
     }

@@ -94,7 +94,7 @@ def model_blocks(
     resolution = 1 / schedule.resolution if schedule.resolution > 0 else _NONE
     general: dict[str, Any] = {
         "rlnReferenceDimensionality": 3,
-        "rlnDataDimensionality": 2,
+        "rlnDataDimensionality": max(group.dimensions for group in particles.optics),
         "rlnOriginalImageSize": box,
         "rlnCurrentResolution": resolution,
         "rlnCurrentImageSize": outcome.current_size,

@@ -16,7 +16,7 @@ from cryorefine.io.tomograms import TiltSeries, read_tomograms
 from cryorefine.refine.loading import half_sets, optics_groups
 from cryorefine.refine.particle_set import OpticsGroup, ParticleSet, View
 from cryorefine.tomo.geometry import image_ctf, project
-from cryorefine.tomo.particles import Subtomograms, read_subtomograms
+from cryorefine.tomo.particles import Subtomograms, positions_in_stack, read_subtomograms
 
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
@@ -123,12 +123,13 @@ def _tilts(found: Subtomograms, file: ParticleFile, reader: ImageReader, path: P
             first_view[group] = len(views)
             views += [View(int(group), tilt[:3, :3], tilt[:2, :3]) for tilt in series.projections]
         for k, row in enumerate(rows):
-            position = _positions_in_stack(reader, str(stacks[row]), visible[k], found.names[row], path)
+            stack = str(stacks[row])
+            position = positions_in_stack(reader.count(stack), visible[k], stack, str(found.names[row]))
             # An image without contrast holds nothing.
             shown = np.flatnonzero(visible[k] & (columns[k, :, scale] != 0))
             if len(shown) == 0:
                 raise UserError(f"{path} has no visible image of {found.names[row]}; remove this particle.")
-            names[row] = [f"{i + 1}@{stacks[row]}" for i in position[shown]]
+            names[row] = [f"{i + 1}@{stack}" for i in position[shown]]
             image_views[row] = first_view[optics_of[row]] + shown
             parameters[row] = columns[k, shown]
     count = [len(each) for each in names]
@@ -155,21 +156,6 @@ def _ctf_columns(series: TiltSeries, depths: F64) -> F64:
         ctf = replace(ctf, dose=dose)
     columns = [ctf.column(field.name) for field in fields(CtfParameters)]
     return np.stack(columns, axis=1).reshape(*depths.shape, -1)
-
-
-def _positions_in_stack(
-    reader: ImageReader, stack: str, visible: NDArray[np.bool_], name: str, path: Path
-) -> I64:
-    """Where each tilt is in a stack: RELION keeps the visible images alone, WarpTools all of them."""
-    held = reader.count(stack)
-    if held == len(visible):
-        return np.arange(held)
-    if held == visible.sum():
-        return np.cumsum(visible) - 1
-    raise UserError(
-        f"{stack} holds {held} images, but {path} lists {visible.sum()} visible ones of {len(visible)} for "
-        f"{name} (rlnTomoVisibleFrames); use the particle file that was written with these stacks."
-    )
 
 
 def _volumes(found: Subtomograms, file: ParticleFile, optics: tuple[OpticsGroup, ...], path: Path) -> _Images:
