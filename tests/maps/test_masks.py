@@ -85,7 +85,7 @@ def test_sphere_is_centred_on_voxel_half_the_box(size):
     line = sphere[centre, centre, centre:]
     np.testing.assert_allclose(line[:8], [1, 1, 1, 1, 1, 0.75, 0.25, 0], atol=1e-6)
     assert sphere[centre, centre - 5, centre] == pytest.approx(0.75)
-    assert (masks.circular_mask_2d(size, 4.0, 3.0) == sphere[centre]).all()
+    assert (masks.soft_sphere((size, size), 4.0, 3.0) == sphere[centre]).all()
 
 
 def test_outside_becomes_the_weighted_mean_of_the_background(rng):

@@ -176,11 +176,6 @@ def helix_window(size: int, length: float, edge: float) -> NDArray[np.float32]:
     return (0.5 + 0.5 * np.cos(np.pi * np.clip(beyond / edge, 0.0, 1.0))).astype(np.float32)
 
 
-def circular_mask_2d(size: int, radius: float, edge: float = 5.0) -> NDArray[np.float32]:
-    """Make a soft disc, float32 of shape (size, size); see :func:`soft_sphere`."""
-    return soft_sphere((size, size), radius, edge)
-
-
 def background_mean(volume: NDArray[Any], mask: NDArray[np.float32]) -> float:
     """Return the mean outside a mask, each voxel weighted with one minus the mask; 0 if there is none."""
     outside = 1.0 - mask.astype(np.float64)
