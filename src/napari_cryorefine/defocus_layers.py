@@ -127,7 +127,9 @@ class MicrographView:
             points.selected_data = set()
             points.data = self.fits.places[rows]
             points.features = self.fits.features(self.number)
-            points.size = self._diameter()
+            # Rings leave in sight what they are about.
+            points.symbol = "disc" if self._empty else "ring"
+            points.size = max(self._size()) * (_SHARE if self._empty else 2 * _SHARE)
             # The limits first: napari would take the values' own range, and fail where all are equal.
             points.face_contrast_limits = (limits.low, limits.high)
             points.face_color = self.colouring
@@ -143,7 +145,7 @@ class MicrographView:
         self._selecting = True
         try:
             self.points.border_color = np.where(chosen[:, None], _rgba(_MARK), (0.0, 0.0, 0.0, 0.6))
-            self.points.border_width = np.where(chosen, 0.3, 0.06)
+            self.points.border_width = np.where(chosen, 0.3, 0.06 if self._empty else 0.03)
             self.points.selected_data = set(np.flatnonzero(chosen).tolist())
         finally:
             self._selecting = False
@@ -174,9 +176,6 @@ class MicrographView:
         if hit is not None:
             chosen ^= {int(hit)}
         self.fits.select(rows[sorted(chosen)], within=rows)
-
-    def _diameter(self) -> float:
-        return max(self._size()) * _SHARE
 
     def _points_layer(self) -> Points:
         layer = own_layer(self.viewer, f"{self.role} particles")

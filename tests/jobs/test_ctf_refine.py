@@ -192,6 +192,15 @@ def test_neighbouring_phases_are_averaged_across_the_jump(project):
     assert np.isnan(averaged(phases, np.zeros((32, 32)), circular=True)).all()
 
 
+def test_a_fit_beyond_half_a_turn_is_shown_as_it_is_seen(project):
+    attempt(fit_defocus="no", fit_beamtilt=True)
+    path = FOLDER / "beamtilt_delta-phase_iter-fit_optics-group_1.mrc"
+    write_map(path, np.squeeze(read_map(path).data) + np.float32(2 * np.pi), PIXEL)
+    (picture,) = read_pictures(FOLDER, 1)
+    axis = np.arange(BOX) - BOX // 2
+    np.testing.assert_allclose(picture.fitted, np.tile(0.02 * axis, (BOX, 1)), atol=1e-5)
+
+
 def test_what_was_found_is_said_once_and_kept_in_the_logfile(project):
     result, events = attempt(fit_beamtilt=True)
     said = [event.message for event in events if isinstance(event, Notice)]

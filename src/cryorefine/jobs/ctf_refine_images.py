@@ -113,6 +113,8 @@ def read_pictures(folder: Path, group: int) -> list[AberrationPicture]:
         fit = _read(fits[-1])[0]
         # Beyond the frequencies that are used neither image says anything.
         fit = np.where((fit == 0) & (weight == 0), np.nan, fit)
+        if unit == "radians":
+            fit = np.arctan2(np.sin(fit), np.cos(fit))  # a phase beyond 180 degrees is seen as one below
         pictures.append(AberrationPicture(title, group, unit, seen, fit, pixel_size))
     return pictures
 
