@@ -24,6 +24,15 @@ def test_map_reads_back_as_written(tmp_path, volume):
     assert back.path == tmp_path / "a.mrc"
 
 
+def test_a_mapped_map_is_the_same_and_cannot_be_written_to(tmp_path, volume):
+    write_map(tmp_path / "a.mrc", volume, 1.06)
+    back = read_map(tmp_path / "a.mrc", mapped=True)
+    np.testing.assert_array_equal(back.data, volume)
+    assert type(back.data) is np.ndarray
+    with pytest.raises(ValueError, match="read-only"):
+        back.data[0, 0, 0] = 1
+
+
 def test_header_is_that_of_a_valid_volume(tmp_path, volume):
     write_map(tmp_path / "a.mrc", volume.astype(np.float64)[:, :, ::-1], 3.54)
     assert mrcfile.validate(tmp_path / "a.mrc")

@@ -165,7 +165,7 @@ def _shortest(size: float, samples: int, length: float) -> float:
     return size
 
 
-def read_map(path: str | os.PathLike[str], *, pixel_size: float | None = None) -> Map:
+def read_map(path: str | os.PathLike[str], *, pixel_size: float | None = None, mapped: bool = False) -> Map:
     """Read a map whole.
 
     Parameters
@@ -174,6 +174,9 @@ def read_map(path: str | os.PathLike[str], *, pixel_size: float | None = None) -
         MRC file.
     pixel_size : float, optional
         A per voxel, used instead of the header's.
+    mapped : bool
+        Leave the voxels in the file where its format allows, and give a view of it that cannot be
+        written to. Saves a copy, for work that is over before somebody may write into the file.
 
     Returns
     -------
@@ -188,8 +191,12 @@ def read_map(path: str | os.PathLike[str], *, pixel_size: float | None = None) -
     """
     layout = read_layout(path)
     if layout.axes == (1, 2, 3) and layout.dtype == np.dtype("<f4") and sys.byteorder == "little":
-        count = math.prod(layout.shape)
-        data = np.fromfile(path, dtype=np.float32, count=count, offset=layout.offset).reshape(layout.shape)
+        if mapped:
+            data = np.asarray(layout.memory_map())
+        else:
+            count = math.prod(layout.shape)
+            data = np.fromfile(path, dtype=np.float32, count=count, offset=layout.offset)
+            data = data.reshape(layout.shape)
     else:
         # Put the axes in the order z, y, x (older programs store sections along another axis).
         order = [2 - (layout.axes.index(axis)) for axis in (3, 2, 1)]

@@ -289,7 +289,7 @@ def _from_map(options: Options, path: Path) -> Run[Result]:
     from cryorefine.maps import mask_recipe
 
     yield Progress(_STAGE, 0, 3, "reading the map")
-    volume = read_cubic(path, options.pixel_size)
+    volume = read_cubic(path, options.pixel_size, mapped=True)
     second = read_second(options, volume) if options.second_map is not None else None
     yield Progress(_STAGE, 1, 3, "filtering")
     density = filtered(options, volume)

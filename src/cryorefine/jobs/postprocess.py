@@ -190,8 +190,8 @@ def run(options: Options) -> Run[Result]:
     from cryorefine.maps import sharpen, solvent
 
     yield Progress(_STAGE, 0, _STEPS, "reading the maps")
-    paths, first, second = read_halves(options.half_map, options.pixel_size)
-    mask = read_mask(options.mask, first) if options.mask is not None else None
+    paths, first, second = read_halves(options.half_map, options.pixel_size, mapped=True)
+    mask = read_mask(options.mask, first, mapped=True) if options.mask is not None else None
     mtf = read_divisor(options.mtf) if options.mtf is not None else None
     pixel_size = first.pixel_size
     yield from pixel_size_of_header(paths[0], pixel_size, options.pixel_size)

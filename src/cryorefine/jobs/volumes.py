@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _TOLERANCE = 1e-6
 
 
-def read_cubic(path: Path, pixel_size: float | None = None) -> Map:
+def read_cubic(path: Path, pixel_size: float | None = None, mapped: bool = False) -> Map:
     """Read a map and insist that it is a cube.
 
     Parameters
@@ -27,6 +27,8 @@ def read_cubic(path: Path, pixel_size: float | None = None) -> Map:
         MRC file.
     pixel_size : float, optional
         A/px; that of the header unless given, or when it is not positive, as in RELION's forms.
+    mapped : bool
+        Leave the voxels in the file (:func:`.read_map`).
 
     Raises
     ------
@@ -35,7 +37,8 @@ def read_cubic(path: Path, pixel_size: float | None = None) -> Map:
     """
     from cryorefine.io.mrc import read_map
 
-    volume = read_map(path, pixel_size=pixel_size if pixel_size is not None and pixel_size > 0 else None)
+    given = pixel_size if pixel_size is not None and pixel_size > 0 else None
+    volume = read_map(path, pixel_size=given, mapped=mapped)
     if len(set(volume.data.shape)) != 1:
         raise UserError(f"{path} is {_dimensions(volume.data.shape)} px; a map has to be a cube.")
     if volume.data.min() == volume.data.max():
@@ -64,7 +67,9 @@ def half_map_paths(half_map: Path) -> tuple[Path, Path]:
     return (half_map, partner) if here == "half1" else (partner, half_map)
 
 
-def read_halves(half_map: Path, pixel_size: float | None) -> tuple[tuple[Path, Path], Map, Map]:
+def read_halves(
+    half_map: Path, pixel_size: float | None, mapped: bool = False
+) -> tuple[tuple[Path, Path], Map, Map]:
     """Read both half maps from the path of either.
 
     Parameters
@@ -73,6 +78,8 @@ def read_halves(half_map: Path, pixel_size: float | None) -> tuple[tuple[Path, P
         Either half map.
     pixel_size : float or None
         A/px; that of the header of the first one unless given.
+    mapped : bool
+        Leave the voxels in the files (:func:`.read_map`).
 
     Raises
     ------
@@ -80,8 +87,8 @@ def read_halves(half_map: Path, pixel_size: float | None) -> tuple[tuple[Path, P
         When one is missing or no cubic map, or they differ in their boxes.
     """
     paths = half_map_paths(half_map)
-    first = read_cubic(paths[0], pixel_size)
-    second = read_cubic(paths[1], first.pixel_size)
+    first = read_cubic(paths[0], pixel_size, mapped)
+    second = read_cubic(paths[1], first.pixel_size, mapped)
     if first.data.shape != second.data.shape:
         raise UserError(
             f"{paths[0]} has a box of {first.data.shape[0]} px but {paths[1]} one of "
@@ -114,8 +121,10 @@ def read_divisor(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return frequency, value
 
 
-def read_mask(path: Path, like: Map) -> NDArray[np.float32]:
+def read_mask(path: Path, like: Map, mapped: bool = False) -> NDArray[np.float32]:
     """Read a mask and insist that it has the box of a map and values from 0 to 1.
+
+    ``mapped`` leaves the voxels in the file (:func:`.read_map`).
 
     Raises
     ------
@@ -124,7 +133,7 @@ def read_mask(path: Path, like: Map) -> NDArray[np.float32]:
     """
     from cryorefine.io.mrc import read_map
 
-    return fit_mask(read_map(path, pixel_size=like.pixel_size).data, path, like)
+    return fit_mask(read_map(path, pixel_size=like.pixel_size, mapped=mapped).data, path, like)
 
 
 def fit_mask(mask: NDArray[np.float32], path: Path | str, like: Map) -> NDArray[np.float32]:
