@@ -262,6 +262,20 @@ def test_particles_without_places_show_nothing(model, ctf_project):
     assert len(model.layers) == 0
 
 
+def test_a_form_on_which_nothing_is_selected_says_so_by_its_labels(viewer, ctf_project, messages):
+    from napari_cryorefine.widgets import CtfRefineForm
+
+    form = CtfRefineForm(viewer)
+    form.page.update(particles=Path("particles.star"), postprocess=Path("postprocess.star"))
+    form.run()
+    assert not form.is_running
+    assert form.status.text() == (
+        "Nothing is selected to be fitted; choose 'Fit defocus' per-particle, 'Estimate beamtilt' or another "
+        "fit."
+    )
+    form.close()
+
+
 @pytest.fixture
 def panel(viewer, done):
     """The dock of a finished job in a real window."""
