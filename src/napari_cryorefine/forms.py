@@ -35,7 +35,6 @@ from napari_cryorefine.remembered import Remembered
 from napari_cryorefine.results import event_steps, results_steps
 from napari_cryorefine.runs import FolderRun, Outcome, ThreadRun, process_words
 from napari_cryorefine.shower import Shower
-from napari_cryorefine.warm import warm_up
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -85,7 +84,6 @@ class JobForm(QWidget):
         self._remembered = Remembered(self.page)
         if self._remembered.recall():
             self.say("The form is as it was left in this folder; More > Restore defaults empties it.")
-        warm_up(viewer)
 
     def changeEvent(self, event: QEvent) -> None:
         """Notice when napari closes the dock: it takes the form out and leaves it without a parent."""

@@ -1,4 +1,4 @@
-"""What the live tools will need, loaded in a thread while the first form is being filled in.
+"""What the live tools will need, loaded in a thread while the first form that has one is being filled in.
 
 Imports and compiled kernels that are first met in the thread of the window keep it from answering
 for a second or more.
@@ -6,7 +6,10 @@ for a second or more.
 
 from __future__ import annotations
 
+import sys
 import threading
+from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -30,6 +33,11 @@ MODULES = (
     "napari_cryorefine.explorer",
 )
 
+SWITCH = 5e-4
+"""Seconds after which a thread that computes in Python lets the window go on. Each of the hundreds of calls
+of OpenGL that draw a frame may have to wait so long; Python's 5 ms would add up to a second."""
+PAUSE = 1000
+"""Milliseconds after which, and between which, something is loaded: what a person does comes first."""
 _TINY = np.zeros((2, 2, 2), np.uint8)
 _begun = threading.Event()
 
@@ -39,38 +47,44 @@ def warm_up(viewer: ViewerModel | None) -> None:
     if _begun.is_set() or getattr(viewer, "window", None) is None:
         return
     _begun.set()
-    loader = threading.Thread(target=_load, name="cryorefine warm-up")
-    loader.start()
-    _Rest(loader)
+    sys.setswitchinterval(SWITCH)
+    _Stages([_load, _make_image, _make_labels_and_surface])
 
 
-class _Rest(QObject):
-    """Makes a layer of each kind, one at a time, once the thread has ended.
+class _Stages(QObject):
+    """Does one thing after the other, all but the second in a thread.
 
-    napari loads much at the first of a kind, and its registry of units must not be made in two threads.
+    napari's registry of units, which the first layer of all makes, must not be made in two threads.
     """
 
-    def __init__(self, loader: threading.Thread) -> None:
+    def __init__(self, stages: list[Callable[[], None]]) -> None:
         super().__init__(QApplication.instance())
-        self._loader, self._left = loader, [_make_image, _make_labels, _make_surface]
+        self._image, self._left = stages[1], stages
+        self._thread: threading.Thread | None = None
         self._timer = QTimer(self)
         self._timer.timeout.connect(self._next)
-        self._timer.start(200)
+        self._timer.start(PAUSE)
 
     def _next(self) -> None:
-        if self._loader.is_alive():
+        if self._thread is not None and self._thread.is_alive():
             return
-        if self._left:
-            self._left.pop(0)()
-        else:
+        if not self._left:
             self._timer.stop()
             self.deleteLater()
+            return
+        stage = self._left.pop(0)
+        if stage is self._image:
+            stage()
+        else:
+            self._thread = threading.Thread(target=stage, name="cryorefine warm-up")
+            self._thread.start()
 
 
 def _load() -> None:
     for name in MODULES:
         import_module(name)
-    _make_mask()
+    with suppress(RuntimeError):  # napari is being closed, and no more threads are given
+        _make_mask()
 
 
 def _make_mask() -> None:
@@ -94,15 +108,11 @@ def _make_image() -> None:
     Image(_TINY, **layer_keywords(None, 1.0, name="", kind="map"))
 
 
-def _make_labels() -> None:
-    from napari.layers import Labels
+def _make_labels_and_surface() -> None:
+    """Make one of each, in no viewer; napari compiles what colours labels."""
+    from napari.layers import Labels, Surface
     from napari.utils.colormaps import DirectLabelColormap
 
     colormap = DirectLabelColormap(color_dict={1: "red", None: "transparent"})
     Labels(_TINY, colormap=colormap, **layer_keywords(None, 1.0, name="", kind="outline"))
-
-
-def _make_surface() -> None:
-    from napari.layers import Surface
-
     Surface((np.eye(3), np.array([[0, 1, 2]])), **layer_keywords(None, 1.0, name="", kind="surface"))

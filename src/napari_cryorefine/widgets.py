@@ -9,6 +9,7 @@ from qtpy.QtWidgets import QPushButton
 from cryorefine.errors import UserError
 from cryorefine.jobs.registry import load
 from napari_cryorefine.forms import JobForm
+from napari_cryorefine.warm import warm_up
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -87,6 +88,7 @@ class MaskCreateForm(JobForm):
         super().__init__(load("mask-create"), viewer)
         self.tool = MaskTool(self.page, viewer, self._layers)
         self.add_tool(self.tool.native)
+        warm_up(viewer)
 
     def close_down(self) -> None:
         """Remove the preview and stop its worker."""
@@ -109,6 +111,7 @@ class PostProcessForm(JobForm):
         )
         self.explore_button.clicked.connect(lambda: self.explore())
         self.add_tool(self.explore_button)
+        warm_up(viewer)
 
     def explore(self) -> None:
         """Open the dock in which masks and fits are tried, with what stands on the form."""
