@@ -3,7 +3,8 @@
 A job's ``run`` is decorated with :func:`in_job_folder`. Its folder then holds, as RELION's jobs do,
 ``job.star`` (the options), ``note.txt`` (when and with which command), ``run.out`` and ``run.err``,
 and at the end an empty file ``RELION_JOB_EXIT_SUCCESS``, ``_FAILURE`` or ``_ABORTED``; and
-``progress.jsonl``, by which others follow it. A file ``RELION_JOB_ABORT_NOW`` put there stops it.
+``progress.jsonl``, by which others follow it. A file ``RELION_JOB_ABORT_NOW`` put there stops it. In a
+project of RELION, the job is entered into its pipeline.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import errno
 import functools
-import re
 import shlex
 import socket
 import time
@@ -23,10 +23,11 @@ from typing import IO, Any, TypeVar
 
 from cryorefine.errors import UserError
 from cryorefine.jobs import lock
-from cryorefine.jobs.base import Event, Job, JobAborted, Progress, ResultT, Run
+from cryorefine.jobs.base import Event, Job, JobAborted, Notice, Progress, ResultT, Run
 from cryorefine.jobs.check import checked
 from cryorefine.jobs.command import command
 from cryorefine.jobs.events import PROGRESS_FILE, follow, to_line, to_text
+from cryorefine.jobs.pipeline_record import PipelineRecord, next_number
 from cryorefine.jobs.relion_job import write_job
 
 __all__ = ["follow", "in_job_folder", "request_abort", "status", "suggest_folder"]
@@ -67,6 +68,10 @@ def in_job_folder(
         def inside(options: OptionsT) -> Run[ResultT]:
             options = _with_output(job, checked(options))
             with _JobFolder(job, options) as folder:
+                if folder.unrecorded:
+                    notice = Notice(folder.unrecorded, warning=True)
+                    folder.record(notice)
+                    yield notice
                 running = run(options)
                 try:
                     while True:
@@ -110,11 +115,7 @@ def request_abort(folder: Path) -> None:
 
 def suggest_folder(job: Job, project: Path) -> Path:
     """Return the next free job folder of a project, numbered across all kinds of job as in RELION."""
-    numbers = [0]
-    for folder in project.glob("*/job[0-9]*"):
-        if match := re.fullmatch(r"job(\d+)", folder.name):
-            numbers.append(int(match[1]))
-    return project / job.folder / f"job{max(numbers) + 1:03d}"
+    return project / job.folder / f"job{next_number(project):03d}"
 
 
 def _with_output(job: Job, options: OptionsT) -> OptionsT:
@@ -139,6 +140,8 @@ class _JobFolder:
         self.made: list[Path] = []
         self.held: set[str] = set()
         self.files: dict[str, IO[str]] = {}
+        self.pipeline = PipelineRecord(job, options)
+        self.unrecorded: str | None = None
         self.stage = ""
         self.stage_began = self.last_progress = 0.0
 
@@ -177,6 +180,8 @@ class _JobFolder:
                 self._write("run.out", "Stopped by request")
                 outcome = "aborted"
             (self.path / ABORT_FILE).unlink(missing_ok=True)
+            if unrecorded := self.pipeline.end(outcome):
+                self._write("run.out", unrecorded)
             (self.path / EXIT_FILES[outcome]).touch()
         except OSError:
             # The disk is full or gone: the error that is on its way says more than this one.
@@ -188,6 +193,7 @@ class _JobFolder:
             self.lock.unlink(missing_ok=True)
             if withdraw:
                 self._withdraw()
+                self.pipeline.withdraw()
 
     def stop_if_asked(self) -> None:
         """Raise JobAborted if somebody has put the file there that asks for it."""
@@ -262,6 +268,7 @@ class _JobFolder:
             (self.path / PROGRESS_FILE).write_text("")
         self._write("run.out", f"{when} {words}")
         (self.path / "run.err").touch()
+        self.unrecorded = self.pipeline.begin()
 
     def _write(self, name: str, text: str) -> None:
         if name not in self.files:
