@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -127,6 +128,9 @@ def mask_preview(project: Path) -> None:
     viewer.scene.camera.zoom *= 1.2
     wait_for(form.tool)
     viewer.screenshot(str(PICTURES / "mask_preview_3d.png"), canvas_only=False, flash=False)
+    form.tool.solid.value = "3D: all"
+    wait_for(form.tool)
+    viewer.screenshot(str(PICTURES / "mask_preview_boundaries.png"), canvas_only=False, flash=False)
     viewer.close()
 
 
@@ -179,7 +183,7 @@ def refined_ctf(project: Path) -> None:
     """Picture particles on their micrograph and the beam tilt, of simulated images that have one."""
     import napari
 
-    from cryorefine.jobs import ctf_refine, finish
+    from cryorefine.jobs import ctf_refine
     from napari_cryorefine import open_results
 
     data = Path(os.path.relpath(ROOT.parent / "shared/data/sim_betagal_ctf"))  # the form shows it
@@ -187,19 +191,15 @@ def refined_ctf(project: Path) -> None:
     if not data.is_dir():
         print(f"{data} is not here; the picture of CtfRefine stays as it is.")
         return
-    if not (folder / "RELION_JOB_EXIT_SUCCESS").exists():
-        finish(
-            ctf_refine.run(
-                ctf_refine.Options(
-                    particles=data / "refined.star",
-                    postprocess=data / "relion5/post.star",
-                    output=folder,
-                    fit_defocus="per-particle",
-                    fit_beamtilt=True,
-                    symmetry="D2",
-                )
-            )
-        )
+    run_once(
+        ctf_refine,
+        particles=data / "refined.star",
+        postprocess=data / "relion5/post.star",
+        output=folder,
+        fit_defocus="per-particle",
+        fit_beamtilt=True,
+        symmetry="D2",
+    )
     viewer = napari.Viewer()
     viewer.window.resize(1500, 1000)
     open_results(viewer, folder)
@@ -213,6 +213,59 @@ def refined_ctf(project: Path) -> None:
     settle()
     viewer.screenshot(str(PICTURES / "ctf_refine_outliers.png"), canvas_only=False, flash=False)
     viewer.close()
+
+
+def resolved(project: Path) -> None:
+    """Picture local resolution, resolution by direction, and the views of the particles."""
+    import napari
+
+    from cryorefine.jobs import directional_fsc, local_resolution, orientations
+    from napari_cryorefine import open_results
+
+    half_map, mask = Path("Refine3D/job001/run_half1_class001_unfil.mrc"), Path("MaskCreate/job002/mask.mrc")
+    local, directional, views = (
+        Path(folder) for folder in ("LocalRes/job005", "DirectionalFsc/job006", "Orientations/job007")
+    )
+    run_once(local_resolution, half_map=half_map, mask=mask, output=local, smooth=True, bfactor=-150.0)
+    run_once(directional_fsc, half_map=half_map, mask=mask, output=directional, symmetry="D2")
+    run_once(orientations, particles=Path("Refine3D/job001/run_data.star"), output=views, symmetry="D2")
+    viewer = napari.Viewer()
+    viewer.window.resize(1300, 900)
+    open_results(viewer, local)
+    settle()
+    viewer.screenshot(str(PICTURES / "local_resolution_section.png"), canvas_only=False, flash=False)
+    show_solid(viewer)
+    viewer.screenshot(str(PICTURES / "local_resolution_surface.png"), canvas_only=False, flash=False)
+    viewer.close()
+
+    viewer = napari.Viewer()
+    viewer.window.resize(1500, 1000)
+    open_results(viewer, project / "PostProcess/job003")
+    viewer.window.remove_dock_widget("all")
+    open_results(viewer, directional)
+    settle()
+    show_solid(viewer)
+    viewer.scene.camera.zoom *= 0.8
+    settle()
+    viewer.screenshot(str(PICTURES / "directional_fsc_sphere.png"), canvas_only=False, flash=False)
+    viewer.close()
+
+    viewer = napari.Viewer()
+    viewer.window.resize(1500, 1000)
+    open_results(viewer, project / "Refine3D/job001")
+    viewer.window.remove_dock_widget("all")
+    open_results(viewer, views)
+    settle()
+    viewer.screenshot(str(PICTURES / "orientations_sky.png"), canvas_only=False, flash=False)
+    viewer.close()
+
+
+def run_once(module: Any, **options: Any) -> None:
+    """Run a job, unless it has been run before."""
+    from cryorefine.jobs import finish
+
+    if not (options["output"] / "RELION_JOB_EXIT_SUCCESS").exists():
+        finish(module.run(module.Options(**options)))
 
 
 def show_solid(viewer: napari.Viewer) -> None:
@@ -255,12 +308,14 @@ def main(project: Path) -> None:
     PICTURES.mkdir(parents=True, exist_ok=True)
     project = project.resolve()
     os.chdir(project)
+    os.environ["XDG_CONFIG_HOME"] = tempfile.mkdtemp()  # forms as they are the first time
     forms(project)
     extraction_form()
     mask(project)
     mask_preview(project)
     tried_out(project)
     sharpened(project)
+    resolved(project)
     refined_ctf(project)
     shrink(PICTURES.glob("*.png"))
     print(f"The pictures are in {PICTURES}.")
