@@ -127,7 +127,6 @@ def mask_preview(project: Path) -> None:
     viewer.scene.camera.angles = VIEW
     viewer.scene.camera.zoom *= 1.2
     wait_for(form.tool)
-    viewer.screenshot(str(PICTURES / "mask_preview_3d.png"), canvas_only=False, flash=False)
     form.tool.solid.value = "3D: all"
     wait_for(form.tool)
     viewer.screenshot(str(PICTURES / "mask_preview_boundaries.png"), canvas_only=False, flash=False)
