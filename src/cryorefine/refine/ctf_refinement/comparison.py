@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Concatenate, ParamSpec, TypeVar
 
 import numpy as np
@@ -124,6 +125,16 @@ def with_mean_defocus(parameters: CtfParameters, mean: F64) -> CtfParameters:
     )
 
 
+@dataclass(frozen=True, eq=False)
+class _Values:
+    """What half sets are summed up with."""
+
+    particles: ParticleSet
+    planes: dict[int, GroupPlane]
+    inverse_noise: F64
+    weight: F64
+
+
 class Comparison:
     """Particles, their images and the references they are compared with.
 
@@ -144,7 +155,7 @@ class Comparison:
     minimum_resolution : float
         A; lower frequencies are not compared.
     memory : int
-        Bytes for transforms of images and for predictions, each.
+        Bytes for transforms of images, for predictions, and for the sums of folds, each.
     """
 
     def __init__(
@@ -164,6 +175,7 @@ class Comparison:
         self.executor = executor
         self.particles = particles
         self._maps = maps
+        self._memory = memory
         self._envelope = particles.ctf.b_factor, particles.ctf.scale
         self._operators, self._turns = split_operators(point_group(symmetry).operators)
         self._minimum_resolution = minimum_resolution
@@ -226,16 +238,26 @@ class Comparison:
             Folds.
         """
         folds = 1 + max(chunk.fold for chunk in self.chunks)
-        tasks = [
-            ([c for c in self.chunks if c.half == half and c.fold == fold], inverse_noise, weight)
+        members = {
+            (half, fold): [c for c in self.chunks if c.half == half and c.fold == fold]
             for half in range(2)
             for fold in range(folds)
-        ]
-        sums: list[Sums] = []
-        for volume in self.executor.run(self._sum, tasks):
-            sums.append(volume)
-            yield len(sums), len(tasks)
-        self._sums = HalfSums.of(sums[:folds]), HalfSums.of(sums[folds:])
+        }
+        # A fold that is not kept is summed up again with these values, whatever has been fitted since.
+        values = _Values(self.particles, dict(self.planes), inverse_noise, weight)
+
+        def make(half: int, fold: int) -> Sums:
+            return self._sum(members[half, fold], values)
+
+        edge = 2 * self.frame.limit + 1
+        keep = len(members) * edge**2 * (self.frame.limit + 2) * 16 <= self._memory
+        halves = tuple(HalfSums(partial(make, half), keep=keep) for half in range(2))
+        for done, (key, sums) in enumerate(
+            zip(members, self.executor.run(make, list(members)), strict=True), 1
+        ):
+            halves[key[0]].add(key[1], sums)
+            yield done, len(members)
+        self._sums = halves[0], halves[1]
         self._ssnr = ssnr
         self._recent.clear()
         self._slices.clear()
@@ -246,20 +268,18 @@ class Comparison:
         self._recent.clear()
         self._slices.clear()
 
-    def _sum(self, chunks: list[Chunk], inverse_noise: F64, weight: F64) -> Sums:
+    def _sum(self, chunks: list[Chunk], values: _Values) -> Sums:
         sums = Sums.empty(self.frame)
-        particles = self.particles
+        particles, inverse_noise = values.particles, values.inverse_noise
         # Envelopes are measured against the reference: were they used to make it, both would drift.
         parameters = replace(particles.ctf, b_factor=self._envelope[0], scale=self._envelope[1])
         for chunk in chunks:
-            plane = self.planes[chunk.view]
+            plane = values.planes[chunk.view]
             group = particles.views[chunk.view].optics
             optics = particles.optics[group]
             shell = np.minimum(plane.plane.shell, inverse_noise.shape[1] - 1)
             model = transfer(parameters.take(chunk.particles), optics, plane) * np.float32(plane.area)
-            w = weight[chunk.particles, None].astype(np.float32) * inverse_noise[group, shell].astype(
-                np.float32
-            )
+            w = (values.weight[chunk.particles, None] * inverse_noise[group, shell]).astype(np.float32)
             data = self.spectra(chunk) * odd_correction(optics, plane)
             data *= model * w
             model *= model

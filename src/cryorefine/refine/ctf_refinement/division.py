@@ -11,7 +11,7 @@ from cryorefine.refine.particle_set import ParticleSet
 
 Index = NDArray[np.int64]
 
-BLOCKS_PER_FOLD = 4
+BLOCKS_PER_FOLD = 2
 _LARGEST_CHUNK = 64
 
 
@@ -45,8 +45,8 @@ def divide(particles: ParticleSet, micrograph: Index, folds: int, seed: int) -> 
     """Divide particles into chunks.
 
     Boxes of neighbouring particles overlap and share noise, so a fold holds whole micrographs where
-    there are at least two for each fold; otherwise particles are dealt out at random. Either way every
-    fold has four jackknife blocks.
+    there is at least one for each fold; otherwise particles are dealt out at random. Either way every
+    fold has two jackknife blocks.
 
     Parameters
     ----------
@@ -80,13 +80,13 @@ def divide(particles: ParticleSet, micrograph: Index, folds: int, seed: int) -> 
 
 
 def _blocks(micrograph: Index, folds: int, rng: np.random.Generator) -> Index:
-    """Return the jackknife block of each particle; block // 4 is its fold."""
+    """Return the jackknife block of each particle; block // 2 is its fold."""
     count = len(np.unique(micrograph))
     total = folds * BLOCKS_PER_FOLD
     if count >= total:
         return _deal(micrograph, total, rng)
     everyone = np.arange(len(micrograph))
-    if count < 2 * folds:
+    if count < folds:
         return _deal(everyone, total, rng)
     fold = _deal(micrograph, folds, rng)
     block = np.empty_like(fold)

@@ -6,6 +6,7 @@ particle is compared with its own noise, and none with the other half set.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,32 +106,39 @@ def split_operators(operators: F64) -> tuple[F64, NDArray[np.int64]]:
     return np.stack(chosen), turns
 
 
-@dataclass(eq=False)
 class HalfSums:
-    """Fourier sums of one half set.
+    """Fourier sums of one half set: the total, and the folds as far as there is room for them.
 
-    Attributes
+    Parameters
     ----------
-    folds : list of Sums
-        Of each fold.
-    total : Sums
-        Of all folds.
+    make : callable
+        Sums up one fold; called again for a fold that was not kept.
+    keep : bool
+        Whether to keep folds.
     """
 
-    folds: list[Sums]
-    total: Sums
+    def __init__(self, make: Callable[[int], Sums], *, keep: bool) -> None:
+        self._make = make
+        self._keep = keep
+        self._folds: dict[int, Sums] = {}
+        self._total: Sums | None = None
 
-    @classmethod
-    def of(cls, folds: list[Sums]) -> HalfSums:
-        """Add up the folds."""
-        total = folds[0].parts.copy()
-        for fold in folds[1:]:
-            total += fold.parts
-        return cls(folds, Sums(total))
+    def add(self, fold: int, sums: Sums) -> None:
+        """Add a fold; the sums are the half set's from now on."""
+        if self._keep:
+            self._folds[fold] = sums
+        if self._total is None:
+            self._total = Sums(sums.parts.copy()) if self._keep else sums
+        else:
+            self._total.parts.__iadd__(sums.parts)
 
     def without(self, fold: int | None) -> Sums:
         """Return the sums of all folds but one; of all for None."""
-        return self.total if fold is None else Sums(self.total.parts - self.folds[fold].parts)
+        assert self._total is not None
+        if fold is None:
+            return self._total
+        out = self._folds[fold] if fold in self._folds else self._make(fold)
+        return Sums(self._total.parts - out.parts)
 
 
 def reference_volume(sums: Sums, ssnr: F64, frame: Frame, threads: int) -> C64:

@@ -49,7 +49,7 @@ class CtfFit:
     minimum_resolution: float = 30.0
     defocus_range: float = 2000.0
     symmetry: str = "C1"
-    folds: int = 5
+    folds: int = 10
     rounds: int = 4
     seed: int = 0
 
