@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QEvent, Qt
 from qtpy.QtWidgets import QCheckBox, QComboBox, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
 from cryorefine.errors import UserError
@@ -61,6 +61,12 @@ class Explorer(QWidget):
         self._build()
         viewer.events.theme.connect(self._paint)
         self.destroyed.connect(self._latest.forget)
+
+    def changeEvent(self, event: QEvent) -> None:
+        """Stop when napari closes the dock: it takes the widget out and leaves it without a parent."""
+        super().changeEvent(event)
+        if event.type() == QEvent.Type.ParentChange and self.parent() is None:
+            self._latest.forget()
 
     @property
     def busy(self) -> bool:

@@ -198,3 +198,14 @@ def test_dragging_the_fit_does_not_make_the_fsc_anew(explorer, viewer, qtbot, mo
     wait(qtbot, explorer)
     assert made
     assert not np.array_equal(explorer.fsc.curves["corrected"][1], before)
+
+
+def test_closing_the_dock_stops_what_it_tries(explorer, viewer, qtbot):
+    explorer.guinier.show_range(25.0, 0.0)
+    explorer.ask()
+    shown = []
+    explorer._latest.made.connect(shown.append)
+    viewer.window.remove_dock_widget(explorer)
+    wait(qtbot, explorer)
+    assert not shown
+    qtbot.addWidget(explorer)
