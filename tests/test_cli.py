@@ -290,3 +290,14 @@ def test_openblas_uses_its_wide_kernels_on_amd_processors_that_have_them(
     assert os.environ.get("OPENBLAS_CORETYPE") == expected
     monkeypatch.setenv("OPENBLAS_CORETYPE", "mine")
     assert not prefer_wide_kernels(tmp_path / "cpuinfo")
+
+
+def test_the_jobs_of_a_project_are_listed(tmp_path: Path) -> None:
+    (tmp_path / "Refine3D/job012").mkdir(parents=True)
+    (tmp_path / "Refine3D/job012/RELION_JOB_EXIT_SUCCESS").touch()
+    (tmp_path / "Refine3D/first").symlink_to("../Refine3D/job012")
+    listed = run("project", cwd=tmp_path)
+    assert listed.stdout.split()[:3] == ["Refine3D/job012", "first", "succeeded"]
+    refused = run("project", "nowhere", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "nowhere is not a folder" in refused.stderr

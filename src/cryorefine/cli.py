@@ -24,7 +24,7 @@ from cryorefine.errors import UserError, UserWarningMessage
 from cryorefine.jobs.base import JobAborted, describe, flag_of
 from cryorefine.jobs.command import add_options, options_from
 from cryorefine.jobs.registry import JOBS, load
-from cryorefine.terminal import summary, watch
+from cryorefine.terminal import project_table, summary, watch
 
 _BRIEF = ("mask-create", "postprocess")
 """Jobs of about a second, of which a good part would go to fresh memory."""
@@ -113,12 +113,26 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="where the results go [default: the folder of the job file]",
     )
+    project = commands.add_parser(
+        "project",
+        help="List the jobs of a project, also of RELION's",
+        description="List the jobs of a project, the newest first; nothing is changed.",
+        allow_abbrev=False,
+    )
+    project.add_argument(
+        "folder",
+        type=Path,
+        nargs="?",
+        default=Path(),
+        metavar="FOLDER",
+        help="the folder of the project [default: the current one]",
+    )
     return parser
 
 
 def _unknown(job: str, word: str) -> str:
     """Return what to say about a word that is no option of a job."""
-    flags = ["--output"]
+    flags = ["--output"] if job == "run" else []
     if job in JOBS:
         flags = [flag_of(name, field) for name, (_, field) in describe(load(job).Options).items()]
     near = difflib.get_close_matches(word.partition("=")[0], flags, n=1)
@@ -127,6 +141,12 @@ def _unknown(job: str, word: str) -> str:
 
 
 def _run(arguments: argparse.Namespace) -> None:
+    if arguments.job == "project":
+        from cryorefine.jobs.project import read_project
+
+        for line in project_table(read_project(arguments.folder)):
+            print(line)
+        return
     if arguments.job == "run":
         from cryorefine.jobs.relion_job import read_job
 

@@ -8,10 +8,13 @@ import sys
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cryorefine.jobs.base import Event, Product, Progress, ResultT, Run
 from cryorefine.jobs.events import to_text
+
+if TYPE_CHECKING:
+    from cryorefine.jobs.project import Project
 
 _UNITS = {"resolution": "A", "b_factor": "A^2", "pixel_size": "A/px", "defocus_change": "A"}
 
@@ -46,6 +49,23 @@ def summary(result: Any) -> list[str]:
                 rows.append((field.name.replace("_", " "), f"{text} {_UNITS.get(field.name, '')}".rstrip()))
     width = max((len(name) for name, _ in rows), default=0)
     return [f"{name:<{width}}  {text}" for name, text in rows]
+
+
+def project_table(project: Project) -> list[str]:
+    """Return the jobs of a project as aligned lines: name, alias, status and when it was written last."""
+    rows = [
+        (
+            job.name,
+            job.alias or "-",
+            job.status,
+            time.strftime("%Y-%m-%d %H:%M", time.localtime(job.time)) if job.time else "-",
+        )
+        for job in project.jobs
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(f"{word:<{width}}" for word, width in zip(row, widths, strict=True)) for row in rows]
+    lines = [line.rstrip() for line in lines] or [f"No job has run in {project.folder.resolve()}."]
+    return [*lines, f"Warning: {project.warning}"] if project.warning else lines
 
 
 class Terminal:

@@ -44,6 +44,7 @@ class OptionsPage(Container[BaseValueWidget[Any]]):
         self.job: Job = module.JOB
         self.options_type: type = module.Options
         self._suggested: Path | None = None
+        self._project = Path()
         types = value_types(module.Options)
         boxes = []
         described = describe(module.Options)
@@ -129,8 +130,14 @@ class OptionsPage(Container[BaseValueWidget[Any]]):
         box = self["output"]
         named = box.value
         if named is None or status(named) != "empty":
-            self._suggested = suggest_folder(self.job, Path())
+            self._suggested = shortened(suggest_folder(self.job, self._project))
             box.value = self._suggested
+
+    def use_project(self, folder: Path) -> None:
+        """Suggest folders of this project rather than of the current folder, from now on."""
+        self._project = Path() if folder.resolve() == Path.cwd() else folder
+        self["output"].value = None
+        self.suggest_output()
 
     def by_labels(self, sentence: str) -> str:
         """Name options in a sentence as the page does rather than as the command line does."""

@@ -43,6 +43,7 @@ def test_the_manifest_is_valid():
         "Orientation distribution",
         "Sky map",
         "Tomograms",
+        "Project",
     ]
 
 
