@@ -16,6 +16,7 @@ from cryorefine.refine.ctf_refinement.defocus import Scan, per_micrograph, per_p
 from cryorefine.refine.ctf_refinement.division import BLOCKS_PER_FOLD, divide
 from cryorefine.refine.ctf_refinement.frame import make_frame
 from cryorefine.refine.ctf_refinement.optics_fit import absorb
+from cryorefine.refine.ctf_refinement.optics_sums import odd_sums
 from cryorefine.refine.ctf_refinement.phase_fit import OddSums, fit_phase
 from cryorefine.refine.ctf_refinement.polynomials import (
     even_terms,
@@ -284,3 +285,28 @@ def test_turning_the_grid_is_inserting_every_slice_in_all_its_places(small, rng)
     one, other = slow.finish(turns[:1], reach).parts, quick.finish(turns, reach).parts
     assert len(inserted) < len(operators)
     np.testing.assert_allclose(one[..., :-1, :3], other[..., :-1, :3], atol=1e-4 * np.abs(one).max())
+
+
+def test_what_does_not_fit_in_memory_is_made_again_the_same(small):
+    case, comparison, signal = small
+    poor = Comparison(
+        case.particles,
+        comparison.chunks,
+        case.maps,
+        comparison.frame,
+        comparison.executor,
+        symmetry="D2",
+        minimum_resolution=30.0,
+        memory=0,
+    )
+    sigma2, _ = power_spectra(poor)
+    list(poor.rebuild(1 / sigma2, np.ones(60), np.full(25, 2.0)))
+    # References are those of the values at the time of rebuilding, whatever has been fitted since.
+    tilted = replace(case.particles.optics[0], beam_tilt=(1.0, 0.0))
+    poor.update(replace(case.particles, optics=(tilted,)))
+    comparison.update(replace(case.particles, optics=(tilted,)))
+    try:
+        for one, other in zip(odd_sums(poor, signal)[0], odd_sums(comparison, signal)[0], strict=True):
+            np.testing.assert_allclose(one.cross, other.cross, rtol=1e-6, atol=1e-9)
+    finally:
+        comparison.update(case.particles)
