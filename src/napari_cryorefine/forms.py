@@ -8,13 +8,15 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from napari.utils.notifications import show_error, show_info, show_warning
-from qtpy.QtCore import QEvent, Qt
+from qtpy.QtCore import QEvent, Qt, QTimer
 from qtpy.QtGui import QShortcut
 from qtpy.QtWidgets import (
+    QDockWidget,
     QFileDialog,
     QHBoxLayout,
     QLabel,
     QLineEdit,
+    QMainWindow,
     QProgressBar,
     QPushButton,
     QVBoxLayout,
@@ -22,10 +24,11 @@ from qtpy.QtWidgets import (
 )
 
 from cryorefine.errors import UserError
-from cryorefine.jobs.alias import checked_alias, give_alias
+from cryorefine.jobs.alias import checked_alias, drop_alias, give_alias
 from cryorefine.jobs.base import Event, Figures, Job, Notice, Progress
 from cryorefine.jobs.events import to_text
 from cryorefine.jobs.folder import status
+from cryorefine.jobs.pipeline_record import record_alias
 from napari_cryorefine.job_log import LogWindow, log_text, show_error_with_log
 from napari_cryorefine.layer_files import LayerFiles
 from napari_cryorefine.more_menu import MoreButton
@@ -88,8 +91,27 @@ class JobForm(QWidget):
     def changeEvent(self, event: QEvent) -> None:
         """Notice when napari closes the dock: it takes the form out and leaves it without a parent."""
         super().changeEvent(event)
-        if event.type() == QEvent.Type.ParentChange and self.parent() is None:
+        if event.type() != QEvent.Type.ParentChange:
+            return
+        if self.parent() is None:
             self.close_down()
+        else:
+            QTimer.singleShot(0, self, self._join_other_forms)
+
+    def _join_other_forms(self) -> None:
+        """Stand as a tab beside the forms that are open: one above the other they would be too low."""
+        dock = _dock_of(self)
+        window = dock.parent() if dock is not None else None
+        if not isinstance(window, QMainWindow) or dock.isFloating():
+            return
+        area = window.dockWidgetArea(dock)
+        for form in window.findChildren(JobForm):
+            other = _dock_of(form)
+            if form is not self and other is not None and window.dockWidgetArea(other) == area:
+                if not other.isFloating() and other not in window.tabifiedDockWidgets(dock):
+                    window.tabifyDockWidget(other, dock)
+                QTimer.singleShot(0, dock, dock.raise_)  # once the tabs are there
+                return
 
     def close_down(self) -> None:
         """Take away what the form shows only while it is open, and keep what stands on it."""
@@ -219,6 +241,7 @@ class JobForm(QWidget):
             alias, self._alias = self._alias, ""
             try:
                 give_alias(self.folder, alias)
+                record_alias(self.folder)
             except UserError as error:
                 self.complain(str(error))
 
@@ -234,6 +257,8 @@ class JobForm(QWidget):
             sentence = self.page.by_labels(str(outcome.error))
             if not isinstance(outcome.error, UserError):
                 sentence = f"{self.job.title} failed: {sentence or type(outcome.error).__name__}."
+            if self.folder is not None and self.alias.text():
+                drop_alias(self.folder)  # the next attempt will have it
             logged = outcome.folder is not None and bool(log_text(outcome.folder))
             self.complain(sentence, with_log=logged)
         else:
@@ -303,6 +328,13 @@ class JobForm(QWidget):
             label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
             layout.addWidget(label)
         self._busy(False)
+
+
+def _dock_of(widget: QWidget) -> QDockWidget | None:
+    parent = widget.parent()
+    while parent is not None and not isinstance(parent, QDockWidget):
+        parent = parent.parent()
+    return parent
 
 
 def _button(text: str, tip: str, action: Callable[[], None]) -> QPushButton:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ from cryorefine.jobs import finish, mask_create, pipeline_record
 from cryorefine.jobs.alias import give_alias
 from cryorefine.jobs.base import Notice
 from cryorefine.jobs.folder import suggest_folder
-from cryorefine.jobs.pipeline_record import changed_pipeline, node_name, project_and_name
+from cryorefine.jobs.pipeline_record import changed_pipeline, node_name, project_and_name, record_alias
 from cryorefine.jobs.project import read_project, start_pipeline
+from cryorefine.jobs.relion_job import read_job
 
 NUMBERS = "star_files/20_starfile_tests/default_pipeline.star"
 WORDS = "hiv_sta_relion5_metadata/pipelines/default_pipeline.star"
@@ -130,6 +132,27 @@ def test_the_alias_of_a_job_is_in_the_pipeline(project: Path) -> None:
     assert read_pipeline(project / "default_pipeline.star").processes()[1].alias == "tight"
 
 
+def test_an_alias_that_comes_late_is_in_the_pipeline_too(project: Path) -> None:
+    finish(mask_create.run(mask_options()))
+    give_alias(Path("MaskCreate/job002"), "tight")
+    record_alias(Path("MaskCreate/job002"))
+    job = read_pipeline(project / "default_pipeline.star").processes()[1]
+    assert job == Process("MaskCreate/job002", "tight", "relion.maskcreate", "Succeeded")
+    (project / ".relion_lock").mkdir()
+    record_alias(Path("MaskCreate/job002"))  # waits for nobody: a window calls it
+
+
+def test_jobs_that_begin_and_end_at_once_are_all_entered(project: Path) -> None:
+    names = [f"MaskCreate/job{number:03d}" for number in range(2, 10)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda name: finish(mask_create.run(mask_options(output=Path(name)))), names))
+    pipeline = read_pipeline(project / "default_pipeline.star")
+    assert sorted(job.name for job in pipeline.processes())[:8] == names
+    assert {job.status for job in pipeline.processes()} == {"Succeeded"}
+    assert all(pipeline.outputs(name) == [f"{name}/mask.mrc"] for name in names)
+    assert pipeline.job_counter == 10
+
+
 def test_files_are_offered_where_relions_dialogues_look(project: Path) -> None:
     (project / ".Nodes").mkdir()
     finish(mask_create.run(mask_options()))
@@ -234,6 +257,22 @@ def test_relion_reads_the_pipeline_after_us_and_agrees(
     assert theirs.job_counter == known.job_counter == 33
     assert theirs.inputs("MaskCreate/job032") == ["Refine3D/job001/run_class001.mrc"]
     assert theirs.outputs("MaskCreate/job032") == ["MaskCreate/job032/mask.mrc"]
+
+
+def test_relion_3_can_run_our_job_once_more(
+    shared: Path, project: Path, relion: Callable[[str], str]
+) -> None:
+    """It reads kind and options from our job.star: the form of the job in its interface does the same."""
+    shutil.copy(shared / "data" / NUMBERS, project / "default_pipeline.star")
+    finish(mask_create.run(mask_options(output=Path("MaskCreate/job032"))))
+    job = "MaskCreate/job032/job.star"
+    subprocess.run([relion("pipeliner"), "--addJobFromStar", job], check=True, capture_output=True)
+    pipeline = read_pipeline(project / "default_pipeline.star")
+    assert pipeline.processes()[-1] == Process("MaskCreate/job033", "", "relion.maskcreate", "Scheduled")
+    assert pipeline.inputs("MaskCreate/job033") == ["Refine3D/job001/run_class001.mrc"]
+    assert read_job(project / job).options.threshold == 0.5
+    (scheduled, *_) = read_project(project).jobs
+    assert (scheduled.name, scheduled.status) == ("MaskCreate/job033", "scheduled")
 
 
 def test_relion_waits_for_our_lock(shared: Path, project: Path, relion: Callable[[str], str]) -> None:

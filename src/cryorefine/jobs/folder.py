@@ -28,7 +28,6 @@ from cryorefine.jobs.check import checked
 from cryorefine.jobs.command import command
 from cryorefine.jobs.events import PROGRESS_FILE, follow, to_line, to_text
 from cryorefine.jobs.pipeline_record import PipelineRecord, next_number
-from cryorefine.jobs.relion_job import write_job
 
 __all__ = ["follow", "in_job_folder", "request_abort", "status", "suggest_folder"]
 
@@ -260,7 +259,7 @@ class _JobFolder:
         for name in (ABORT_FILE, *EXIT_FILES.values()):
             (self.path / name).unlink(missing_ok=True)
         name = "continue_job.star" if self.goes_on else "job.star"
-        write_star(self.path / name, write_job(self.job, self.options))
+        write_star(self.path / name, self.pipeline.job_tables())
         when = time.strftime("%Y-%m-%d %H:%M:%S")
         words = shlex.join(command(self.job, self.options))
         self._write("note.txt", f"{when} on {socket.gethostname()}, in {Path.cwd()}:\n{words}\n")

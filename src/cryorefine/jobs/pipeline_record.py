@@ -7,6 +7,7 @@ job that cannot be written there runs all the same.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import re
 import socket
@@ -17,6 +18,7 @@ from typing import Any
 
 from cryorefine.errors import UserError
 from cryorefine.io.pipeline import PIPELINE_FILE, Pipeline, Process, node_folder, read_pipeline
+from cryorefine.io.pipeline_words import process_number
 from cryorefine.jobs.alias import alias_of
 from cryorefine.jobs.base import Job, describe
 from cryorefine.jobs.relion_job import write_job
@@ -109,8 +111,15 @@ def next_number(project: Path) -> int:
 
 
 @contextlib.contextmanager
-def changed_pipeline(project: Path) -> Iterator[Pipeline]:
+def changed_pipeline(project: Path, wait: float | None = None) -> Iterator[Pipeline]:
     """Give the pipeline of a project to be changed, while RELION and others keep away, and write it.
+
+    Parameters
+    ----------
+    project : Path
+        Folder of the project.
+    wait : float, optional
+        How many seconds to wait for the lock; :data:`LOCK_SECONDS` by default.
 
     Raises
     ------
@@ -118,7 +127,7 @@ def changed_pipeline(project: Path) -> Iterator[Pipeline]:
         If the lock is not free, or the file is damaged or cannot be written; then it stays as it was.
     """
     lock = project / LOCK_FOLDER
-    _take(lock)
+    _take(lock, LOCK_SECONDS if wait is None else wait)
     message = lock / f"lock_{PIPELINE_FILE}"
     try:
         message.write_text(f"cryorefine, process {os.getpid()} on {socket.gethostname()}\n")
@@ -155,6 +164,19 @@ class PipelineRecord:
         self._place = project_and_name(options.output)
         self._began = False
         self._counter: int | None = None
+
+    def job_tables(self) -> dict[str, Any]:
+        """Return the tables of job.star; in a project of RELION 3 also with its number of the job.
+
+        RELION 3 stops when a job is looked at whose kind it does not find.
+        """
+        tables = write_job(self._job, self._options)
+        if self._place is not None:
+            with contextlib.suppress(UserError):
+                if read_pipeline(self._place[0] / PIPELINE_FILE).in_numbers:
+                    number = int(process_number(tables["job"]["rlnJobTypeLabel"]))
+                    tables["job"] = {**tables["job"], "rlnJobType": number}
+        return tables
 
     def begin(self) -> str | None:
         """Enter the job as running, with the files that go into it."""
@@ -243,6 +265,18 @@ class PipelineRecord:
             entry.touch()
 
 
+def record_alias(folder: Path) -> None:
+    """Enter the alias of a job that has got it after it had ended, unless somebody holds the lock now."""
+    place = project_and_name(folder)
+    if place is None:
+        return
+    project, name = place
+    with contextlib.suppress(UserError, OSError), changed_pipeline(project, wait=0) as pipeline:
+        for process in pipeline.processes():
+            if process.name == name:
+                pipeline.put_process(dataclasses.replace(process, alias=alias_of(project / name)))
+
+
 def node_name(project: Path, file: Path) -> str | None:
     """Return what a file is called in the pipeline of a project: its path from there, without aliases.
 
@@ -268,8 +302,8 @@ def _number(name: str) -> int:
     return int(name.rpartition("job")[2])
 
 
-def _take(lock: Path) -> None:
-    until = time.monotonic() + LOCK_SECONDS
+def _take(lock: Path, wait: float) -> None:
+    until = time.monotonic() + wait
     while True:
         try:
             lock.mkdir()
@@ -277,7 +311,7 @@ def _take(lock: Path) -> None:
         except FileExistsError:
             if time.monotonic() >= until:
                 raise UserError(
-                    f"{lock} has been held by another program for {LOCK_SECONDS:.0f} s; if no RELION runs in "
+                    f"{lock} has been held by another program for {wait:.0f} s; if no RELION runs in "
                     "this project, delete that folder."
                 ) from None
             time.sleep(0.1)
