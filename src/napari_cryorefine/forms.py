@@ -259,6 +259,7 @@ class JobForm(QWidget):
                 sentence = f"{self.job.title} failed: {sentence or type(outcome.error).__name__}."
             if self.folder is not None and self.alias.text():
                 drop_alias(self.folder)  # the next attempt will have it
+                record_alias(self.folder)
             logged = outcome.folder is not None and bool(log_text(outcome.folder))
             self.complain(sentence, with_log=logged)
         else:

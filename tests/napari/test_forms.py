@@ -548,6 +548,32 @@ def test_a_job_has_the_alias_that_it_was_given(form_of, map_file, qtbot, message
     assert form.alias.text() == ""
 
 
+def test_a_job_that_fails_leaves_its_alias_to_the_next_attempt(form_of, map_file, qtbot, monkeypatch):
+    from cryorefine.io import mrc
+
+    form = form_of("mask-create")
+    form.page.update(input=map_file, threshold=0.3)
+    form.alias.setText("mine")
+    with monkeypatch.context() as patch:
+        patch.setattr(mrc, "write_map", lambda *_, **__: 1 / 0)
+        form.run()
+        qtbot.waitUntil(lambda: not form.is_running, timeout=SECONDS)
+    assert form.alias.text() == "mine"
+    form.page["output"].value = Path("MaskCreate/job002")
+    form.run()
+    qtbot.waitUntil(lambda: not form.is_running, timeout=SECONDS)
+    assert Path("MaskCreate/mine").resolve() == Path("MaskCreate/job002").resolve()
+
+
+def test_forms_stand_as_tabs_beside_each_other(viewer, qtbot):
+    docks = []
+    for job in ("mask-create", "postprocess", "refine3d"):
+        docks.append(viewer.window.add_dock_widget(JobForm(load(job), viewer), name=job, area="right"))
+    window = docks[0].parent()
+    qtbot.waitUntil(lambda: len(window.tabifiedDockWidgets(docks[0])) == 2, timeout=SECONDS)
+    viewer.window.remove_dock_widget("all")
+
+
 def test_the_whole_form_is_reached_by_the_keyboard(form_of, qtbot):
     form = form_of("mask-create")
     with qtbot.waitExposed(form):

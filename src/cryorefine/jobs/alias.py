@@ -67,6 +67,13 @@ def give_alias(folder: Path, alias: str) -> Path:
     return link
 
 
+def drop_alias(folder: Path) -> None:
+    """Remove the alias of a job's folder, if it has one."""
+    if alias := alias_of(folder):
+        with suppress(OSError):
+            (folder.parent / alias).unlink()
+
+
 def alias_of(folder: Path) -> str:
     """Return the alias of a job's folder, or an empty text where it has none."""
     if not folder.parent.is_dir():
