@@ -17,12 +17,13 @@ import pytest
 from cryorefine.errors import UserError
 from cryorefine.io.mrc import write_map
 from cryorefine.io.pipeline import Pipeline, Process, read_pipeline
-from cryorefine.jobs import finish, mask_create, pipeline_record
+from cryorefine.jobs import directional_fsc, finish, mask_create, pipeline_record
 from cryorefine.jobs.alias import give_alias
 from cryorefine.jobs.base import Notice
 from cryorefine.jobs.folder import suggest_folder
 from cryorefine.jobs.pipeline_record import changed_pipeline, node_name, project_and_name, record_alias
 from cryorefine.jobs.project import read_project, start_pipeline
+from cryorefine.jobs.registry import JOBS, load
 from cryorefine.jobs.relion_job import read_job
 
 NUMBERS = "star_files/20_starfile_tests/default_pipeline.star"
@@ -151,6 +152,21 @@ def test_jobs_that_begin_and_end_at_once_are_all_entered(project: Path) -> None:
     assert {job.status for job in pipeline.processes()} == {"Succeeded"}
     assert all(pipeline.outputs(name) == [f"{name}/mask.mrc"] for name in names)
     assert pipeline.job_counter == 10
+
+
+def test_a_job_that_relion_does_not_have_is_an_external_one(project: Path) -> None:
+    half = Path("Refine3D/job001/run_half1_class001_unfil.mrc")
+    running = directional_fsc.run(
+        directional_fsc.Options(half_map=half, output=Path("DirectionalFsc/job002"))
+    )
+    next(running)
+    running.close()
+    job = read_pipeline(project / "default_pipeline.star").processes()[1]
+    assert job.label == "relion.external.cryorefine.directionalfsc"
+    assert read_job(project / job.name / "job.star").name == "directional-fsc"
+    for name in JOBS:
+        if label := load(name).JOB.relion_label:
+            assert label.startswith("relion.")
 
 
 def test_files_are_offered_where_relions_dialogues_look(project: Path) -> None:

@@ -170,7 +170,11 @@ Run = Generator[Event, None, ResultT]
 
 @dataclass(frozen=True)
 class Job:
-    """Names of a job: on the command line, on the form, as a folder and in RELION's pipeline."""
+    """Names of a job: on the command line, on the form, as a folder and in RELION's pipeline.
+
+    A job that RELION does not have is labelled "relion.external.cryorefine.NAME": RELION 4 and 5 leave
+    out the last words of a label until they know it, and stop at one of which nothing is left.
+    """
 
     name: str
     title: str

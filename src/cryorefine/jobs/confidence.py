@@ -23,7 +23,7 @@ JOB = Job(
     name="confidence",
     title="Confidence map",
     folder="Confidence",
-    relion_label="cryorefine.confidence",
+    relion_label="relion.external.cryorefine.confidence",
     summary="Tell real density from noise by the false-discovery rate of each voxel",
 )
 

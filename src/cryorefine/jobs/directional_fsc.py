@@ -18,7 +18,7 @@ JOB = Job(
     name="directional-fsc",
     title="Directional FSC",
     folder="DirectionalFsc",
-    relion_label="cryorefine.directionalfsc",
+    relion_label="relion.external.cryorefine.directionalfsc",
     summary="Measure the resolution of half maps in every direction",
 )
 

@@ -19,7 +19,7 @@ JOB = Job(
     name="orientations",
     title="Orientation distribution",
     folder="Orientations",
-    relion_label="cryorefine.orientations",
+    relion_label="relion.external.cryorefine.orientations",
     summary="Show how the views of particles are spread over the sphere",
 )
 

@@ -29,8 +29,6 @@ LOCK_SECONDS = 20.0
 
 STATUSES = {"succeeded": "Succeeded", "failed": "Failed", "aborted": "Aborted"}
 
-_EXTERNAL = "relion.external"
-
 _INPUT_KINDS = {
     "map": "DensityMap.mrc",
     "half_map": "DensityMap.mrc.relion.halfmap",
@@ -233,8 +231,6 @@ class PipelineRecord:
         assert self._place is not None
         project, name = self._place
         label = str(write_job(self._job, self._options)["job"]["rlnJobTypeLabel"])
-        if not label.startswith("relion."):
-            label = _EXTERNAL  # RELION refuses a pipeline with a kind of job that it does not know
         pipeline.put_process(Process(name, alias_of(project / name), label, status))
 
     def _inputs(self) -> Iterator[tuple[str, str]]:
