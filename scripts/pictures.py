@@ -259,6 +259,24 @@ def resolved(project: Path) -> None:
     viewer.close()
 
 
+def listed(project: Path) -> None:
+    """Picture the dock of a project, the results of one of its jobs and the form of the next one."""
+    import napari
+
+    viewer = napari.Viewer()
+    viewer.window.resize(1500, 950)
+    _, panel = viewer.window.add_plugin_dock_widget("napari-cryorefine", "Project")
+    settle()
+    panel.choose("Refine3D/job001")
+    panel.show_results()
+    while panel.busy:
+        settle(0.1)
+    settle()
+    show_solid(viewer)
+    viewer.screenshot(str(PICTURES / "project.png"), canvas_only=False, flash=False)
+    viewer.close()
+
+
 def run_once(module: Any, **options: Any) -> None:
     """Run a job, unless it has been run before."""
     from cryorefine.jobs import finish
@@ -316,6 +334,7 @@ def main(project: Path) -> None:
     sharpened(project)
     resolved(project)
     refined_ctf(project)
+    listed(project)
     shrink(PICTURES.glob("*.png"))
     print(f"The pictures are in {PICTURES}.")
 

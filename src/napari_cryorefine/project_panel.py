@@ -219,6 +219,7 @@ class ProjectPanel(QWidget):
         self.table.setHeaderLabels(_COLUMNS)
         self.table.setRootIsDecorated(False)
         self.table.setUniformRowHeights(True)
+        self.table.setStyleSheet("QTreeView::item { padding: 3px 2px; }")
         self.table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         self.table.setAllColumnsShowFocus(True)
         header = self.table.header()
