@@ -37,3 +37,13 @@ def test_scipy_itself_stays_unloaded():
     code = "import sys, numpy; from cryorefine.maps import fourier; fourier.forward(numpy.ones((4, 4)))"
     code += "; sys.exit('scipy.fft' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_where_the_routines_are_not_found_scipy_gives_them(rng, monkeypatch):
+    values = rng.standard_normal((6, 5))
+    expected = fft.real_forward(values, (0, 1))
+    monkeypatch.setattr(fft, "find_spec", lambda name: None)
+    fft._routines.cache_clear()
+    np.testing.assert_array_equal(fft.real_forward(values, (0, 1)), expected)
+    assert fft._routines().__name__ == "scipy.fft._pocketfft.pypocketfft"
+    fft._routines.cache_clear()
