@@ -17,11 +17,12 @@ import pytest
 from cryorefine.errors import UserError
 from cryorefine.io.mrc import write_map
 from cryorefine.io.pipeline import Pipeline, Process, read_pipeline
-from cryorefine.jobs import directional_fsc, finish, mask_create, pipeline_record
+from cryorefine.jobs import directional_fsc, finish, mask_create, pipeline_lock, pipeline_record
 from cryorefine.jobs.alias import give_alias
 from cryorefine.jobs.base import Notice
 from cryorefine.jobs.folder import suggest_folder
-from cryorefine.jobs.pipeline_record import changed_pipeline, node_name, project_and_name, record_alias
+from cryorefine.jobs.pipeline_lock import changed_pipeline
+from cryorefine.jobs.pipeline_record import node_name, project_and_name, record_alias
 from cryorefine.jobs.project import read_project, start_pipeline
 from cryorefine.jobs.registry import JOBS, load
 from cryorefine.jobs.relion_job import read_job
@@ -169,6 +170,41 @@ def test_a_job_that_relion_does_not_have_is_an_external_one(project: Path) -> No
             assert label.startswith("relion.")
 
 
+def test_a_job_file_names_files_as_from_the_project(
+    project: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RELION looks for them from there, wherever the job was started."""
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    shutil.copy(project / "Refine3D/job001/run_class001.mrc", elsewhere / "other.mrc")
+    monkeypatch.chdir(elsewhere)
+    near = mask_options(
+        input=project / "Refine3D/job001/run_class001.mrc", output=project / "MaskCreate/job002"
+    )
+    far = mask_options(input=Path("other.mrc"), output=project / "MaskCreate/job003")
+    for options in (near, far):
+        finish(mask_create.run(options))
+    monkeypatch.chdir(project)
+    assert "fn_in Refine3D/job001/run_class001.mrc" in (near.output / "job.star").read_text()
+    assert f"fn_in {elsewhere / 'other.mrc'}" in (far.output / "job.star").read_text()
+    assert read_job(Path("MaskCreate/job002/job.star")).options.input.is_file()
+
+
+def test_relion_never_sees_a_job_that_has_ended_and_runs(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would take such a job for one that it has to look after, and miss its files."""
+    ended = pipeline_record.PipelineRecord.end
+    seen: list[bool] = []
+
+    def end(record: pipeline_record.PipelineRecord, outcome: str) -> str | None:
+        seen.append((project / "MaskCreate/job002/RELION_JOB_EXIT_SUCCESS").exists())
+        return ended(record, outcome)
+
+    monkeypatch.setattr(pipeline_record.PipelineRecord, "end", end)
+    finish(mask_create.run(mask_options()))
+    assert seen == [False]
+
+
 def test_files_are_offered_where_relions_dialogues_look(project: Path) -> None:
     (project / ".Nodes").mkdir()
     finish(mask_create.run(mask_options()))
@@ -189,7 +225,7 @@ def test_a_damaged_pipeline_stops_no_job_and_is_not_touched(project: Path) -> No
 
 
 def test_a_lock_that_is_never_given_back_stops_no_job(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline_record, "LOCK_SECONDS", 0.2)
+    monkeypatch.setattr(pipeline_lock, "LOCK_SECONDS", 0.2)
     (project / ".relion_lock").mkdir()
     before = (project / "default_pipeline.star").read_text()
     (told,) = [text for text in notices(mask_create.run(mask_options())) if ".relion_lock" in text]

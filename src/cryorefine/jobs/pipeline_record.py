@@ -1,7 +1,6 @@
 """A job written into RELION's pipeline, so that RELION's own interface shows it and goes on from it.
 
-RELION guards ``default_pipeline.star`` by a folder ``.relion_lock``, which only one process can make. A
-job that cannot be written there runs all the same.
+A job that cannot be written there runs all the same.
 """
 
 from __future__ import annotations
@@ -10,8 +9,6 @@ import contextlib
 import dataclasses
 import os
 import re
-import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,11 +18,8 @@ from cryorefine.io.pipeline import PIPELINE_FILE, Pipeline, Process, node_folder
 from cryorefine.io.pipeline_words import process_number
 from cryorefine.jobs.alias import alias_of
 from cryorefine.jobs.base import Job, describe
+from cryorefine.jobs.pipeline_lock import changed_pipeline
 from cryorefine.jobs.relion_job import write_job
-
-LOCK_FOLDER = ".relion_lock"
-LOCK_SECONDS = 20.0
-"""How long to wait for RELION, which holds its lock for moments only."""
 
 STATUSES = {"succeeded": "Succeeded", "failed": "Failed", "aborted": "Aborted"}
 
@@ -108,41 +102,6 @@ def next_number(project: Path) -> int:
     return max(max(numbers) + 1, counted)
 
 
-@contextlib.contextmanager
-def changed_pipeline(project: Path, wait: float | None = None) -> Iterator[Pipeline]:
-    """Give the pipeline of a project to be changed, while RELION and others keep away, and write it.
-
-    Parameters
-    ----------
-    project : Path
-        Folder of the project.
-    wait : float, optional
-        How many seconds to wait for the lock; :data:`LOCK_SECONDS` by default.
-
-    Raises
-    ------
-    UserError
-        If the lock is not free, or the file is damaged or cannot be written; then it stays as it was.
-    """
-    lock = project / LOCK_FOLDER
-    _take(lock, LOCK_SECONDS if wait is None else wait)
-    message = lock / f"lock_{PIPELINE_FILE}"
-    try:
-        message.write_text(f"cryorefine, process {os.getpid()} on {socket.gethostname()}\n")
-        pipeline = read_pipeline(project / PIPELINE_FILE)
-        before = pipeline.text()
-        yield pipeline
-        if pipeline.text() != before:
-            pipeline.write()
-            # Tells an open window of RELION to read it anew.
-            (project / ".pipeline_has_changed").touch()
-    finally:
-        with contextlib.suppress(OSError):
-            message.unlink()
-        with contextlib.suppress(OSError):
-            lock.rmdir()
-
-
 class PipelineRecord:
     """What the pipeline of a project says of one run of a job.
 
@@ -164,16 +123,19 @@ class PipelineRecord:
         self._counter: int | None = None
 
     def job_tables(self) -> dict[str, Any]:
-        """Return the tables of job.star; in a project of RELION 3 also with its number of the job.
+        """Return the tables of job.star, which in a project of RELION's are such that RELION can open it.
 
-        RELION 3 stops when a job is looked at whose kind it does not find.
+        Files are named as from the project, wherever the job was started, and RELION 3 finds its number
+        of the job, without which it would stop when somebody looks at the job.
         """
-        tables = write_job(self._job, self._options)
-        if self._place is not None:
-            with contextlib.suppress(UserError):
-                if read_pipeline(self._place[0] / PIPELINE_FILE).in_numbers:
-                    number = int(process_number(tables["job"]["rlnJobTypeLabel"]))
-                    tables["job"] = {**tables["job"], "rlnJobType": number}
+        if self._place is None:
+            return write_job(self._job, self._options)
+        project = self._place[0]
+        tables = write_job(self._job, _as_from(project, self._options))
+        with contextlib.suppress(UserError):
+            if read_pipeline(project / PIPELINE_FILE).in_numbers:
+                number = int(process_number(tables["job"]["rlnJobTypeLabel"]))
+                tables["job"] = {**tables["job"], "rlnJobType": number}
         return tables
 
     def begin(self) -> str | None:
@@ -290,28 +252,21 @@ def node_name(project: Path, file: Path) -> str | None:
     return None if re.search(r"[\s#\"']", name) else name
 
 
+def _as_from(project: Path, options: Any) -> Any:
+    """Return options whose files are named as from the project, or by their whole path outside of it."""
+    changes = {}
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        # The folder to go on from is looked into when job.star is written.
+        if isinstance(value, Path) and field.name not in ("output", "continue_from"):
+            path = Path(os.path.abspath(value))
+            changes[field.name] = path.relative_to(project) if path.is_relative_to(project) else path
+    return dataclasses.replace(options, **changes)
+
+
 def _without_alias(path: Path) -> Path:
     return path.parent / Path(os.readlink(path)).name if path.is_symlink() else path
 
 
 def _number(name: str) -> int:
     return int(name.rpartition("job")[2])
-
-
-def _take(lock: Path, wait: float) -> None:
-    until = time.monotonic() + wait
-    while True:
-        try:
-            lock.mkdir()
-            return
-        except FileExistsError:
-            if time.monotonic() >= until:
-                raise UserError(
-                    f"{lock} has been held by another program for {wait:.0f} s; if no RELION runs in "
-                    "this project, delete that folder."
-                ) from None
-            time.sleep(0.1)
-        except OSError as error:
-            raise UserError(
-                f"{lock.parent} cannot be written to ({error.strerror}); change its permissions."
-            ) from error
