@@ -3,7 +3,7 @@
 Importing scipy.fft loads special functions and array interfaces, and each of its calls asks which
 kind of array it has got: together a third of the time of a short job that transforms planes one by
 one. The routines (PocketFFT, M. Reinecke) are a module of their own inside SciPy, which is loaded
-here from its file; where it is not found there, it is taken from SciPy the usual way.
+here from its file; where it is not found there, the functions of scipy.fft do the same.
 
 Forward transforms divide by the number of elements, backward ones do not.
 """
@@ -11,7 +11,6 @@ Forward transforms divide by the number of elements, backward ones do not.
 from __future__ import annotations
 
 from functools import lru_cache
-from importlib import import_module
 from importlib.machinery import EXTENSION_SUFFIXES
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -68,4 +67,31 @@ def _routines() -> Any:
                 except ImportError:  # it leans on libraries that SciPy has to load first
                     break
                 return module
-    return import_module(f"scipy.fft._pocketfft.{_NAME}")
+    return _Public()
+
+
+class _Public:
+    """The functions of scipy.fft, called as the routines are."""
+
+    def r2c(self, values: Any, axes: Any, _forward: bool, _norm: int, _out: None, threads: int) -> Any:
+        import scipy.fft
+
+        return scipy.fft.rfftn(values, axes=axes, norm="forward", workers=threads or -1)
+
+    def c2r(
+        self, values: Any, axes: Any, size: int, _forward: bool, _norm: int, _out: None, threads: int
+    ) -> Any:
+        import scipy.fft
+
+        shape = [values.shape[axis] for axis in axes[:-1]] + [size]
+        return scipy.fft.irfftn(values, s=shape, axes=axes, norm="forward", workers=threads or -1)
+
+    def c2c(self, values: Any, axes: Any, forward: bool, _norm: int, out: Any, threads: int) -> Any:
+        import scipy.fft
+
+        function = scipy.fft.fftn if forward else scipy.fft.ifftn
+        result = function(values, axes=axes, norm="forward", workers=threads or -1)
+        if out is None:
+            return result
+        out[...] = result
+        return out
