@@ -198,10 +198,21 @@ def test_project_is_here_or_beside_or_above_the_star_file(tmp_path, monkeypatch)
     write_stack(job / "a.mrcs", np.zeros((1, 4, 4)), 1)
     assert project_root(job / "p.star", "1@Extract/job003/a.mrcs") == tmp_path
     assert project_root(job / "p.star", "1@a.mrcs") == job
-    write_stack(elsewhere / "a.mrcs", np.zeros((1, 4, 4)), 1)
-    assert project_root(job / "p.star", "1@a.mrcs") == elsewhere
-    with pytest.raises(UserError, match=r"b\.mrcs"):
-        project_root(job / "p.star", "1@b.mrcs")
+    write_stack(elsewhere / "b.mrcs", np.zeros((1, 4, 4)), 1)
+    assert project_root(job / "p.star", "1@b.mrcs") == elsewhere
+    with pytest.raises(UserError, match=r"c\.mrcs"):
+        project_root(job / "p.star", "1@c.mrcs")
+
+
+def test_jobs_of_the_same_name_in_two_projects_are_not_mixed_up(tmp_path, monkeypatch):
+    for project in ("one", "two"):
+        (tmp_path / project / "Extract/job001").mkdir(parents=True)
+        write_stack(tmp_path / project / "Extract/job001/a.mrcs", np.zeros((1, 4, 4)), 1)
+    monkeypatch.chdir(tmp_path / "one")
+    name = "1@Extract/job001/a.mrcs"
+    assert project_root("Extract/job001/p.star", name) == tmp_path / "one"
+    assert project_root("../two/Extract/job001/p.star", name) == tmp_path / "two"
+    assert project_root(tmp_path / "two/Extract/job001/p.star", name) == tmp_path / "two"
 
 
 def test_vectors():

@@ -195,23 +195,78 @@ def test_a_prior_on_the_tilt_keeps_particles_near_it(extracted, project, tmp_pat
 def test_a_stack_of_another_length_than_its_visible_images_is_named(extracted, tmp_path):
     entries = read_optimisation_set(extracted)
     file = read_particles(entries.particles)
-    whole = file.particles["rlnTomoVisibleFrames"].astype(str).str.count("1") == ACQUISITION.tilts
-    table = file.particles[whole].iloc[:2].reset_index(drop=True)
+    table = _whole(file)
     stack = Path(str(table["rlnImageName"].iloc[0]))
     hidden = "[0" + table["rlnTomoVisibleFrames"].iloc[0][2:]
 
     def load(**columns):
-        particles = ParticleFile(file.optics, table.assign(rlnRandomSubset=[1, 2], **columns), file.general)
+        particles = ParticleFile(file.optics, table.assign(**columns), file.general)
         write_particles(tmp_path / "particles.star", particles)
         return load_subtomograms(
             tmp_path / "particles.star", entries.tomograms, None, seed=1, tilt_prior=False
         )[1]
 
     assert load().image_names[0] == f"1@{stack}"
-    # A stack of all tilts is read by tilt, as WarpTools writes them.
-    assert load(rlnTomoVisibleFrames=hidden).image_names[0] == f"2@{stack}"
-    short = tmp_path / "short.mrcs"
-    write_stack(short, read_map(stack).data[:-1], PIXEL)
+    images = read_map(stack).data
+    short, dark = tmp_path / "short.mrcs", tmp_path / "dark.mrcs"
+    write_stack(short, images[:-1], PIXEL)
     assert load(rlnTomoVisibleFrames=hidden, rlnImageName=str(short)).image_names[0] == f"1@{short}"
     with pytest.raises(UserError, match=r"short\.mrcs holds 6 images"):
         load(rlnImageName=str(short))
+    # WarpTools keeps the place of an image that is not visible, and leaves it dark.
+    write_stack(dark, np.concatenate([1e-4 * images[:1], images[1:]]), PIXEL)
+    assert load(rlnTomoVisibleFrames=hidden, rlnImageName=str(dark)).image_names[0] == f"2@{dark}"
+    with pytest.raises(UserError, match=r"holds 7 images, but rlnTomoVisibleFrames of \S+ lists 6 visible"):
+        load(rlnTomoVisibleFrames=hidden)
+
+
+def _whole(file: ParticleFile):
+    """Two particles that all tilts show, one in each half."""
+    whole = file.particles["rlnTomoVisibleFrames"].astype(str).str.count("1") == ACQUISITION.tilts
+    return file.particles[whole].iloc[:2].reset_index(drop=True).assign(rlnRandomSubset=[1, 2])
+
+
+@pytest.mark.parametrize("extracted", [True], indirect=True, ids=["stacks"])
+@pytest.mark.parametrize(
+    ("optics", "without", "message"),
+    [
+        ({"rlnImagePixelSize": 2 * PIXEL}, [], "images of optics group 1 8 A/px, but tilt images of 4 A/px"),
+        ({}, ["rlnRandomSubset"], "which half set .* two half maps"),
+        ({}, ["rlnTomoVisibleFrames"], "lacks the column rlnTomoVisibleFrames"),
+    ],
+)
+def test_particles_that_do_not_fit_are_named(extracted, project, tmp_path, optics, without, message):
+    entries = read_optimisation_set(extracted)
+    file = read_particles(entries.particles)
+    table = _whole(file).drop(columns=without)
+    write_particles(
+        tmp_path / "particles.star", ParticleFile(file.optics.assign(**optics), table, file.general)
+    )
+    truth = read_map(project.map)
+    for half in (1, 2):
+        write_map(tmp_path / f"half{half}.mrc", truth.data, truth.pixel_size)
+    with pytest.raises(UserError, match=message):
+        finish(
+            refine3d.run(
+                options(
+                    extracted,
+                    tmp_path / "Refine3D",
+                    particles=tmp_path / "particles.star",
+                    reference=tmp_path / "half1.mrc",
+                )
+            )
+        )
+    assert not (tmp_path / "Refine3D").exists()
+
+
+@pytest.mark.parametrize("extracted", [True], indirect=True, ids=["stacks"])
+def test_without_its_column_the_prior_on_the_tilt_is_about_the_first_tilt_angle(extracted, tmp_path):
+    entries = read_optimisation_set(extracted)
+    file = read_particles(entries.particles)
+    table = file.particles.drop(columns="rlnAngleTiltPrior")
+    write_particles(tmp_path / "particles.star", ParticleFile(file.optics, table, file.general))
+    _, particles = load_subtomograms(
+        tmp_path / "particles.star", entries.tomograms, None, seed=1, tilt_prior=True
+    )
+    assert np.allclose(particles.tilt_priors, table["rlnAngleTilt"])
+    assert np.ptp(particles.tilt_priors) > 10

@@ -60,6 +60,31 @@ def write_whole(path: str | os.PathLike[str], *, flush: bool = True) -> Iterator
         temporary.unlink(missing_ok=True)
 
 
+def folders_of_names(path: str | os.PathLike[str]) -> tuple[Path, ...]:
+    """Return the folders from which names in a file are looked up, the first one first.
+
+    Names in RELION's files start from the project directory, in which its programs run. So for a file
+    below the current directory that comes first, and then the file's own folder and those above it. A file
+    that lies elsewhere belongs to another project: there the current directory comes last, because
+    it may well hold a job of the same name.
+
+    Parameters
+    ----------
+    path : path-like
+        The file that holds the names.
+
+    Returns
+    -------
+    tuple of pathlib.Path
+        Absolute, without repetition.
+    """
+    here, folder = Path.cwd(), Path(path).absolute().parent
+    # Names like ../other/set.star are of the folder that they lead to.
+    folder = Path(os.path.normpath(folder))
+    above = (folder, *folder.parents)
+    return tuple(dict.fromkeys((here, *above) if here in above else (*above, here)))
+
+
 def _as_user_error(error: OSError, target: Path, temporary: Path) -> Exception:
     """Return the sentence for an error of the place written to, or the error itself."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -15,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from cryorefine.errors import UserError
+from cryorefine.io.files import folders_of_names
 from cryorefine.io.star import read_star, write_star
 
 ENTRIES: dict[str, str] = {
@@ -68,8 +69,8 @@ class OptimisationSet:
 def read_optimisation_set(path: str | os.PathLike[str], *, check: bool = True) -> OptimisationSet:
     """Read an optimisation set and find its files.
 
-    A name is looked for in the current directory (the rule of RELION), then in the folder of the set and
-    in the folders above it.
+    A name is looked for in the current directory (the rule of RELION), in the folder of the set and in the
+    folders above it, in the order of :func:`~cryorefine.io.files.folders_of_names`.
 
     Parameters
     ----------
@@ -130,10 +131,10 @@ def _entries(file: Path, block: object) -> dict[str, str]:
 
 
 def _found(file: Path, label: str, text: str, check: bool) -> Path:
-    folder = file.absolute().parent
-    for root in (Path(), folder, *folder.parents):
+    here = Path.cwd()
+    for root in folders_of_names(file):
         if (root / text).exists():
-            return root / text
+            return Path(text) if root == here else root / text
     if check:
         raise UserError(
             f"{file} names {text} as {label}, which is neither in the current directory nor beside the set "

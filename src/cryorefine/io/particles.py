@@ -17,6 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cryorefine.errors import UserError
+from cryorefine.io.files import folders_of_names
 from cryorefine.io.images import ImageReader, parse_reference
 from cryorefine.io.relion30 import offsets_in_angstrom, split_optics
 from cryorefine.io.star import Block, read_star, write_star
@@ -152,7 +153,7 @@ def column(file: ParticleFile, label: str, default: float | None = None) -> NDAr
     """
     try:
         if label in file.particles:
-            return file.particles[label].to_numpy(dtype=np.float64)
+            return _finite(file, label, file.particles[label].to_numpy(dtype=np.float64))
         if label in file.optics:
             return file.optics[label].to_numpy(dtype=np.float64)[group_index(file)]
     except ValueError:
@@ -160,6 +161,16 @@ def column(file: ParticleFile, label: str, default: float | None = None) -> NDAr
     if default is None:
         require(file, [label])
     return np.full(len(file.particles), default, dtype=np.float64)
+
+
+def _finite(file: ParticleFile, label: str, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    wrong = np.flatnonzero(~np.isfinite(values))
+    if len(wrong):
+        raise UserError(
+            f"{_name(file)} has {values[wrong[0]]} as {label} of particle {wrong[0] + 1}; correct it or "
+            "remove this particle."
+        )
+    return values
 
 
 def group_index(file: ParticleFile) -> NDArray[np.int64]:
@@ -189,7 +200,8 @@ def project_root(path: str | os.PathLike[str], reference: str) -> Path:
     """Find the folder that the image names of a STAR file are relative to.
 
     That is the current directory when the image exists there (the rule of RELION), else the folder of
-    the STAR file or the nearest of its parents where the image exists.
+    the STAR file or the nearest of its parents where the image exists; the other way round for a file of
+    another project (:func:`~cryorefine.io.files.folders_of_names`).
 
     Parameters
     ----------
@@ -209,9 +221,7 @@ def project_root(path: str | os.PathLike[str], reference: str) -> Path:
         When the image is in none of these places.
     """
     _, image = parse_reference(reference)
-    here = Path.cwd()
-    folder = Path(path).absolute().parent
-    for root in (here, folder, *folder.parents):
+    for root in folders_of_names(path):
         if (root / image).is_file():
             return root
     raise UserError(

@@ -146,9 +146,10 @@ def run(options: Options) -> Run[Result]:
     if kept == 0:
         raise UserError(_why_none(options, particles, plans))
     if left_out:
+        seen = f"only {options.min_frames - 1} or fewer" if options.min_frames > 1 else "none"
         yield Notice(
-            f"{left_out} of {len(particles)} particles are left out: fewer than {options.min_frames} of "
-            "their tilt images show them wholly.",
+            f"{left_out} of {len(particles)} particles are left out: {seen} of their tilt images show them "
+            "wholly.",
             warning=left_out > len(particles) / 2,
         )
 
@@ -175,10 +176,18 @@ def run(options: Options) -> Run[Result]:
 def _why_none(options: Options, particles: Subtomograms, plans: list[Plan]) -> str:
     """Return what to change when no particle lies in the images."""
     plan = plans[0]
+    most = max(plan.seen for plan in plans)
+    if most > 0:
+        dose = f" with a dose of at most {options.max_dose:g} e/A^2" if options.max_dose else ""
+        higher = "a higher --max-dose or " if options.max_dose else ""
+        return (
+            f"No particle of {particles.file.path} is seen by {options.min_frames} tilt images{dose}, but by "
+            f"{most} at most; give {higher}fewer --min-frames."
+        )
     x, y = plan.first_centre
     width, height = plan.series.image_size or (0, 0)
     here = f"{particles.names[0]} of {particles.file.path}"
-    if not options.max_dose or (plan.series.dose <= options.max_dose).sum() >= options.min_frames:
+    if not options.max_dose or (plan.series.dose <= options.max_dose).any():
         return (
             f"No particle lies in the tilt images: {here} is projected to ({x:.0f}, {y:.0f}) in images of "
             f"{width} x {height} px of {plan.series.name}, where it needs {plan.radius:.0f} px to all sides; "
@@ -186,6 +195,6 @@ def _why_none(options: Options, particles: Subtomograms, plans: list[Plan]) -> s
             "--box-size or --crop-size."
         )
     return (
-        f"No particle is seen by {options.min_frames} tilt images with a dose of at most "
-        f"{options.max_dose:g} e/A^2; give a higher --max-dose or fewer --min-frames."
+        f"No tilt image of {plan.series.name} has a dose of at most {options.max_dose:g} e/A^2; give a "
+        "higher --max-dose."
     )

@@ -52,6 +52,8 @@ class Plan:
         Where the first particle, kept or not, lies in the image of the least dose.
     radius : float
         How far from the edges of an image a particle has to lie, in px.
+    seen : int
+        How many images see the particle that most of them see, kept or not.
     """
 
     series: TiltSeries
@@ -61,6 +63,7 @@ class Plan:
     visible: NDArray[np.bool_]
     first_centre: F64
     radius: float
+    seen: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,9 +83,19 @@ def plan(options: Options, particles: Subtomograms, series: TiltSeries, rows: In
     positions = particles.positions(series, rows, apply_offsets=options.apply_offsets)
     centres, depths = project(series, positions)
     visible = visible_images(series, centres, shape.radius, options.max_dose)
-    keep = visible.sum(axis=1) >= options.min_frames
+    count = visible.sum(axis=1)
+    keep = count >= options.min_frames
     first = centres[0, int(np.argmin(series.dose))]
-    return Plan(series, rows[keep], centres[keep], depths[keep], visible[keep], first, shape.radius)
+    return Plan(
+        series,
+        rows[keep],
+        centres[keep],
+        depths[keep],
+        visible[keep],
+        first,
+        shape.radius,
+        int(count.max(initial=0)),
+    )
 
 
 def settings_of(options: Options, entries: OptimisationSet, particles: Subtomograms) -> str:

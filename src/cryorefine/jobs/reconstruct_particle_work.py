@@ -377,7 +377,7 @@ def _stack_reader(
     def read(index: int) -> tuple[C64, F32, Index]:
         name = str(names[index])
         stack = reader.read_stack(name)
-        place = positions_in_stack(len(stack), frames[index], name, particle_names[index])
+        place = positions_in_stack(reader, name, frames[index], particle_names[index])
         if stack.shape[1:] != (transfer.box, transfer.box):
             raise UserError(
                 f"{name} has {stack.shape[2]} x {stack.shape[1]} pixels but others of its optics group "

@@ -216,8 +216,9 @@ class Options:
     sigma_tilt: float | None = option(
         None,
         label="Prior width on tilt angle",
-        help="For subtomograms whose tilt angle is roughly known (rlnAngleTiltPrior), as on a membrane or a "
-        "filament: the standard deviation of a Gaussian prior around it. Empty for none.",
+        help="For subtomograms whose tilt angle is roughly known, as on a membrane or a filament: the "
+        "standard deviation of a Gaussian prior around it (rlnAngleTiltPrior, or else the tilt angle that a "
+        "particle starts with). Empty for none.",
         unit="degrees",
         group="Auto-sampling",
         minimum=0.0,

@@ -13,7 +13,7 @@ from cryorefine.errors import UserError
 from cryorefine.geometry.sampling import SamplingGrid
 from cryorefine.geometry.symmetry import point_group
 from cryorefine.io.images import ImageReader
-from cryorefine.io.particles import ParticleFile
+from cryorefine.io.particles import ParticleFile, group_index
 from cryorefine.jobs.base import Curve, Event, Figures, Notice, Product, Progress, Run
 from cryorefine.jobs.command import command
 from cryorefine.jobs.refine3d import ANGULAR_STEPS, JOB, Options, Result
@@ -35,6 +35,7 @@ from cryorefine.refine.references import load_mask, load_references
 from cryorefine.refine.schedule import NEVER, Schedule
 from cryorefine.refine.state import PoseTable, State, load_state
 from cryorefine.refine.subtomogram_loading import load_subtomograms
+from cryorefine.tomo.suggestions import next_binning
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,10 +79,19 @@ def open_session(options: Options) -> Run[Session]:
             inputs.trajectories,
             seed=options.random_seed,
             tilt_prior=bool(options.sigma_tilt),
+            draw_halves=len(inputs.references) < 2,
         )
+        if options.sigma_tilt and "rlnAngleTiltPrior" not in file.particles:
+            yield Notice(
+                f"{inputs.particles} has no rlnAngleTiltPrior, so the prior is centred on the tilt angles "
+                "that the particles start with."
+            )
     else:
         file, particles = load_particles(
-            inputs.particles, seed=options.random_seed, ctf_correction=options.ctf_correction
+            inputs.particles,
+            seed=options.random_seed,
+            ctf_correction=options.ctf_correction,
+            draw_halves=len(inputs.references) < 2,
         )
     check_geometry(particles, options.mask_diameter, inputs.particles)
     mask = None
@@ -251,6 +261,8 @@ def run_session(session: Session) -> Run[Result]:
     reached = resolution(last.state.fsc, box, last.state.pixel_size)
     yield Product("map", files["map"], "refined map")
     yield Notice(f"Final resolution (without masking) is: {reached:.4g} A")
+    if session.inputs.tomograms is not None and (sentence := _next_binning(session.file, reached)):
+        yield Notice(sentence)
     return Result(
         output=options.output,
         half_maps=(files["half1"], files["half2"]),
@@ -261,6 +273,15 @@ def run_session(session: Session) -> Run[Result]:
         iterations=last.state.iteration,
         optimisation_set=optimisation_set,
     )
+
+
+def _next_binning(file: ParticleFile, reached: float) -> str:
+    """Say which binning to go on with, where the pixels of subtomograms hold the refinement back."""
+    group = file.optics.iloc[int(group_index(file).min())]
+    unbinned = float(group["rlnTomoTiltSeriesPixelSize"])
+    binning = round(float(group["rlnImagePixelSize"]) / unbinned, 3)
+    suggestion = next_binning(reached, unbinned, binning)
+    return suggestion.reason if suggestion.value < binning else ""
 
 
 def _iteration_events(step: IterationDone, files: dict[str, Path]) -> list[Event]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cryorefine.errors import UserError
+from cryorefine.io.files import folders_of_names
 from cryorefine.jobs.base import Job, describe, value_types
 from cryorefine.jobs.registry import JOBS, load
 
@@ -336,8 +337,8 @@ _NUMBERS = {
     "15": "relion.postprocess",
     "21": "relion.ctfrefine",
 }
-_READ_ONLY = {"reference_ctf_corrected": "ctf_corrected_ref"}
-"""Keys that RELION 3.1 had and RELION 5 would complain about."""
+_READ_ONLY = {"reference_ctf_corrected": "ctf_corrected_ref", "fsc_mask": "fn_mask"}
+"""Keys that RELION 3.1 and 4 had and RELION 5 would complain about."""
 
 
 def _table(loop: Any) -> dict[str, str]:
@@ -372,12 +373,9 @@ def _value(text: str, kind: type, optional: bool) -> Any:
 
 
 def _resolve(path: Path, job_file: Path) -> Path:
-    if path.exists():
+    if path.exists() and job_file.absolute().is_relative_to(Path.cwd()):
         return path
-    for folder in job_file.resolve().parents:
-        if (folder / path).exists():
-            return folder / path
-    return path
+    return next((root / path for root in folders_of_names(job_file) if (root / path).exists()), path)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from cryorefine.io.particles import (
     parse_vector,
     project_root,
     read_particles,
+    require,
 )
 from cryorefine.refine.particle_set import OpticsGroup, ParticleSet, single_particles
 
@@ -28,7 +29,9 @@ I64 = NDArray[np.int64]
 _OPTICS = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast", "rlnImagePixelSize")
 
 
-def load_particles(path: Path, *, seed: int, ctf_correction: bool) -> tuple[ParticleFile, ParticleSet]:
+def load_particles(
+    path: Path, *, seed: int, ctf_correction: bool, draw_halves: bool = True
+) -> tuple[ParticleFile, ParticleSet]:
     """Read single particles, with random halves where the file has none.
 
     Parameters
@@ -39,6 +42,8 @@ def load_particles(path: Path, *, seed: int, ctf_correction: bool) -> tuple[Part
         Seed of the random halves.
     ctf_correction : bool
         Whether defocus values are needed.
+    draw_halves : bool
+        Whether halves may be drawn where the file has none.
 
     Returns
     -------
@@ -53,15 +58,17 @@ def load_particles(path: Path, *, seed: int, ctf_correction: bool) -> tuple[Part
     required = ["rlnImageName", *_OPTICS]
     if ctf_correction:
         required.append("rlnDefocusU")
-    file = read_particles(path, required)
-    if file.general is not None and int(file.general.get("rlnTomoSubTomosAre2DStacks", 0)):
+    file = read_particles(path)
+    of_tilts = file.general is not None and int(file.general.get("rlnTomoSubTomosAre2DStacks", 0))
+    if of_tilts or ("rlnTomoName" in file.particles and "rlnDefocusU" not in file.particles):
         raise UserError(
-            f"{path} holds subtomogram stacks, whose geometry is in a tomograms.star; give both with "
+            f"{path} holds particles of tomograms, whose geometry is in a tomograms.star; give both with "
             "--tomograms or --optimisation-set."
         )
+    require(file, required)
     names = file.particles["rlnImageName"].astype(str).to_numpy(dtype=object)
     root = project_root(path, str(names[0]))
-    half = half_sets(file, path, seed)
+    half = half_sets(file, path, seed, draw_halves)
     file = ParticleFile(file.optics, file.particles.assign(rlnRandomSubset=half), file.general, file.path)
     reader = ImageReader(root)
     optics = optics_groups(file, reader, names, path)
@@ -188,8 +195,12 @@ def _optics_group(
     )
 
 
-def half_sets(file: ParticleFile, path: Path, seed: int) -> I64:
-    """Half set of each particle, drawn at random where the file has none."""
+def half_sets(file: ParticleFile, path: Path, seed: int, draw: bool = True) -> I64:
+    """Half set of each particle, drawn at random where the file has none.
+
+    They must not be drawn where each half starts from a map of its own: particles would go to the map of
+    the other half, and both would share what only one of them has seen.
+    """
     count = len(file.particles)
     if "rlnRandomSubset" in file.particles:
         half = column(file, "rlnRandomSubset").astype(np.int64)
@@ -206,6 +217,12 @@ def half_sets(file: ParticleFile, path: Path, seed: int) -> I64:
                     "remove the column to draw new halves."
                 )
             return half
+    if not draw:
+        raise UserError(
+            f"{path} does not say which half set its particles are in (rlnRandomSubset), but the reference "
+            "is two half maps; add the column of the particles that these were made from, or rename one map "
+            "to start both halves from it."
+        )
     if count < 2:
         raise UserError(f"{path} holds {count} particle; a refinement needs at least two.")
     # Equal halves in random order.
@@ -258,12 +275,13 @@ def check_images(
         for view in np.unique(particles.image_view[here]):
             some = here[particles.image_view[here] == view]
             optics = particles.optics[particles.views[view].optics]
-            background.append(_check_batch(particles.image_names[some], reader, optics, diameter))
+            of_tilts = particles.frames is not None
+            background.append(_check_batch(particles.image_names[some], reader, optics, diameter, of_tilts))
         yield here[-1] + 1, total, _unnormalised(background) if here[-1] + 1 == total else ""
 
 
 def _check_batch(
-    names: NDArray[np.object_], reader: ImageReader, optics: OpticsGroup, diameter: float
+    names: NDArray[np.object_], reader: ImageReader, optics: OpticsGroup, diameter: float, of_tilts: bool
 ) -> NDArray[np.float64]:
     """Check images of one optics group; return mean and deviation of each background, shape (n, 2)."""
     if optics.dimensions == 3:
@@ -274,8 +292,9 @@ def _check_batch(
     _check_values(names, images, optics)
     axis = np.arange(optics.box) - optics.box // 2
     outside = np.hypot(axis[:, None], axis) > diameter / 2 / optics.pixel_size
-    # What has been multiplied by its CTF has no longer a background of variance 1.
-    if outside.sum() <= 16 or optics.ctf_premultiplied:
+    # What has been multiplied by its CTF has no longer a background of variance 1, and images of
+    # subtomograms never had.
+    if outside.sum() <= 16 or optics.ctf_premultiplied or of_tilts:
         return np.empty((0, 2))
     background = images[:, outside].astype(np.float64)
     return np.stack([background.mean(axis=1), background.std(axis=1)], axis=1)

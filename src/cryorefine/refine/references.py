@@ -114,7 +114,7 @@ def fit_grid(density: Map, optics: OpticsGroup) -> tuple[F32, str]:
     if data.shape[0] != optics.box:
         data = new_box(data, optics.box)
     notice = (
-        f"{density.path} ({size} voxels of {pixel:.4g} A) was brought to the particles' grid of {optics.box} "
+        f"{density.path} ({size} voxels of {pixel:.6g} A) was brought to the particles' grid of {optics.box} "
         f"voxels of {optics.pixel_size:.6g} A."
     )
     return np.ascontiguousarray(data, np.float32), notice

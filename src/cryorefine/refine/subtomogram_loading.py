@@ -23,7 +23,13 @@ I64 = NDArray[np.int64]
 
 
 def load_subtomograms(
-    path: Path, tomograms: Path, trajectories: Path | None, *, seed: int, tilt_prior: bool
+    path: Path,
+    tomograms: Path,
+    trajectories: Path | None,
+    *,
+    seed: int,
+    tilt_prior: bool,
+    draw_halves: bool = True,
 ) -> tuple[ParticleFile, ParticleSet]:
     """Read pseudo-subtomograms as particles of many images, or of one volume each.
 
@@ -41,7 +47,10 @@ def load_subtomograms(
     seed : int
         Seed of the random halves, where the file has none.
     tilt_prior : bool
-        Whether rlnAngleTiltPrior is needed.
+        Whether the centres of a prior on the tilt angle are needed: rlnAngleTiltPrior, or else, as in RELION,
+        the tilt angles that the refinement starts from.
+    draw_halves : bool
+        Whether halves may be drawn where the file has none.
 
     Returns
     -------
@@ -54,14 +63,12 @@ def load_subtomograms(
         If something is missing or does not fit together.
     """
     found = read_subtomograms(path, read_tomograms(tomograms, images=False), trajectories)
-    required = ["rlnImageName", "rlnImagePixelSize"]
-    if tilt_prior:
-        required.append("rlnAngleTiltPrior")
-    require(found.file, required)
+    require(found.file, ["rlnImageName", "rlnImagePixelSize"])
+    _check_pixel_sizes(found.file, path)
     names = found.file.particles["rlnImageName"].astype(str).to_numpy(dtype=object)
     root = project_root(path, str(names[0]))
     reader = ImageReader(root)
-    half = half_sets(found.file, path, seed)
+    half = half_sets(found.file, path, seed, draw_halves)
     file = replace(found.file, particles=found.file.particles.assign(rlnRandomSubset=half), path=path)
     optics = optics_groups(file, reader, names, path, any_dimensions=True)
     volumes = {group.dimensions == 3 for group in optics}
@@ -90,10 +97,32 @@ def load_subtomograms(
         offset_priors=np.zeros((count, 3)),
         norm=np.ones(count),
         frames=frames,
-        tilt_priors=column(file, "rlnAngleTiltPrior") if tilt_prior else None,
+        tilt_priors=_tilt_priors(file) if tilt_prior else None,
         weight_names=weights,
     )
     return file, particles
+
+
+def _tilt_priors(file: ParticleFile) -> F64:
+    known = "rlnAngleTiltPrior" in file.particles
+    return column(file, "rlnAngleTiltPrior" if known else "rlnAngleTilt", 0.0)
+
+
+def _check_pixel_sizes(file: ParticleFile, path: Path) -> None:
+    """Refuse images whose pixel is not the binned one of their tilt series, where the table tells both."""
+    if "rlnTomoSubtomogramBinning" not in file.optics:
+        return
+    used = np.unique(group_index(file))
+    labels = ("rlnImagePixelSize", "rlnTomoTiltSeriesPixelSize", "rlnTomoSubtomogramBinning")
+    pixel, unbinned, binning = (file.optics[label].to_numpy(np.float64)[used] for label in labels)
+    wrong = np.flatnonzero(np.abs(pixel / (unbinned * binning) - 1) > 0.01)
+    if len(wrong):
+        k = wrong[0]
+        raise UserError(
+            f"{path} gives the images of optics group {used[k] + 1} {pixel[k]:g} A/px, but tilt images of "
+            f"{unbinned[k]:g} A/px binned {binning[k]:g} times have {unbinned[k] * binning[k]:g}; correct "
+            "the pixel size or extract the particles again."
+        )
 
 
 _Images = tuple[NDArray[np.object_], I64, I64, tuple[View, ...], CtfParameters, NDArray[np.object_] | None]
@@ -124,7 +153,7 @@ def _tilts(found: Subtomograms, file: ParticleFile, reader: ImageReader, path: P
             views += [View(int(group), tilt[:3, :3], tilt[:2, :3]) for tilt in series.projections]
         for k, row in enumerate(rows):
             stack = str(stacks[row])
-            position = positions_in_stack(reader.count(stack), visible[k], stack, str(found.names[row]))
+            position = positions_in_stack(reader, stack, visible[k], str(found.names[row]))
             # An image without contrast holds nothing.
             shown = np.flatnonzero(visible[k] & (columns[k, :, scale] != 0))
             if len(shown) == 0:

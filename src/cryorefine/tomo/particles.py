@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from cryorefine.errors import UserError
 from cryorefine.geometry.euler import matrices
+from cryorefine.io.images import ImageReader
 from cryorefine.io.particles import ParticleFile, column, group_index, parse_vector, read_particles
 from cryorefine.io.tomograms import TiltSeries, TomogramSet
 from cryorefine.io.trajectories import read_trajectories
@@ -24,6 +25,8 @@ CORNER = tuple(f"rlnCoordinate{axis}" for axis in "XYZ")
 ORIGIN = tuple(f"rlnOrigin{axis}Angst" for axis in "XYZ")
 SUB_ANGLES = tuple(f"rlnTomoSubtomogram{angle}" for angle in ("Rot", "Tilt", "Psi"))
 ANGLES = tuple(f"rlnAngle{angle}" for angle in ("Rot", "Tilt", "Psi"))
+_DARK = 0.01
+"""What an image that is not visible may hold, as a fraction of the contrast of one that is."""
 _OPTICS = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast", "rlnTomoTiltSeriesPixelSize")
 
 
@@ -195,17 +198,22 @@ def read_subtomograms(
     )
 
 
-def positions_in_stack(held: int, visible: NDArray[np.bool_], stack: str, name: str) -> Index:
+def positions_in_stack(reader: ImageReader, stack: str, visible: NDArray[np.bool_], name: str) -> Index:
     """Return where each tilt is in a stack: RELION keeps the visible images alone, WarpTools all of them.
+
+    WarpTools fills those that are not visible with next to nothing; a stack in which they hold as much as
+    the others has been given the list of other images.
 
     Parameters
     ----------
-    held : int
-        How many images the stack holds.
+    reader : ImageReader
+        Of the stacks.
+    stack : str
+        Name of the stack.
     visible : ndarray of bool, shape (tilts,)
         rlnTomoVisibleFrames of its particle.
-    stack, name : str
-        Names of stack and particle, for the error.
+    name : str
+        Name of the particle, for the error.
 
     Returns
     -------
@@ -215,12 +223,15 @@ def positions_in_stack(held: int, visible: NDArray[np.bool_], stack: str, name: 
     Raises
     ------
     UserError
-        When the stack holds neither as many images.
+        When the stack holds another number of images, or images where none should be.
     """
-    if held == len(visible):
-        return np.arange(held)
+    held = reader.count(stack)
     if held == np.count_nonzero(visible):
         return np.cumsum(visible) - 1
+    if held == len(visible) and visible.any():
+        spread = [reader.read([f"{i + 1}@{stack}"]).std() for i in np.flatnonzero(~visible)]
+        if max(spread) < _DARK * reader.read([f"{np.argmax(visible) + 1}@{stack}"]).std():
+            return np.arange(held)
     raise UserError(
         f"{stack} holds {held} images, but rlnTomoVisibleFrames of {name} lists {np.count_nonzero(visible)} "
         f"visible ones of {len(visible)}; use the particles.star that was written with these stacks."
