@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 LEVEL_DOCK = "Level of the surface"
 STEPS = 1000
-_SAMPLED = 128  # box in which the levels of the slider are found
+_SAMPLED = 96  # box in which the levels of the slider are found
 
 
 def show_level_panel(viewer: napari.Viewer, surface: Surface, source: ColouredMap) -> None:
