@@ -13,7 +13,7 @@ from cryorefine.ctf.aberrations import even_phase, odd_phase
 from cryorefine.geometry.symmetry import point_group
 from cryorefine.refine.ctf_refinement.comparison import Comparison, with_mean_defocus
 from cryorefine.refine.ctf_refinement.defocus import Scan, per_micrograph, per_particle, scan_defocus
-from cryorefine.refine.ctf_refinement.division import BLOCKS_PER_FOLD, divide
+from cryorefine.refine.ctf_refinement.division import divide
 from cryorefine.refine.ctf_refinement.frame import make_frame
 from cryorefine.refine.ctf_refinement.optics_fit import absorb
 from cryorefine.refine.ctf_refinement.optics_sums import odd_sums
@@ -181,7 +181,7 @@ def test_folds_hold_whole_micrographs(small):
     for chunk in comparison.chunks:
         fold[chunk.particles] = chunk.fold
         assert set(case.particles.half[chunk.particles]) == {chunk.half + 1}
-        assert chunk.block // BLOCKS_PER_FOLD == chunk.fold
+        assert chunk.block // 4 == chunk.fold
     assert set(fold) == set(range(5))
     for m in range(10):
         assert len(set(fold[case.micrograph == m])) == 1

@@ -11,7 +11,7 @@ from cryorefine.refine.particle_set import ParticleSet
 
 Index = NDArray[np.int64]
 
-BLOCKS_PER_FOLD = 2
+_BLOCKS = 20
 _LARGEST_CHUNK = 64
 
 
@@ -45,8 +45,8 @@ def divide(particles: ParticleSet, micrograph: Index, folds: int, seed: int) -> 
     """Divide particles into chunks.
 
     Boxes of neighbouring particles overlap and share noise, so a fold holds whole micrographs where
-    there is at least one for each fold; otherwise particles are dealt out at random. Either way every
-    fold has two jackknife blocks.
+    there is at least one for each fold; otherwise particles are dealt out at random. Either way there
+    are twenty jackknife blocks, each within one fold.
 
     Parameters
     ----------
@@ -64,8 +64,9 @@ def divide(particles: ParticleSet, micrograph: Index, folds: int, seed: int) -> 
     tuple of Chunk
         Sorted by half, fold and block.
     """
-    block = _blocks(micrograph, folds, np.random.default_rng(seed))
-    fold = block // BLOCKS_PER_FOLD
+    each = -(-_BLOCKS // folds)
+    block = _blocks(micrograph, folds, each, np.random.default_rng(seed))
+    fold = block // each
     half = particles.half - 1
     view = particles.image_view
     order = np.lexsort((np.arange(len(particles)), micrograph, view, block, fold, half))
@@ -79,10 +80,10 @@ def divide(particles: ParticleSet, micrograph: Index, folds: int, seed: int) -> 
     return tuple(chunks)
 
 
-def _blocks(micrograph: Index, folds: int, rng: np.random.Generator) -> Index:
-    """Return the jackknife block of each particle; block // 2 is its fold."""
+def _blocks(micrograph: Index, folds: int, each: int, rng: np.random.Generator) -> Index:
+    """Return the jackknife block of each particle; of every fold there are as many."""
     count = len(np.unique(micrograph))
-    total = folds * BLOCKS_PER_FOLD
+    total = folds * each
     if count >= total:
         return _deal(micrograph, total, rng)
     everyone = np.arange(len(micrograph))
@@ -92,7 +93,7 @@ def _blocks(micrograph: Index, folds: int, rng: np.random.Generator) -> Index:
     block = np.empty_like(fold)
     for f in range(folds):
         members = np.flatnonzero(fold == f)
-        block[members] = f * BLOCKS_PER_FOLD + _deal(members, BLOCKS_PER_FOLD, rng)
+        block[members] = f * each + _deal(members, each, rng)
     return block
 
 
