@@ -187,3 +187,15 @@ def test_a_column_of_a_later_relion_is_not_filled_by_guessing() -> None:
     with pytest.raises(UserError, match="rlnPipeLineProcessMood"):
         pipeline.put_process(MASK)
     assert len(pipeline.processes()) == 2
+
+
+@pytest.mark.parametrize("breaks", [b"\n", b"\r\n"])
+def test_letters_of_another_alphabet_and_line_ends_stay(tmp_path: Path, breaks: bytes) -> None:
+    content = WORDS.encode().replace(b"a remark", b"une r\xe9marque").replace(b"\n", breaks)
+    (tmp_path / "default_pipeline.star").write_bytes(content)
+    pipeline = read_pipeline(tmp_path / "default_pipeline.star")
+    pipeline.put_process(MASK)
+    pipeline.remove_process(MASK.name)
+    pipeline.job_counter = 8
+    pipeline.write()
+    assert (tmp_path / "default_pipeline.star").read_bytes() == content

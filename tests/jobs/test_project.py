@@ -115,6 +115,16 @@ def test_a_file_that_is_named_by_an_alias_is_the_jobs_own(project: Path) -> None
     assert node_name(project, Path("/elsewhere/map.mrc")) is None
 
 
+def test_a_file_in_the_jobs_own_folder_comes_from_no_job(project: Path) -> None:
+    (project / "MaskCreate/job002").mkdir(parents=True)
+    layer = Path("MaskCreate/job002/layer.mrc")
+    shutil.copy(project / "Refine3D/job001/run_class001.mrc", layer)
+    finish(mask_create.run(mask_options(input=layer)))
+    pipeline = read_pipeline(project / "default_pipeline.star")
+    assert pipeline.inputs("MaskCreate/job002") == []
+    assert pipeline.outputs("MaskCreate/job002") == ["MaskCreate/job002/mask.mrc"]
+
+
 def test_the_second_half_map_stands_for_the_first(project: Path) -> None:
     from cryorefine.jobs import postprocess
 

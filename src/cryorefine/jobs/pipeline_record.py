@@ -206,7 +206,8 @@ class PipelineRecord:
             first = file.with_name(file.name.replace("half2", "half1"))
             if description.kind == "half_map" and first.is_file():
                 file = first  # the one of the two that stands for both
-            if node := node_name(self._place[0], file):
+            node = node_name(self._place[0], file)
+            if node and not node.startswith(f"{self._place[1]}/"):  # a layer of napari's, saved for the job
                 yield node, label
 
     def _offer(self, pipeline: Pipeline, file: str, label: str) -> None:
