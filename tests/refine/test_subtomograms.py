@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from cryorefine.errors import UserError
@@ -14,6 +15,7 @@ from cryorefine.io.optimisation_set import OptimisationSet, read_optimisation_se
 from cryorefine.io.particles import ParticleFile, column, read_particles, write_particles
 from cryorefine.jobs import pseudo_subtomo, refine3d
 from cryorefine.jobs.base import Figures, Notice, finish
+from cryorefine.jobs.refine3d_session import next_binning_of
 from cryorefine.maps.fsc import fourier_shell_correlation
 from cryorefine.maps.masks import soft_sphere
 from cryorefine.refine.atoms import random_protein
@@ -270,3 +272,32 @@ def test_without_its_column_the_prior_on_the_tilt_is_about_the_first_tilt_angle(
     )
     assert np.allclose(particles.tilt_priors, table["rlnAngleTilt"])
     assert np.ptp(particles.tilt_priors) > 10
+
+
+@pytest.mark.parametrize("extracted", [True], indirect=True, ids=["stacks"])
+def test_a_refinement_that_was_stopped_ends_in_the_same_map_on_any_number_of_threads(
+    extracted, project, tmp_path
+):
+    coarse = {"reference": project.map, "initial_angular_sampling": 15.0, "local_search_from": 15.0}
+    whole = finish(refine3d.run(options(extracted, tmp_path / "whole", **coarse)))
+    run = refine3d.run(options(extracted, tmp_path / "stopped", threads=1, **coarse))
+    iterations = 0
+    for event in run:
+        iterations += isinstance(event, Figures)
+        if iterations == 2:
+            run.close()
+            break
+    resumed = finish(refine3d.run(refine3d.Options(continue_from=tmp_path / "stopped", threads=1)))
+    assert whole.iterations > 2
+    assert np.array_equal(read_map(resumed.map).data, read_map(whole.map).data)
+    after = read_optimisation_set(resumed.optimisation_set)
+    assert (after.reference_half1, after.reference_half2) == resumed.half_maps
+
+
+@pytest.mark.parametrize(("reached", "said"), [(10.9, "binning 1 allows 5.4 A"), (20.0, "")])
+def test_the_next_binning_is_named_when_the_pixels_hold_the_refinement_back(reached, said):
+    optics = pd.DataFrame({"rlnTomoTiltSeriesPixelSize": [2.7], "rlnImagePixelSize": [5.4]})
+    file = ParticleFile(optics, pd.DataFrame({"rlnOpticsGroup": [1, 1]}))
+    sentence = next_binning_of(file, reached)
+    assert said in sentence
+    assert bool(sentence) == bool(said)

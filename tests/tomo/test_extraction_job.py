@@ -74,6 +74,8 @@ def test_dose_and_frames_decide_what_is_kept(project_of_dots):
     assert ImageReader().count(table["rlnImageName"][0]) == 3
     with pytest.raises(UserError, match=r"seen by 4 tilt images with a dose of at most 20"):
         extract(project_of_dots, max_dose=20, min_frames=4, output=Path("Extract/job002"))
+    with pytest.raises(UserError, match=r"seen by 9 tilt images, but by 5 at most; give fewer --min-frames"):
+        extract(project_of_dots, min_frames=9, output=Path("Extract/job002"))
 
 
 def test_volumes_come_with_weights(project_of_dots):

@@ -261,7 +261,7 @@ def run_session(session: Session) -> Run[Result]:
     reached = resolution(last.state.fsc, box, last.state.pixel_size)
     yield Product("map", files["map"], "refined map")
     yield Notice(f"Final resolution (without masking) is: {reached:.4g} A")
-    if session.inputs.tomograms is not None and (sentence := _next_binning(session.file, reached)):
+    if session.inputs.tomograms is not None and (sentence := next_binning_of(session.file, reached)):
         yield Notice(sentence)
     return Result(
         output=options.output,
@@ -275,8 +275,21 @@ def run_session(session: Session) -> Run[Result]:
     )
 
 
-def _next_binning(file: ParticleFile, reached: float) -> str:
-    """Say which binning to go on with, where the pixels of subtomograms hold the refinement back."""
+def next_binning_of(file: ParticleFile, reached: float) -> str:
+    """Say which binning to go on with, where the pixels of subtomograms hold the refinement back.
+
+    Parameters
+    ----------
+    file : ParticleFile
+        The subtomograms, extracted.
+    reached : float
+        Resolution of their map in A.
+
+    Returns
+    -------
+    str
+        One sentence, or nothing where finer pixels would not help.
+    """
     group = file.optics.iloc[int(group_index(file).min())]
     unbinned = float(group["rlnTomoTiltSeriesPixelSize"])
     binning = round(float(group["rlnImagePixelSize"]) / unbinned, 3)
