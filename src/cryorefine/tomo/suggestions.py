@@ -116,8 +116,8 @@ def next_binning(reached: float, pixel_size: float, binning: float) -> Suggestio
     value = max(1.0, float(np.floor(binning / 2)))
     return Suggestion(
         value,
-        f"{reached:.3g} A is about the Nyquist resolution of binning {binning:g} ({nyquist:.3g} A): the pixels "
-        f"hold the refinement back; binning {value:g} allows {2 * pixel_size * value:.3g} A.",
+        f"{reached:.3g} A is about the Nyquist limit of binning {binning:g} ({nyquist:.3g} A): its pixels "
+        f"hold it back; binning {value:g} allows {2 * pixel_size * value:.3g} A.",
     )
 
 
