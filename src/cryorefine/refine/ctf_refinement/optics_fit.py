@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import chi2
+from scipy.special import chdtri
 
 from cryorefine.ctf.aberrations import beam_tilt_scale, merge_beam_tilt
 from cryorefine.ctf.ctf import CtfParameters, electron_wavelength
@@ -59,7 +59,7 @@ class GroupFit:
 
 def threshold(count: int) -> float:
     """Return how much log-likelihood a fit of so many values must gain to be believed."""
-    return 0.5 * float(chi2.isf(_CHANCE, count))
+    return 0.5 * float(chdtri(count, _CHANCE))
 
 
 def plain_odd(optics: OpticsGroup) -> F64:
