@@ -235,6 +235,21 @@ def test_particles_without_coordinates_are_fitted_all_the_same(project):
     assert result.logfile.is_file()
 
 
+def test_images_that_are_there_twice_are_warned_of(project):
+    file = read_particles("particles.star")
+    names = file.particles["rlnImageName"].to_list()
+    names[3] = names[2]
+    blocks = read_star("particles.star")
+    blocks["particles"] = blocks["particles"].assign(rlnImageName=names)
+    write_star("particles.star", blocks)
+    _, events = attempt()
+    (warning,) = (
+        event for event in events if isinstance(event, Notice) and "more than once" in event.message
+    )
+    assert warning.warning
+    assert f"1 of the {COUNT} images" in warning.message
+
+
 def test_nothing_selected_is_refused(project):
     refused("Nothing is selected", fit_defocus="no")
     refused("add --fit-beamtilt", fit_trefoil=True)

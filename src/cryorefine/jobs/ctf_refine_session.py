@@ -85,6 +85,13 @@ def run_session(options: Options) -> Run[Result]:
     yield Progress("Reading", 0, 0, "particles and maps")
     session = open_session(options)
     particles, fit, done = session.particles, session.tables.fit, 0
+    copies = len(particles) - len(set(particles.image_names))
+    if copies:
+        yield Notice(
+            f"{copies} of the {len(particles)} images of {options.particles} are there more than once; each "
+            "is compared with its own copies, which draws values towards those that are given: remove them.",
+            warning=True,
+        )
     if options.continue_from is not None:
         checkpoint = read_checkpoint(options.continue_from, particles)
         if checkpoint is None:
