@@ -15,6 +15,7 @@ from cryorefine.io.optimisation_set import OptimisationSet, read_optimisation_se
 from cryorefine.io.particles import ParticleFile, column, read_particles, write_particles
 from cryorefine.jobs import pseudo_subtomo, refine3d
 from cryorefine.jobs.base import Figures, Notice, finish
+from cryorefine.jobs.folder import status
 from cryorefine.jobs.refine3d_session import next_binning_of
 from cryorefine.maps.fsc import fourier_shell_correlation
 from cryorefine.maps.masks import soft_sphere
@@ -292,6 +293,10 @@ def test_a_refinement_that_was_stopped_ends_in_the_same_map_on_any_number_of_thr
     assert np.array_equal(read_map(resumed.map).data, read_map(whole.map).data)
     after = read_optimisation_set(resumed.optimisation_set)
     assert (after.reference_half1, after.reference_half2) == resumed.half_maps
+    # Asking for more than there is leaves a finished job finished.
+    with pytest.raises(UserError, match="has converged"):
+        finish(refine3d.run(refine3d.Options(continue_from=tmp_path / "stopped")))
+    assert status(tmp_path / "stopped") == "succeeded"
 
 
 @pytest.mark.parametrize(("reached", "said"), [(10.9, "binning 1 allows 5.4 A"), (20.0, "")])

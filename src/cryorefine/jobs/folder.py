@@ -169,7 +169,9 @@ class _JobFolder:
                 return
             if isinstance(error, UserError):
                 self._write("run.err", str(error))
-                outcome = "failed"
+                # There was nothing to go on with: the results of a finished job are as they were.
+                finished = self.goes_on and EXIT_FILES["succeeded"] in self.held
+                outcome = "succeeded" if finished else "failed"
             elif error is None:
                 outcome = "succeeded"
             elif isinstance(error, Exception) and not isinstance(error, JobAborted):
