@@ -26,8 +26,8 @@ from cryorefine.jobs.command import add_options, options_from
 from cryorefine.jobs.registry import JOBS, load
 from cryorefine.terminal import project_table, summary, watch
 
-_BRIEF = ("mask-create", "postprocess")
-"""Jobs of about a second, of which a good part would go to fresh memory."""
+_BRIEF = ("mask-create", "postprocess", "ctf-refine", "reconstruct-particle")
+"""Jobs of seconds, of which a good part would go to fresh memory."""
 
 
 def main(words: Sequence[str] | None = None) -> int:
