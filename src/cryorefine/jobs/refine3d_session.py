@@ -13,7 +13,7 @@ from cryorefine.errors import UserError
 from cryorefine.geometry.sampling import SamplingGrid
 from cryorefine.geometry.symmetry import point_group
 from cryorefine.io.images import ImageReader
-from cryorefine.io.particles import ParticleFile, group_index
+from cryorefine.io.particles import ParticleFile, group_index, read_particles
 from cryorefine.jobs.base import Curve, Event, Figures, Notice, Product, Progress, Run
 from cryorefine.jobs.command import command
 from cryorefine.jobs.refine3d import ANGULAR_STEPS, JOB, Options, Result
@@ -91,8 +91,14 @@ def open_session(options: Options) -> Run[Session]:
             inputs.particles,
             seed=options.random_seed,
             ctf_correction=options.ctf_correction,
-            draw_halves=len(inputs.references) < 2,
         )
+        if len(inputs.references) > 1 and "rlnRandomSubset" not in read_particles(inputs.particles).particles:
+            yield Notice(
+                f"{inputs.particles} does not say which half set its particles are in (rlnRandomSubset), so "
+                "halves are drawn; particles that went into the other half map make the FSC look better than "
+                "it is up to the initial low-pass filter.",
+                warning=True,
+            )
     check_geometry(particles, options.mask_diameter, inputs.particles)
     mask = None
     optics = _reference_optics(particles)

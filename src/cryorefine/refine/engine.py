@@ -45,6 +45,9 @@ ScalarT = TypeVar("ScalarT", bound=np.generic)
 LARGEST_CHUNK, SMALLEST_CHUNK = 128, 8
 CHUNK_MEMORY = 48 * 2**20
 PARTICLES_FOR_ACCURACY = 100
+# A tilt series has many images of a particle: fewer particles tell as much, and take as long as 100 do.
+IMAGES_FOR_ACCURACY = 800
+FEWEST_FOR_ACCURACY = 20
 FRACTION = 0.999
 
 
@@ -322,7 +325,9 @@ def _with_accuracies(
         return schedule
     members = np.flatnonzero(state.half == 1)
     rng = np.random.default_rng((settings.seed, state.iteration + 1, 1))
-    sample = np.sort(rng.permutation(members)[:PARTICLES_FOR_ACCURACY])
+    images = len(current.image_names) / len(current)
+    wanted = int(np.clip(IMAGES_FOR_ACCURACY / images, FEWEST_FOR_ACCURACY, PARTICLES_FOR_ACCURACY))
+    sample = np.sort(rng.permutation(members)[:wanted])
     volume = reference_volume(parameters)
     angle, shift = estimate_accuracies(current.take(sample), reader, volume, parameters)
     return replace(schedule, accuracy_angle=angle, accuracy_shift=shift)

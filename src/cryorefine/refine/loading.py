@@ -29,9 +29,7 @@ I64 = NDArray[np.int64]
 _OPTICS = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast", "rlnImagePixelSize")
 
 
-def load_particles(
-    path: Path, *, seed: int, ctf_correction: bool, draw_halves: bool = True
-) -> tuple[ParticleFile, ParticleSet]:
+def load_particles(path: Path, *, seed: int, ctf_correction: bool) -> tuple[ParticleFile, ParticleSet]:
     """Read single particles, with random halves where the file has none.
 
     Parameters
@@ -42,8 +40,6 @@ def load_particles(
         Seed of the random halves.
     ctf_correction : bool
         Whether defocus values are needed.
-    draw_halves : bool
-        Whether halves may be drawn where the file has none.
 
     Returns
     -------
@@ -68,7 +64,7 @@ def load_particles(
     require(file, required)
     names = file.particles["rlnImageName"].astype(str).to_numpy(dtype=object)
     root = project_root(path, str(names[0]))
-    half = half_sets(file, path, seed, draw_halves)
+    half = half_sets(file, path, seed)
     file = ParticleFile(file.optics, file.particles.assign(rlnRandomSubset=half), file.general, file.path)
     reader = ImageReader(root)
     optics = optics_groups(file, reader, names, path)
