@@ -43,6 +43,7 @@ def result(simulated, tmp_path_factory):
     return finish(ctf_refine.run(options))
 
 
+@pytest.mark.slow
 def test_one_job_finds_tilt_and_defocus_nearer_the_truth_than_relion(result, simulated):
     file, truth = read_particles(result.particles), read_particles(simulated / "truth.star")
     found = [file.optics[f"rlnBeamTilt{axis}"][0] for axis in "XY"]
@@ -53,6 +54,7 @@ def test_one_job_finds_tilt_and_defocus_nearer_the_truth_than_relion(result, sim
     assert np.sqrt(np.mean(error**2)) < np.sqrt(np.mean((mean_defocus(relion) - mean_defocus(truth)) ** 2))
 
 
+@pytest.mark.slow
 def test_uncertainties_in_the_file_are_those_of_the_errors(result, simulated):
     file, truth = read_particles(result.particles), read_particles(simulated / "truth.star")
     error = mean_defocus(file) - mean_defocus(truth)
@@ -63,6 +65,7 @@ def test_uncertainties_in_the_file_are_those_of_the_errors(result, simulated):
         assert abs(file.optics[f"rlnBeamTilt{axis}"][0] - true) < 4 * sigma
 
 
+@pytest.mark.slow
 def test_relion_prints_the_fitted_values(result, relion):
     words = [relion("star_printtable"), str(result.particles), "data_optics", "rlnBeamTiltX"]
     printed = subprocess.run(words, check=True, capture_output=True, text=True).stdout
