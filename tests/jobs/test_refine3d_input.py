@@ -246,10 +246,12 @@ def test_reference_on_another_grid_is_rescaled_with_a_notice(project):
 
 
 def test_halves_are_drawn_equal_and_by_the_seed(project):
+    from cryorefine.io.particles import read_particles
     from cryorefine.refine.loading import load_particles
 
+    file = read_particles("particles.star")
     first, again, other = (
-        load_particles(project / "particles.star", seed=seed, ctf_correction=True)[1].half
+        load_particles(file, project / "particles.star", seed=seed, ctf_correction=True)[1].half
         for seed in (1, 1, 2)
     )
     assert sorted(first) == [1] * (COUNT // 2) + [2] * (COUNT // 2)

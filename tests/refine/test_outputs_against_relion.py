@@ -55,7 +55,9 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
     # A name of one word: RELION 3.1 reads no quoted ones.
     optics = OpticsGroup("simulated", PIXEL, BOX, 300.0, 2.7, 0.1)
     simulated = simulate_particles(project, atoms, [optics], COUNT, snr=1.0, micrographs=2)
-    file, particles = load_particles(simulated.particles, seed=1, ctf_correction=True)
+    file, particles = load_particles(
+        read_particles(simulated.particles), simulated.particles, seed=1, ctf_correction=True
+    )
     truth = read_map(simulated.map).data
     return _written(project, file, particles, truth, simulated.poses, simulated.offsets)
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryorefine.errors import UserError
+from cryorefine.io.files import folders_of_names
 from cryorefine.io.particles import ParticleFile, column, group_index, read_particles
 from cryorefine.io.star import read_star
 from cryorefine.jobs.volumes import read_cubic, read_mask
@@ -106,7 +107,7 @@ def read_refined_particles(path: Path, reference: Reference) -> tuple[ParticleFi
     file = read_particles(path, ["rlnImageName", "rlnMicrographName", "rlnDefocusU"])
     _insist_on_poses(file, path)
     _insist_on_halves(file, path)
-    file, particles = load_particles(path, seed=0, ctf_correction=True)
+    file, particles = load_particles(file, path, seed=0, ctf_correction=True)
     used = [particles.optics[i] for i in np.unique(group_index(file))]
     for optics in used:
         if optics.ctf_premultiplied:
@@ -142,8 +143,8 @@ def has_optics_table(path: Path) -> bool:
 
 
 def _named_in(path: Path, name: str, what: str) -> Path:
-    """Return a file named in another, which may be relative to the project's folder."""
-    for folder in (Path(), *path.absolute().parents):
+    """Return a file named in another, which may be relative to its project's folder."""
+    for folder in folders_of_names(path):
         if (folder / name).is_file():
             return folder / name
     raise UserError(

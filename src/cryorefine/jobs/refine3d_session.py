@@ -87,12 +87,14 @@ def open_session(options: Options) -> Run[Session]:
                 "that the particles start with."
             )
     else:
+        table = read_particles(inputs.particles)
         file, particles = load_particles(
+            table,
             inputs.particles,
             seed=options.random_seed,
             ctf_correction=options.ctf_correction,
         )
-        if len(inputs.references) > 1 and "rlnRandomSubset" not in read_particles(inputs.particles).particles:
+        if len(inputs.references) > 1 and "rlnRandomSubset" not in table.particles:
             yield Notice(
                 f"{inputs.particles} does not say which half set its particles are in (rlnRandomSubset), so "
                 "halves are drawn; particles that went into the other half map make the FSC look better than "

@@ -19,7 +19,6 @@ from cryorefine.io.particles import (
     group_index,
     parse_vector,
     project_root,
-    read_particles,
     require,
 )
 from cryorefine.refine.particle_set import OpticsGroup, ParticleSet, single_particles
@@ -29,13 +28,17 @@ I64 = NDArray[np.int64]
 _OPTICS = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast", "rlnImagePixelSize")
 
 
-def load_particles(path: Path, *, seed: int, ctf_correction: bool) -> tuple[ParticleFile, ParticleSet]:
-    """Read single particles, with random halves where the file has none.
+def load_particles(
+    file: ParticleFile, path: Path, *, seed: int, ctf_correction: bool
+) -> tuple[ParticleFile, ParticleSet]:
+    """Make arrays of single particles, with random halves where their file has none.
 
     Parameters
     ----------
+    file : ParticleFile
+        The particles as :func:`cryorefine.io.particles.read_particles` gives them.
     path : Path
-        Particle STAR file.
+        Where they were read from.
     seed : int
         Seed of the random halves.
     ctf_correction : bool
@@ -54,7 +57,6 @@ def load_particles(path: Path, *, seed: int, ctf_correction: bool) -> tuple[Part
     required = ["rlnImageName", *_OPTICS]
     if ctf_correction:
         required.append("rlnDefocusU")
-    file = read_particles(path)
     of_tilts = file.general is not None and int(file.general.get("rlnTomoSubTomosAre2DStacks", 0))
     if of_tilts or ("rlnTomoName" in file.particles and "rlnDefocusU" not in file.particles):
         raise UserError(

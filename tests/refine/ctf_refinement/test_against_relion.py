@@ -48,7 +48,9 @@ def golden(shared):
 def as_relion(golden):
     """Comparison and weights as RELION has them."""
     relion = golden / "relion5"
-    file, particles = load_particles(golden / "refined.star", seed=0, ctf_correction=True)
+    file, particles = load_particles(
+        read_particles(golden / "refined.star"), golden / "refined.star", seed=0, ctf_correction=True
+    )
     maps = [read_map(relion / name).data for name in ("half1_unfil.mrc", "half2_unfil.mrc", "mask.mrc")]
     fsc = read_star(relion / "post.star")["fsc"]["rlnFourierShellCorrelationCorrected"].to_numpy(float)
     supplied = SuppliedMaps((maps[0], maps[1]), maps[2], fsc, 1.4)
