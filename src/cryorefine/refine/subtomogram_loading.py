@@ -177,12 +177,7 @@ def _ctf_columns(series: TiltSeries, depths: F64) -> F64:
 
     They are in the order of the fields of CtfParameters.
     """
-    ctf = image_ctf(series, depths)
-    dose = np.tile(series.dose, len(depths))
-    if series.dose_b_factor > 0:
-        ctf = replace(ctf, b_factor=ctf.column("b_factor") + series.dose_b_factor * dose)
-    else:
-        ctf = replace(ctf, dose=dose)
+    ctf = image_ctf(series, depths, damped=True)
     columns = [ctf.column(field.name) for field in fields(CtfParameters)]
     return np.stack(columns, axis=1).reshape(*depths.shape, -1)
 

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryorefine.ctf.aberrations import even_phase, odd_phase
+from cryorefine.ctf.ctf import ctf
 from cryorefine.errors import UserError
 from cryorefine.io.tomograms import TiltSeries
-from cryorefine.tomo.geometry import contrast_transfer, dose_weights
+from cryorefine.tomo.geometry import dose_weights, image_ctf
 from cryorefine.tomo.tilt_images import TiltImages
 
 if TYPE_CHECKING:
@@ -97,9 +98,11 @@ class Transfer:
         tilts : ndarray of int, shape (n,)
             The images wanted.
         """
-        return contrast_transfer(
-            self.series, depths[None], self.x, self.y, tilts=tilts, dose=self.dose, even=self.even
-        )[0]
+        parameters = image_ctf(self.series, depths[None]).take(tilts)
+        values = ctf(parameters, self.x, self.y, even=self.even)
+        # The dose weights are shared by all particles.
+        values *= self.dose[tilts]
+        return values
 
 
 def extract(

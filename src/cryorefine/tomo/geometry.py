@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cryorefine.ctf.ctf import CtfParameters, ctf, dose_weight
+from cryorefine.ctf.ctf import CtfParameters, dose_weight
 from cryorefine.io.tomograms import TiltSeries
 from cryorefine.tomo.deformation import deform
 
@@ -105,7 +105,7 @@ def image_rotations(series: TiltSeries, sub_rotations: F64) -> F64:
     return np.einsum("tij,njk->ntik", series.projections[:, :3, :3], sub_rotations)
 
 
-def image_ctf(series: TiltSeries, depths: F64, *, b_factors: bool = True) -> CtfParameters:
+def image_ctf(series: TiltSeries, depths: F64, *, damped: bool = False) -> CtfParameters:
     """Return the contrast transfer of particles in every tilt image.
 
     Defocus changes by ``hand * slope * pixel size * depth`` along the beam.
@@ -116,8 +116,8 @@ def image_ctf(series: TiltSeries, depths: F64, *, b_factors: bool = True) -> Ctf
         The tilt series.
     depths : ndarray, shape (n, tilts)
         Depth in px, from :func:`project`.
-    b_factors : bool
-        Whether each tilt's own B-factor damps the CTF.
+    damped : bool
+        Whether the dose before each image damps the CTF; otherwise see :func:`dose_weights`.
 
     Returns
     -------
@@ -126,6 +126,11 @@ def image_ctf(series: TiltSeries, depths: F64, *, b_factors: bool = True) -> Ctf
     """
     count = len(depths)
     change = series.hand * series.defocus_slope * series.pixel_size * depths
+    b_factor, dose = series.b_factor, np.zeros(len(series))
+    if damped and series.dose_b_factor > 0:
+        b_factor = b_factor + series.dose_b_factor * series.dose
+    elif damped:
+        dose = series.dose
     return CtfParameters(
         voltage=series.voltage,
         spherical_aberration=series.spherical_aberration,
@@ -134,8 +139,9 @@ def image_ctf(series: TiltSeries, depths: F64, *, b_factors: bool = True) -> Ctf
         defocus_v=(series.defocus_v + change).ravel(),
         defocus_angle=np.tile(series.defocus_angle, count),
         phase_shift=np.tile(series.phase_shift, count),
-        b_factor=np.tile(series.b_factor, count) if b_factors else 0.0,
+        b_factor=np.tile(b_factor, count),
         scale=np.tile(series.scale, count),
+        dose=np.tile(dose, count),
     )
 
 
@@ -160,46 +166,3 @@ def dose_weights(series: TiltSeries, frequency: ArrayLike) -> F64:
     if series.dose_b_factor > 0:
         return np.exp(-series.dose_b_factor / 4 * series.dose[:, None] * u**2)
     return dose_weight(u, series.dose[:, None])
-
-
-def contrast_transfer(
-    series: TiltSeries,
-    depths: F64,
-    x: F64,
-    y: F64,
-    *,
-    tilts: NDArray[np.int64] | None = None,
-    dose: NDArray[np.float32] | None = None,
-    b_factors: bool = True,
-    even: F64 | None = None,
-) -> NDArray[np.float32]:
-    """Return CTF times dose weight of particles in tilt images.
-
-    Parameters
-    ----------
-    series : TiltSeries
-        The tilt series.
-    depths : ndarray, shape (n, tilts)
-        Depth in px, from :func:`project`.
-    x, y : ndarray, shape (pixels,)
-        Frequencies in 1/A.
-    tilts : ndarray of int, shape (m,), optional
-        The images wanted; all of them unless given.
-    dose : ndarray of float32, shape (tilts, pixels), optional
-        Result of :func:`dose_weights` for these frequencies, where many particles share it.
-    b_factors : bool
-        Whether each tilt's own B-factor damps the CTF.
-    even : ndarray, shape (pixels,), optional
-        Phase of even aberrations in radians.
-
-    Returns
-    -------
-    ndarray of float32, shape (n, m, pixels)
-    """
-    chosen = np.arange(len(series)) if tilts is None else tilts
-    rows = (np.arange(len(depths))[:, None] * len(series) + chosen).ravel()
-    values = ctf(image_ctf(series, depths, b_factors=b_factors).take(rows), x, y, even=even)
-    result = values.reshape(len(depths), len(chosen), len(x))
-    weights = dose_weights(series, np.hypot(x, y)).astype(np.float32) if dose is None else dose
-    result *= weights[chosen]
-    return result
