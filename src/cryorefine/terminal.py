@@ -10,13 +10,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from cryorefine.jobs.base import Event, Product, Progress, ResultT, Run
+from cryorefine.jobs.base import RESULT_UNITS, Event, Product, Progress, ResultT, Run
 from cryorefine.jobs.events import to_text
 
 if TYPE_CHECKING:
     from cryorefine.jobs.project import Project
-
-_UNITS = {"resolution": "A", "b_factor": "A^2", "pixel_size": "A/px", "defocus_change": "A"}
 
 
 def watch(run: Run[ResultT]) -> ResultT:
@@ -46,7 +44,9 @@ def summary(result: Any) -> list[str]:
         for one in value if isinstance(value, tuple) else (value,):
             if isinstance(one, (Path, str, int, float)):
                 text = f"{one:.4g}" if isinstance(one, float) else str(one)
-                rows.append((field.name.replace("_", " "), f"{text} {_UNITS.get(field.name, '')}".rstrip()))
+                rows.append(
+                    (field.name.replace("_", " "), f"{text} {RESULT_UNITS.get(field.name, '')}".rstrip())
+                )
     width = max((len(name) for name, _ in rows), default=0)
     return [f"{name:<{width}}  {text}" for name, text in rows]
 

@@ -8,13 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cryorefine.jobs.base import Figures, Progress
+from cryorefine.jobs.base import RESULT_UNITS, Figures, Progress
 
 if TYPE_CHECKING:
     from cryorefine.maps.density import Volume
-
-UNITS = {"resolution": "A", "b_factor": "A^2", "pixel_size": "A/px", "defocus_change": "A"}
-"""Units of the numbers in a job's Result, whose names have none."""
 
 
 class Stopwatch:
@@ -57,7 +54,7 @@ def figures_text(values: Figures | Any) -> str:
 def _numbers(result: Any) -> dict[str, Any]:
     fields = [field.name for field in dataclasses.fields(result)]
     return {
-        f"{name} ({UNITS[name]})" if name in UNITS else name: value
+        f"{name} ({RESULT_UNITS[name]})" if name in RESULT_UNITS else name: value
         for name in fields
         if isinstance(value := getattr(result, name), str | int | float) and not isinstance(value, Path)
     }

@@ -114,6 +114,10 @@ def flag_of(name: str, description: Field) -> str:
     return "--" + (description.flag or name.replace("_", "-"))
 
 
+RESULT_UNITS = {"resolution": "A", "b_factor": "A^2", "pixel_size": "A/px", "defocus_change": "A"}
+"""Units of the numbers in a job's Result, whose names have none."""
+
+
 @dataclass(frozen=True)
 class Progress:
     """How far a stage has come; ``total`` 0 means unknown."""
