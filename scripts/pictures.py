@@ -300,11 +300,16 @@ def show_solid(viewer: napari.Viewer) -> None:
 
 
 def shrink(paths: Iterable[Path]) -> None:
-    """Store pictures in 256 colours, in which they look the same and take a third of the space."""
+    """Store pictures in 256 colours, in which they look the same and take a third of the space.
+
+    Colours of thin lines are kept apart: a plain median cut gives them to the many of a surface.
+    """
     from PIL import Image
 
     for path in paths:
-        Image.open(path).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
+        Image.open(path).convert("RGB").quantize(
+            256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE
+        ).save(path, optimize=True)
 
 
 def on_a_screen() -> None:

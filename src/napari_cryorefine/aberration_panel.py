@@ -128,8 +128,8 @@ class AberrationPanel(QWidget):
                 colorMap=_colours(),
                 interactive=False,
                 width=10,
-                label="degrees" if picture.unit == "radians" else "px",
             )
+            bar.axis.setLabel("degrees" if picture.unit == "radians" else "px", color=text)
             bar.setImageItem(images)
             bar.axis.setPen(text)
             bar.axis.setTextPen(text)

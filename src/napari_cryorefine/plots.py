@@ -136,6 +136,9 @@ class CurvePlot(QWidget):
         for label, values in curve.values.items():
             y = np.array(values, dtype=float)
             good = np.isfinite(y) & np.isfinite(x)
+            if self.guinier:
+                # The mean, of a map whose mean is about 0: it would press all else into a corner.
+                good &= x > 0
             self._items[label].setData(x[good], y[good])
         if len(x):
             self.plot.setXRange(0, float(x[-1]), padding=0.01)

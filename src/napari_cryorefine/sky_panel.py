@@ -99,7 +99,7 @@ class SkyPanel(QWidget):
             colours.reverse()
         self.bar.setColorMap(colours)
         self.bar.setLevels((low, high))
-        self.bar.setLabel("left", sky.label)
+        self._label_bar(sky)
         self.title.setText(f"{sky.path.name}: {sky.title}")
         if sky.symmetry:
             self.symmetry.setText(sky.symmetry)
@@ -117,9 +117,16 @@ class SkyPanel(QWidget):
 
         colors = get_theme(theme)
         self.plot.setBackground(colors.background.as_hex())
-        text = colors.text.as_hex()
-        self.bar.axis.setPen(text)
-        self.bar.axis.setTextPen(text)
+        self._text = colors.text.as_hex()
+        self.bar.axis.setPen(self._text)
+        self.bar.axis.setTextPen(self._text)
+        for tilt in self._tilts:
+            tilt.setColor(self._text)
+        if self.sky is not None:
+            self._label_bar(self.sky)
+
+    def _label_bar(self, sky: Sky) -> None:
+        self.bar.getAxis("left").setLabel(sky.label, color=self._text)
 
     def _ask(self) -> None:
         path, _ = QFileDialog.getOpenFileName(self, "Directions", str(Path.cwd()), "STAR files (*.star)")
@@ -142,8 +149,10 @@ class SkyPanel(QWidget):
         lines += [(rots, np.full(181, tilt)) for tilt in range(30, 180, 30)]
         for rot, tilt in lines:
             self.plot.plot(*mollweide_position(rot, tilt), pen=pg.mkPen("#8888", width=1))
+        self._tilts = []
         for tilt in (30, 60, 90, 120, 150):
             across, up = mollweide_position(-180, tilt)
-            label = pg.TextItem(f"{tilt}°", color="#888", anchor=(1.1, 0.5))
+            label = pg.TextItem(f"{tilt}°", anchor=(1.1, 0.5))
             label.setPos(float(across), float(up))
             self.plot.addItem(label)
+            self._tilts.append(label)
