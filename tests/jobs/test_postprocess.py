@@ -188,6 +188,12 @@ def test_doubtful_settings_are_warned_of(settings, changes, sentence):
     assert any(sentence in text for text in warnings_of(events))
 
 
+def test_a_bfactor_of_zero_that_is_asked_for_is_not_warned_of(settings):
+    events, result = events_of(postprocess.run(postprocess.Options(**{**settings, "bfactor": 0.0})))
+    assert result.b_factor == 0
+    assert not any("sharpened" in text for text in warnings_of(events))
+
+
 @pytest.mark.filterwarnings("ignore:Data array contains NaN:RuntimeWarning")
 def test_bad_input_is_refused_in_one_sentence_and_leaves_no_folder(settings, tmp_path, half_map):
     data = read_map(half_map).data

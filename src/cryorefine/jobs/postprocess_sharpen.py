@@ -84,7 +84,9 @@ def sharpening_gain(
             warning=True,
         )
     if report.b_factor == 0:
-        yield Notice("The map is not sharpened, because the B-factor is 0.", warning=True)
+        # A B-factor of 0 that was asked for is no mistake; an estimate that was only switched off may be.
+        if options.bfactor is None:
+            yield Notice("The map is not sharpened, because the B-factor is 0.", warning=True)
     else:
         gain = gain * filters.bfactor_gain(radius_table(size), size, pixel_size, report.b_factor)
         report.add_guinier("rlnLogAmplitudesSharpened", amplitudes.guinier(gain))

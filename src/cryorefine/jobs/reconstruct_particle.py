@@ -200,7 +200,7 @@ def _post_process(
             mask=options.fsc_mask,
             output=folder,
             # The resolution is sought; binned maps have no shells to fit a B-factor to.
-            auto_bfactor=False,
+            bfactor=0.0,
             threads=options.threads,
         )
     )
