@@ -238,7 +238,8 @@ def dead_process() -> int:
 )
 def test_the_lock_of_a_dead_process_does_not_hold(options: Options, owner: Callable[[dict], dict]) -> None:
     options.output.mkdir(parents=True)
-    path = lock.take(options.output)
+    lock.take(options.output)
+    path = options.output / lock.LOCK_FILE
     path.write_text(json.dumps(owner(json.loads(path.read_text()))))
 
     assert lock.holder(options.output) is None
@@ -247,7 +248,8 @@ def test_the_lock_of_a_dead_process_does_not_hold(options: Options, owner: Calla
 
 def test_the_lock_of_another_machine_holds(options: Options) -> None:
     options.output.mkdir(parents=True)
-    path = lock.take(options.output)
+    lock.take(options.output)
+    path = options.output / lock.LOCK_FILE
     path.write_text(json.dumps({**json.loads(path.read_text()), "host": "elsewhere", "pid": 1}))
 
     with pytest.raises(UserError, match=r"in use by process 1 on elsewhere.*delete .*lock"):

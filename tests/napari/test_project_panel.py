@@ -164,7 +164,7 @@ def test_a_running_refinement_is_followed_in_its_form(viewer, qtbot, refined, pl
         assert form.is_running
         assert form.folder == folder
     finally:
-        held.unlink()
+        held.release()
     (folder / "RELION_JOB_EXIT_SUCCESS").touch()
     qtbot.waitUntil(lambda: not form.is_running, timeout=SECONDS)
 

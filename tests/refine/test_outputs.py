@@ -22,7 +22,14 @@ from cryorefine.refine import outputs
 from cryorefine.refine.angular_distribution import bild, distribution_of_poses
 from cryorefine.refine.engine import IterationDone, Settings
 from cryorefine.refine.maximisation import MaximisationResult
-from cryorefine.refine.outputs import discard_checkpoints, latest_checkpoint, write_final, write_iteration
+from cryorefine.refine.outputs import (
+    checkpoint_of,
+    discard_checkpoints,
+    iterations_to_continue,
+    latest_checkpoint,
+    write_final,
+    write_iteration,
+)
 from cryorefine.refine.parameters import ImageModel
 from cryorefine.refine.particle_set import OpticsGroup, ParticleSet, single_particles
 from cryorefine.refine.schedule import Schedule
@@ -343,11 +350,28 @@ def test_a_checkpoint_is_the_state(rng, about, folder):
     np.testing.assert_array_equal(again.table.poses, outcome.state.table.poses)
 
 
-def test_the_last_two_checkpoints_stay(rng, about, folder):
-    for iteration in (9, 998, 999, 1000):
-        write_iteration(folder, make_outcome(rng, iteration=iteration), *about)
-    assert {p.name for p in folder.glob("*.npz")} == {"run_it999_checkpoint.npz", "run_it1000_checkpoint.npz"}
+def test_every_iteration_can_be_gone_on_from_and_old_checkpoints_are_small(rng, about, folder):
+    outcomes = {number: make_outcome(rng, iteration=number) for number in (9, 998, 999, 1000)}
+    for outcome in outcomes.values():
+        write_iteration(folder, outcome, *about)
     assert latest_checkpoint(folder) == folder / "run_it1000_checkpoint.npz"
+    assert iterations_to_continue(folder) == [9, 998, 999, 1000]
+    size = {number: checkpoint_of(folder, number).stat().st_size for number in outcomes}
+    maps = sum(half.reference.nbytes for half in outcomes[9].state.halves)
+    assert max(size[9], size[998]) < size[999] - 0.99 * maps
+    again = load_state(checkpoint_of(folder, 9))
+    for now, then in zip(again.halves, outcomes[9].state.halves, strict=True):
+        assert now.reference.tobytes() == then.reference.tobytes()
+        assert now.sigma2_noise.tobytes() == then.sigma2_noise.tobytes()
+    (folder / "run_it009_half2_class001.mrc").unlink()
+    assert iterations_to_continue(folder) == [998, 999, 1000]
+
+
+def test_a_damaged_old_checkpoint_stops_nothing(rng, about, folder):
+    for iteration in (1, 2, 3):
+        write_iteration(folder, make_outcome(rng, iteration=iteration), *about)
+        checkpoint_of(folder, 1).write_bytes(b"not whole")
+    assert checkpoint_of(folder, 1).read_bytes() == b"not whole"
 
 
 def test_checkpoints_of_an_earlier_run_are_not_taken_for_this_ones(rng, about, folder):

@@ -7,14 +7,18 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 from tests.refine.conftest import optics, settings
 
+from cryorefine.errors import UserError
 from cryorefine.jobs import refine3d
-from cryorefine.jobs.base import Figures, finish
+from cryorefine.jobs.base import Figures, JobAborted, finish
 from cryorefine.jobs.command import command
+from cryorefine.jobs.folder import STOP_FILE, request_stop, status
 from cryorefine.refine.atoms import random_protein
+from cryorefine.refine.outputs import iterations_to_continue
 from cryorefine.refine.simulation import simulate_particles
 
 FILES = ("run_class001.mrc", "run_half1_class001_unfil.mrc", "run_half2_class001_unfil.mrc", "run_data.star")
@@ -101,6 +105,27 @@ def test_a_killed_refinement_goes_on_to_the_same_map(particles, undisturbed, tmp
     again = start("--continue", folder, "--threads", 2)
     assert again.wait() == 0, again.communicate()[1]
     assert outcome(folder) == undisturbed
+
+
+def test_a_refinement_goes_on_from_any_iteration_in_another_folder(particles, undisturbed, tmp_path):
+    folder, branch = tmp_path / "job001", tmp_path / "job002"
+    job = refine3d.run(options(particles, folder, threads=2))
+    while getattr(next(job), "values", {}).get("iteration") != 4:
+        pass
+    request_stop(folder)
+    with pytest.raises(JobAborted, match="after a whole iteration"):
+        finish(job)
+    assert status(folder) == "aborted"
+    assert not (folder / STOP_FILE).exists()
+    assert iterations_to_continue(folder) == [1, 2, 3, 4]
+    again = refine3d.Options(continue_from=folder, continue_iteration=1, threads=2)
+    with pytest.raises(UserError, match="give another folder with --output"):
+        finish(refine3d.run(again))
+    with pytest.raises(UserError, match="cannot go on from iteration 9; it can from 1 to 4"):
+        finish(refine3d.run(replace(again, continue_iteration=9, output=branch)))
+    finish(refine3d.run(replace(again, output=branch)))
+    assert outcome(branch) == undisturbed
+    assert iterations_to_continue(folder) == [1, 2, 3, 4]  # as they were
 
 
 @pytest.mark.slow

@@ -11,9 +11,15 @@ from cryorefine.jobs.base import Job
 
 OptionsT = TypeVar("OptionsT")
 
+CONTINUE_FILE = "continue_job.star"
+"""The options with which a job went on the last time."""
+_ABOUT_GOING_ON = ("output", "continue_from", "continue_iteration")
+
 
 def continued_options(job: Job, options: OptionsT, may_change: Collection[str]) -> OptionsT:
     """Return the options of a job that goes on, with what may be changed on the way.
+
+    What was changed when the job went on before stays changed.
 
     Parameters
     ----------
@@ -38,10 +44,16 @@ def continued_options(job: Job, options: OptionsT, may_change: Collection[str]) 
             f"{asked.continue_from} holds no {job.title} job that can go on (job.star is missing); start a "
             "new one."
         )
-    saved = read_job(path).options
-    if not isinstance(saved, type(options)):
+    saved: Any = read_job(path).options
+    if type(saved) is not type(options):
         raise UserError(f"{path} is no {job.title} job's file; give the folder of a {job.title} job.")
-    changes: dict[str, Any] = {"output": asked.output, "continue_from": asked.continue_from}
+    changes = {name: getattr(asked, name) for name in _ABOUT_GOING_ON if hasattr(asked, name)}
+    changed_before = asked.continue_from / CONTINUE_FILE
+    if changed_before.exists():
+        earlier = read_job(changed_before).options
+        given = {f.name: getattr(earlier, f.name) for f in dataclasses.fields(asked) if f.name in may_change}
+        defaults = {f.name: f.default for f in dataclasses.fields(asked)}
+        saved = dataclasses.replace(saved, **{k: v for k, v in given.items() if v != defaults[k]})
     for field in dataclasses.fields(asked):
         value = getattr(asked, field.name)
         if field.name in changes or value == field.default:
@@ -53,5 +65,5 @@ def continued_options(job: Job, options: OptionsT, may_change: Collection[str]) 
                 "continued keeps it: leave the option out or start a new job."
             )
         changes[field.name] = value
-    result: OptionsT = dataclasses.replace(saved, **changes)  # type: ignore[type-var]
+    result: OptionsT = dataclasses.replace(saved, **changes)
     return result

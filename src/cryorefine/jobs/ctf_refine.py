@@ -9,7 +9,6 @@ from typing import Any
 from cryorefine.errors import UserError
 from cryorefine.jobs import vocabulary
 from cryorefine.jobs.base import Job, Run, option
-from cryorefine.jobs.continuing import continued_options
 from cryorefine.jobs.folder import in_job_folder
 
 JOB = Job(
@@ -188,7 +187,7 @@ class Result:
     defocus_change: float
 
 
-@in_job_folder(JOB)
+@in_job_folder(JOB, ("threads", "device"))
 def run(options: Options) -> Run[Result]:
     """Fit what the options ask for; yields events and returns the result.
 
@@ -199,7 +198,4 @@ def run(options: Options) -> Run[Result]:
     """
     from cryorefine.jobs.ctf_refine_session import run_session
 
-    settled = options
-    if options.continue_from is not None:
-        settled = continued_options(JOB, options, ("threads", "device"))
-    return (yield from run_session(settled))
+    return (yield from run_session(options))

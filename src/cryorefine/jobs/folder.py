@@ -3,8 +3,9 @@
 A job's ``run`` is decorated with :func:`in_job_folder`. Its folder then holds, as RELION's jobs do,
 ``job.star`` (the options), ``note.txt`` (when and with which command), ``run.out`` and ``run.err``,
 and at the end an empty file ``RELION_JOB_EXIT_SUCCESS``, ``_FAILURE`` or ``_ABORTED``; and
-``progress.jsonl``, by which others follow it. A file ``RELION_JOB_ABORT_NOW`` put there stops it. In a
-project of RELION, the job is entered into its pipeline.
+``progress.jsonl``, by which others follow it. A file ``RELION_JOB_ABORT_NOW`` put there stops it,
+``CRYOREFINE_STOP_AFTER_ITERATION`` a refinement once its iteration is whole. In a project of RELION, the
+job is entered into its pipeline.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import shlex
 import socket
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, TypeVar
@@ -26,18 +27,20 @@ from cryorefine.jobs import lock
 from cryorefine.jobs.base import Event, Job, JobAborted, Notice, Progress, ResultT, Run
 from cryorefine.jobs.check import checked
 from cryorefine.jobs.command import command
+from cryorefine.jobs.continuing import CONTINUE_FILE, continued_options
 from cryorefine.jobs.events import PROGRESS_FILE, follow, to_line, to_text
 from cryorefine.jobs.pipeline_record import PipelineRecord, next_number
 
-__all__ = ["follow", "in_job_folder", "request_abort", "status", "suggest_folder"]
+__all__ = ["follow", "in_job_folder", "request_abort", "request_stop", "status", "suggest_folder"]
 
 ABORT_FILE = "RELION_JOB_ABORT_NOW"
+STOP_FILE = "CRYOREFINE_STOP_AFTER_ITERATION"
 EXIT_FILES = {
     "succeeded": "RELION_JOB_EXIT_SUCCESS",
     "failed": "RELION_JOB_EXIT_FAILURE",
     "aborted": "RELION_JOB_EXIT_ABORTED",
 }
-_RECORDS = {"job.star", "continue_job.star", "note.txt", "run.out", "run.err", PROGRESS_FILE, lock.LOCK_FILE}
+_RECORDS = {"job.star", CONTINUE_FILE, "note.txt", "run.out", "run.err", PROGRESS_FILE, lock.LOCK_FILE}
 _PROGRESS_PAUSE = 0.3
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
@@ -45,13 +48,20 @@ OptionsT = TypeVar("OptionsT")
 
 
 def in_job_folder(
-    job: Job,
+    job: Job, may_change: Collection[str] | None = None
 ) -> Callable[[Callable[[OptionsT], Run[ResultT]]], Callable[[OptionsT], Run[ResultT]]]:
     """Make a job's ``run(options)`` work in the folder ``options.output``.
 
     The decorated generator checks the options, makes the folder, keeps its records, forwards the
     events and writes how the job ended. Options whose ``continue_from`` is given go on in that
     folder unless ``output`` names another; ``run`` sees options whose ``output`` is always set.
+
+    Parameters
+    ----------
+    job : Job
+        The kind of job.
+    may_change : collection of str, optional
+        For a job that goes on with the options that it began with: those that may be given anew.
 
     Raises
     ------
@@ -66,7 +76,10 @@ def in_job_folder(
         @functools.wraps(run)
         def inside(options: OptionsT) -> Run[ResultT]:
             options = _with_output(job, checked(options))
-            with _JobFolder(job, options) as folder:
+            words = shlex.join(command(job, options))
+            if may_change is not None and getattr(options, "continue_from", None) is not None:
+                options = continued_options(job, options, may_change)
+            with _JobFolder(job, options, words) as folder:
                 if folder.unrecorded:
                     notice = Notice(folder.unrecorded, warning=True)
                     folder.record(notice)
@@ -112,6 +125,23 @@ def request_abort(folder: Path) -> None:
     (folder / ABORT_FILE).touch()
 
 
+def request_stop(folder: Path) -> None:
+    """Ask the refinement that runs in a folder to stop once its iteration is whole; nothing is lost then."""
+    (folder / STOP_FILE).touch()
+
+
+def stop_after_iteration(folder: Path) -> None:
+    """Stop here if that has been asked for; to be called when all of an iteration is on the disk.
+
+    Raises
+    ------
+    JobAborted
+        If ``CRYOREFINE_STOP_AFTER_ITERATION`` stands in the folder.
+    """
+    if (folder / STOP_FILE).exists():
+        raise JobAborted(f"{folder} was stopped by request after a whole iteration")
+
+
 def suggest_folder(job: Job, project: Path) -> Path:
     """Return the next free job folder of a project, numbered across all kinds of job as in RELION."""
     return project / job.folder / f"job{next_number(project):03d}"
@@ -130,9 +160,10 @@ def _with_output(job: Job, options: OptionsT) -> OptionsT:
 class _JobFolder:
     """The records of one run in one folder, from its first to its last moment."""
 
-    def __init__(self, job: Job, options: Any) -> None:
+    def __init__(self, job: Job, options: Any, words: str) -> None:
         self.job = job
         self.options = options
+        self.words = words
         self.path: Path = options.output
         source = getattr(options, "continue_from", None)
         self.goes_on = source is not None and source.resolve() == self.path.resolve()
@@ -180,7 +211,8 @@ class _JobFolder:
             else:  # asked to stop, interrupted from the keyboard, or dropped by whoever drew the events
                 self._write("run.out", "Stopped by request")
                 outcome = "aborted"
-            (self.path / ABORT_FILE).unlink(missing_ok=True)
+            for name in (ABORT_FILE, STOP_FILE):
+                (self.path / name).unlink(missing_ok=True)
             if unrecorded := self.pipeline.end(outcome):
                 self._write("run.out", unrecorded)
             (self.path / EXIT_FILES[outcome]).touch()
@@ -191,13 +223,15 @@ class _JobFolder:
         finally:
             for file in self.files.values():
                 file.close()
-            self.lock.unlink(missing_ok=True)
+            self.lock.release()
             if withdraw:
                 self._withdraw()
                 self.pipeline.withdraw()
 
     def stop_if_asked(self) -> None:
-        """Raise JobAborted if somebody has put the file there that asks for it."""
+        """Raise JobAborted if somebody has asked for it, or has taken the folder for another job."""
+        if self.lock.lost:
+            raise JobAborted(f"{self.path} was taken from this job: its lock is gone")
         if (self.path / ABORT_FILE).exists():
             raise JobAborted(f"{self.path} was stopped by request")
 
@@ -258,16 +292,16 @@ class _JobFolder:
     def _begin(self) -> None:
         from cryorefine.io.star import write_star
 
-        for name in (ABORT_FILE, *EXIT_FILES.values()):
+        for name in (ABORT_FILE, STOP_FILE, *EXIT_FILES.values()):
             (self.path / name).unlink(missing_ok=True)
-        name = "continue_job.star" if self.goes_on else "job.star"
+        name = CONTINUE_FILE if self.goes_on else "job.star"
         write_star(self.path / name, self.pipeline.job_tables())
         when = time.strftime("%Y-%m-%d %H:%M:%S")
-        words = shlex.join(command(self.job, self.options))
-        self._write("note.txt", f"{when} on {socket.gethostname()}, in {Path.cwd()}:\n{words}\n")
+        self._write("note.txt", f"{when} on {socket.gethostname()}, in {Path.cwd()}:\n{self.words}\n")
         if not self.goes_on:
             (self.path / PROGRESS_FILE).write_text("")
-        self._write("run.out", f"{when} {words}")
+            (self.path / CONTINUE_FILE).unlink(missing_ok=True)  # of an earlier run
+        self._write("run.out", f"{when} {self.words}")
         (self.path / "run.err").touch()
         self.unrecorded = self.pipeline.begin()
 

@@ -236,6 +236,18 @@ def record_alias(folder: Path) -> None:
                 pipeline.put_process(dataclasses.replace(process, alias=alias_of(project / name)))
 
 
+def record_failure(folder: Path) -> None:
+    """Enter a job that was killed as failed, if the pipeline has it as running and its lock is free."""
+    place = project_and_name(folder)
+    if place is None:
+        return
+    project, name = place
+    with contextlib.suppress(UserError, OSError), changed_pipeline(project, wait=2) as pipeline:
+        for process in pipeline.processes():
+            if process.name == name and process.status == "Running":
+                pipeline.put_process(dataclasses.replace(process, status=STATUSES["failed"]))
+
+
 def node_name(project: Path, file: Path) -> str | None:
     """Return what a file is called in the pipeline of a project: its path from there, without aliases.
 

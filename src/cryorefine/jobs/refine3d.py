@@ -8,7 +8,6 @@ from pathlib import Path
 from cryorefine.errors import UserError
 from cryorefine.jobs import vocabulary, vocabulary_tomo
 from cryorefine.jobs.base import Job, Run, option
-from cryorefine.jobs.continuing import continued_options
 from cryorefine.jobs.folder import in_job_folder
 
 JOB = Job(
@@ -69,6 +68,16 @@ class Options:
         kind="folder",
         flag="continue",
         relion="fn_cont",
+    )
+    continue_iteration: int | None = option(
+        None,
+        label="Continue from iteration",
+        help="Go on after this iteration rather than the last whole one, in another output folder. Empty for "
+        "the last.",
+        flag="from-iteration",
+        minimum=1,
+        maximum=9999,
+        step=1,
     )
     absolute_greyscale: bool = option(
         False,
@@ -271,6 +280,8 @@ class Options:
                         f"Refine3D needs --{name}, or --optimisation-set, or --continue with the folder of a "
                         "refinement."
                     )
+        if self.continue_iteration is not None and self.continue_from is None:
+            raise UserError("--from-iteration needs the refinement that it is of; give it with --continue.")
         if self.trajectories is not None and self.tomograms is None and self.optimisation_set is None:
             raise UserError("--trajectories needs the tilt series they belong to; give --tomograms as well.")
         if self.refine_ctf and (self.optimisation_set is not None or self.tomograms is not None):
@@ -333,7 +344,7 @@ _MAY_CHANGE = (
 )
 
 
-@in_job_folder(JOB)
+@in_job_folder(JOB, _MAY_CHANGE)
 def run(options: Options) -> Run[Result]:
     """Refine a map and the poses of its particles.
 
@@ -359,8 +370,5 @@ def run(options: Options) -> Run[Result]:
     """
     from cryorefine.jobs.refine3d_session import open_session, run_session
 
-    settled = options
-    if options.continue_from is not None:
-        settled = continued_options(JOB, options, _MAY_CHANGE)
-    session = yield from open_session(settled)
+    session = yield from open_session(options)
     return (yield from run_session(session))

@@ -16,6 +16,7 @@ from cryorefine.io.images import ImageReader
 from cryorefine.io.particles import ParticleFile, group_index, read_particles
 from cryorefine.jobs.base import Curve, Event, Figures, Notice, Product, Progress, Run
 from cryorefine.jobs.command import command
+from cryorefine.jobs.folder import stop_after_iteration
 from cryorefine.jobs.refine3d import ANGULAR_STEPS, JOB, Options, Result
 from cryorefine.jobs.refine3d_input import Inputs, find_inputs, write_set
 from cryorefine.maps.fsc import resolution
@@ -24,7 +25,9 @@ from cryorefine.refine.engine import ChunkDone, IterationDone, Settings, refine
 from cryorefine.refine.initial import initial_model, initial_noise
 from cryorefine.refine.loading import check_geometry, check_images, load_particles
 from cryorefine.refine.outputs import (
+    checkpoint_of,
     discard_checkpoints,
+    iterations_to_continue,
     latest_checkpoint,
     write_final,
     write_iteration,
@@ -136,7 +139,7 @@ def open_session(options: Options) -> Run[Session]:
     )
     reader = ImageReader(particles.root)
     if options.continue_from is not None:
-        state = _resumed(options.continue_from, len(particles))
+        state = _resumed(options, len(particles))
         file = replace(file, particles=file.particles.assign(rlnRandomSubset=state.half))
         particles = replace(particles, half=state.half)
         yield Notice(f"Going on after iteration {state.iteration}.")
@@ -218,8 +221,22 @@ def _order(step: float) -> int:
     return int(np.argmin([abs(np.log(float(label) / step)) for label in ANGULAR_STEPS]))
 
 
-def _resumed(folder: Path, particles: int) -> State:
-    checkpoint = latest_checkpoint(folder)
+def _resumed(options: Options, particles: int) -> State:
+    assert options.continue_from is not None
+    assert options.output is not None
+    folder, number = options.continue_from, options.continue_iteration
+    checkpoint = newest = latest_checkpoint(folder)
+    if number is not None and number not in (found := iterations_to_continue(folder)):
+        raise UserError(
+            f"{folder} cannot go on from iteration {number}; it can from {_listed(found) or 'none'}."
+        )
+    if number is not None:
+        checkpoint = checkpoint_of(folder, number)
+    if checkpoint != newest and options.output.resolve() == folder.resolve():
+        raise UserError(
+            f"{folder} holds iterations after {number}, which would be lost; give another folder with "
+            "--output."
+        )
     if checkpoint is None:
         raise UserError(
             f"{folder} holds no whole iteration to go on from; start the refinement anew in another folder."
@@ -233,6 +250,13 @@ def _resumed(folder: Path, particles: int) -> State:
             "restore the file or start a new job."
         )
     return state
+
+
+def _listed(numbers: list[int]) -> str:
+    """Return e.g. "3 to 12" where none is missing, or "3, 5, 6"."""
+    if len(numbers) > 1 and numbers[-1] - numbers[0] == len(numbers) - 1:
+        return f"{numbers[0]} to {numbers[-1]}"
+    return ", ".join(map(str, numbers))
 
 
 def run_session(session: Session) -> Run[Result]:
@@ -264,6 +288,8 @@ def run_session(session: Session) -> Run[Result]:
             files = write(folder, step, *about)
             optimisation_set = write_set(session.inputs, files)
             yield from _iteration_events(step, files)
+            if not step.state.schedule.converged:
+                stop_after_iteration(folder)
     assert last is not None
     box = last.state.halves[0].reference.shape[0]
     reached = resolution(last.state.fsc, box, last.state.pixel_size)

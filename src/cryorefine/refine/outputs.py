@@ -19,9 +19,10 @@ from cryorefine.refine.engine import IterationDone, Settings
 from cryorefine.refine.output_models import ModelPart, half_part, joined_part, model_blocks
 from cryorefine.refine.output_tables import optimiser_blocks, output_grid, particle_file, sampling_blocks
 from cryorefine.refine.particle_set import ParticleSet
-from cryorefine.refine.state import State, save_state
+from cryorefine.refine.state import State, leave_out_maps, save_state
 
-_CHECKPOINTS_KEPT = 2
+_WHOLE_CHECKPOINTS = 2
+"""Checkpoints that hold their maps as well; those before take them from run_itNNN_half*_class001.mrc."""
 
 
 def write_iteration(
@@ -136,6 +137,29 @@ def latest_checkpoint(folder: Path) -> Path | None:
     return found[-1][1] if found else None
 
 
+def iterations_to_continue(folder: Path) -> list[int]:
+    """Return the iterations that a refinement in a folder can go on from, the last one last.
+
+    Those whose checkpoint and maps are there. The last one of a refinement that has converged has left
+    other files (:func:`write_final`), and nothing comes after it.
+    """
+    return [
+        number
+        for number, _ in _checkpoints(folder)
+        if all(path.is_file() for path in _maps_of(folder, number))
+    ]
+
+
+def checkpoint_of(folder: Path, iteration: int) -> Path:
+    """Return the name of the checkpoint of an iteration."""
+    return folder / f"run_it{iteration:03d}_checkpoint.npz"
+
+
+def _maps_of(folder: Path, iteration: int) -> tuple[Path, Path]:
+    one, two = (folder / f"run_it{iteration:03d}_half{half}_class001.mrc" for half in (1, 2))
+    return one, two
+
+
 def _write_common(
     root: Path,
     state: State,
@@ -194,10 +218,10 @@ def discard_checkpoints(folder: Path) -> None:
 
 
 def _write_checkpoint(folder: Path, state: State) -> Path:
-    path = folder / f"run_it{state.iteration:03d}_checkpoint.npz"
+    path = checkpoint_of(folder, state.iteration)
     save_state(path, state)
-    for _, old in _checkpoints(folder)[:-_CHECKPOINTS_KEPT]:
-        old.unlink(missing_ok=True)
+    for _, old in _checkpoints(folder)[:-_WHOLE_CHECKPOINTS]:
+        leave_out_maps(old)
     return path
 
 

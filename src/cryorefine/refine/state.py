@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from cryorefine.errors import UserError
 from cryorefine.io.files import write_whole
+from cryorefine.io.mrc import read_map
 from cryorefine.refine.schedule import Schedule
 
 F64 = NDArray[np.float64]
@@ -123,6 +124,7 @@ class State:
 
 
 _VERSION = 1
+_MAPS = ("half1.reference", "half2.reference")
 
 
 def save_state(path: Path, state: State) -> None:
@@ -145,8 +147,25 @@ def save_state(path: Path, state: State) -> None:
         np.savez(file, numbers=np.array(json.dumps(numbers)), **arrays)
 
 
+def leave_out_maps(path: Path) -> None:
+    """Make a checkpoint small: its maps are those of its iteration's files, bit for bit.
+
+    One that is small already, or damaged, stays as it is.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            names = [name for name in archive.files if name not in _MAPS]
+            if len(names) == len(archive.files):
+                return
+            arrays = {name: archive[name] for name in names}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        return
+    with write_whole(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays)
+
+
 def load_state(path: Path) -> State:
-    """Read a state back.
+    """Read a state back; maps that it has left out are read from the files of its iteration.
 
     Raises
     ------
@@ -158,6 +177,9 @@ def load_state(path: Path) -> State:
             arrays = {name: archive[name] for name in archive.files}
         numbers = json.loads(str(arrays.pop("numbers")))
         if numbers["version"] == _VERSION:
+            for name in _MAPS:
+                if name not in arrays:
+                    arrays[name] = _map_beside(path, name.partition(".")[0])
             return _assemble(numbers, arrays)
     # A damaged archive raises any of these, wherever its first wrong byte is.
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
@@ -165,6 +187,11 @@ def load_state(path: Path) -> State:
             f"{path} is not a checkpoint of a refinement; delete it to go on from the iteration before."
         ) from error
     raise UserError(f"{path} was written by another version of this program; finish that refinement with it.")
+
+
+def _map_beside(path: Path, half: str) -> F32:
+    name = path.name.replace("checkpoint.npz", f"{half}_class001.mrc")
+    return read_map(path.with_name(name)).data
 
 
 def _assemble(numbers: dict[str, Any], arrays: dict[str, Any]) -> State:
