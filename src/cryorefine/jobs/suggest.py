@@ -111,6 +111,65 @@ def for_refinement(
     return result
 
 
+def for_rescaling(particles: Path, pixel_size: float, box: int, output: Path) -> dict[str, Suggestion]:
+    """Suggest the grid that a reference is to be brought to.
+
+    Parameters
+    ----------
+    particles : Path
+        The particles.
+    pixel_size, box : float, int
+        Of their images, in A/px and px.
+    output : Path
+        Where the map is to be written.
+
+    Returns
+    -------
+    dict
+        Option of the image handler -> suggestion.
+    """
+    from cryorefine.tomo.suggestions import Suggestion
+
+    reason = f"The images of {particles.name} have {box} px of {pixel_size:.5g} Å."
+    return {
+        "rescale_pixel_size": Suggestion(pixel_size, reason),
+        "new_box": Suggestion(box, reason),
+        "output": Suggestion(output, "Beside the map, named by its box; Refine3D takes it from here."),
+    }
+
+
+def for_mask(path: Path, lowpass: float) -> dict[str, Suggestion]:
+    """Suggest the threshold of a mask: the density that noise of the solvent does not reach.
+
+    Parameters
+    ----------
+    path : Path
+        The map.
+    lowpass : float
+        Filter that the form says, in A.
+
+    Returns
+    -------
+    dict
+        Option of mask-create -> suggestion.
+
+    Raises
+    ------
+    UserError
+        If the map cannot be read.
+    """
+    from cryorefine.io.mrc import read_map
+    from cryorefine.maps.density import suggest_threshold
+    from cryorefine.maps.filters import lowpass as filtered
+    from cryorefine.tomo.suggestions import Suggestion
+
+    source = read_map(path)
+    density = filtered(source.data, source.pixel_size, lowpass) if lowpass > 0 else source.data
+    found = suggest_threshold(density)
+    value = float(f"{found.value:.3g}")
+    return {"threshold": Suggestion(value, f"{value:g} {found.reason}.")}
+
+
 def _entries(path: Path | None) -> OptimisationSet:
     from cryorefine.io.optimisation_set import OptimisationSet, read_optimisation_set
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,13 +32,13 @@ class Suggestion:
 
     Attributes
     ----------
-    value : float
+    value : float or Path
         What is suggested.
     reason : str
         One sentence.
     """
 
-    value: float
+    value: Any
     reason: str
 
 
