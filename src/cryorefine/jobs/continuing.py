@@ -45,7 +45,7 @@ def continued_options(job: Job, options: OptionsT, may_change: Collection[str]) 
             "new one."
         )
     saved: Any = read_job(path).options
-    if type(saved) is not type(options):
+    if not isinstance(saved, asked.__class__):
         raise UserError(f"{path} is no {job.title} job's file; give the folder of a {job.title} job.")
     changes = {name: getattr(asked, name) for name in _ABOUT_GOING_ON if hasattr(asked, name)}
     changed_before = asked.continue_from / CONTINUE_FILE
