@@ -237,3 +237,104 @@ def test_relion_reads_what_we_write(relion, tmp_path):
     assert kept["rlnMicrographName"].tolist() == names[:4]
     assert kept["mine"].tolist() == list("abcd")
     np.testing.assert_allclose(kept["rlnAngleRot"], particles["rlnAngleRot"][:4], rtol=1e-6)
+
+
+ROWS = "\n".join(f"{i + 1:06d}@m.mrcs {i * 0.37:12.6f} {i:12d} mic{i // 7}.mrc {i}" for i in range(60))
+HEADER = "data_particles\n\nloop_\n_rlnImageName #1\n_a #2\n_b #3\n_rlnMicrographName #4\n_userColumn #5\n"
+NUMBERS = (
+    "0 -0 +5 1. .5 -.5 1e5 1E-5 1e22 1e23 5e-324 1.7976931348623157e308 0.1 123456789.123456 nan inf -inf "
+    "9007199254740993 9007199254740993.0 999999999999999999 9223372036854775807 9223372036854775808 "
+    "0.30000000000000004 2.2250738585072014e-308 1e400 000.5 1e0005"
+).split()
+OTHERS = "007 1_000 0x1F abc - . e5 1e 1e+ 12a None [1,2] 1.2.3 --1 1e5.0".split()
+
+
+def large_and_small(monkeypatch, action):
+    """Do something as for small files, and as for large ones, in blocks of a few lines."""
+    results = []
+    for large in (False, True):
+        with monkeypatch.context() as patch:
+            if large:
+                patch.setattr("cryorefine.io._star_lines._BLOCK", 300)
+                patch.setattr("cryorefine.io._star_read.LARGE", 0)
+                patch.setattr("cryorefine.io._star_write.LARGE", 0)
+                patch.setattr("cryorefine.io._star_bulk._ROWS", 7)
+            with warnings.catch_warnings(record=True) as told:
+                warnings.simplefilter("always")
+                try:
+                    results.append(action())
+                except UserError as error:
+                    results.append({"": {"error": str(error)}})
+            results[-1]["told"] = {"": " ".join(str(each.message) for each in told)}
+    return results
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("", ""),
+        ("20 mic2.mrc 20", "20 mic2.mrc 20 # a comment"),
+        ("20 mic2.mrc 20", "20 'mic 2.mrc' 20"),
+        ("20 mic2.mrc 20", "20 größe.mrc 20"),
+        ("20 mic2.mrc 20", "20\tmic2.mrc\t twenty"),
+        ("20 mic2.mrc 20", "20 mic2.mrc 020"),
+        ("20 mic2.mrc 20", "20 mic2.mrc"),
+        ("20 mic2.mrc 20", "20 mic2.mrc 20 1"),
+        ("20 mic2.mrc 20", "20 mic2.mrc\x0b20"),
+        ("20 mic2.mrc 20\n", "20 mic2.mrc 20\n\n"),
+        ("20 mic2.mrc 20\n", "20 mic2.mrc 20\n\nTo leave the list, click here\n"),
+        ("20 mic2.mrc 20\n", "20 mic2.mrc 20\n\ndata_next\n_c 1\n"),
+        ("20 mic2.mrc 20\n", "20 mic2.mrc 20\n# between\n"),
+    ],
+)
+def test_large_files_are_read_as_small_ones(tmp_path, monkeypatch, change, end):
+    text = (HEADER + ROWS).replace(*change)
+    assert change == ("", "") or text != HEADER + ROWS
+    (tmp_path / "in.star").write_text(text, newline=end)
+    small, large = large_and_small(monkeypatch, lambda: read_star(tmp_path / "in.star"))
+    assert_same(small, large)
+
+
+@pytest.mark.parametrize("other", [*OTHERS, ""])
+def test_large_files_have_the_numbers_of_small_ones(tmp_path, monkeypatch, rng, other):
+    digits = [f"{number:.17g}" for number in rng.normal(size=60) * 10.0 ** rng.integers(-30, 30, 60)]
+    words = [*NUMBERS, *digits[: 60 - len(NUMBERS)]]
+    mixed, whole = words.copy(), [str(i) for i in range(60)]
+    mixed[50] = whole[50] = other or "7"
+    rows = "\n".join(" ".join(row) for row in zip(words, digits, mixed, whole, strict=True))
+    (tmp_path / "in.star").write_text("data_\nloop_\n_a\n_b\n_c\n_d\n" + rows)
+    small, large = large_and_small(monkeypatch, lambda: read_star(tmp_path / "in.star"))
+    assert_same(small, large)
+    np.testing.assert_array_equal(np.signbit(small[""]["a"]), np.signbit(large[""]["a"]))
+
+
+def test_large_tables_are_written_as_small_ones(tmp_path, monkeypatch, rng):
+    six = np.round(rng.normal(size=40) * 10.0 ** rng.integers(-6, 8, 40), 6)
+    six[:4] = [0.0, -0.0, -1e-6, 999999999.999999]
+    edges = np.r_[np.iinfo(np.int64).min, np.iinfo(np.int64).max, -1, 0, np.arange(36)]
+    words = (WORDS + LIKE_SYNTAX + LIKE_NUMBERS + ["mic.mrc"] * 40)[:40]
+    table = pd.DataFrame(
+        {
+            "rlnMicrographName": words,
+            "rlnImageName": [f"{i:06d}@{'x' * (i % 13)}.mrcs" for i in range(40)],
+            "six": six,
+            "digits": rng.normal(size=40),
+            "whole": edges,
+            "unsigned": edges.astype(np.uint64),
+            "flag": np.arange(40) % 2 == 0,
+            "gaps": np.where(np.arange(40) % 5, six, np.nan),
+            "single": six.astype(np.float32),
+            "like_numbers": ["7", "x"] * 20,
+            "vectors": [np.arange(2.0)] * 40,
+        }
+    )
+
+    def written():
+        write_star(tmp_path / "out.star", {"particles": table, "none": table[:0]})
+        return {"": {"lines": (tmp_path / "out.star").read_text().splitlines()}}
+
+    small, large = large_and_small(monkeypatch, written)
+    for one, other in zip(small[""]["lines"], large[""]["lines"], strict=True):
+        assert one == other
+    assert small["told"] == large["told"]

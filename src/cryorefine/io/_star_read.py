@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from cryorefine.errors import UserError, UserWarningMessage
-from cryorefine.io._star_words import Columns, Quoted, is_text_label, numbers, split
+from cryorefine.io._star_lines import Lines
+from cryorefine.io._star_words import LARGE, Columns, Quoted, is_text_label, numbers, split
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from cryorefine.io._star_bulk import BulkReader
 
 Block: TypeAlias = "pd.DataFrame | dict[str, Any]"
 
@@ -50,18 +54,18 @@ def read_star(path: str | os.PathLike[str]) -> dict[str, Block]:
 def read_columns(path: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
     """Read every block of a STAR file as :func:`read_star` does, but loops as plain :class:`Columns`."""
     file = Path(path)
-    lines = _read_lines(file)
     blocks: dict[str, dict[str, Any]] = {}
-    number = 0
-    while number < len(lines):
-        name = _block_name(lines[number])
-        number += 1
-        if name is None:
-            continue
-        if name in blocks:
-            raise UserError(f"{file} has two blocks named data_{name} (line {number}); rename one of them.")
-        number, block = _read_block(file, lines, number)
-        blocks[name] = block
+    with Lines(file) as lines:
+        while (line := lines.peek()) is not None:
+            name = _block_name(line)
+            lines.step()
+            if name is None:
+                continue
+            if name in blocks:
+                raise UserError(
+                    f"{file} has two blocks named data_{name} (line {lines.number}); rename one of them."
+                )
+            blocks[name] = _read_block(lines)
     if not blocks:
         raise UserError(f"{file} is not a STAR file: no line starts with data_; choose a STAR file.")
     return blocks
@@ -70,30 +74,13 @@ def read_columns(path: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
 def _as_table(columns: Columns) -> pd.DataFrame:
     import pandas as pd
 
-    return pd.DataFrame(
-        {
-            label: pd.Series(values, dtype="str") if isinstance(values, list) else values
-            for label, values in columns.items()
-        }
-    )
-
-
-def _read_lines(file: Path) -> list[str]:
-    try:
-        content = file.read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"{file} does not exist; check the name and the folder.") from None
-    except IsADirectoryError:
-        raise UserError(f"{file} is a folder; choose a STAR file.") from None
-    except PermissionError:
-        raise UserError(f"{file} may not be read; change its permissions.") from None
-    if b"\0" in content[:4096]:
-        raise UserError(f"{file} is not a STAR file but binary data; choose a STAR file.")
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = content.decode("latin-1")
-    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    table = {
+        label: pd.Series(values, dtype="str") if isinstance(values, list) else values
+        for label, values in columns.items()
+    }
+    # Pandas would gather the columns of a type in one array, which for a large table is another copy.
+    large = sum(len(values) for values in table.values()) > LARGE
+    return pd.DataFrame(table, copy=False if large else None)
 
 
 def _block_name(line: str) -> str | None:
@@ -106,72 +93,84 @@ def _block_name(line: str) -> str | None:
     return None
 
 
-def _read_block(file: Path, lines: list[str], number: int) -> tuple[int, dict[str, Any]]:
-    """Read the block whose content starts at a line; return the line of the next block, and the block."""
+def _read_block(lines: Lines) -> dict[str, Any]:
+    """Read the block whose content starts at the present line, up to the next block."""
     values: dict[str, Any] = {}
-    while number < len(lines):
-        words = split(lines[number])
+    while (line := lines.peek()) is not None:
+        words = split(line)
         if not words:
-            number += 1
+            lines.step()
         elif words[0].lower() == "loop_" and not values:
-            return _read_loop(file, lines, number + 1)
+            lines.step()
+            return _read_loop(lines)
         elif words[0].startswith("_") and len(words) <= 2:
             label = words[0][1:]
             if label in values:
-                raise UserError(f"{file} gives _{label} twice in one block (line {number + 1}); remove one.")
+                raise UserError(
+                    f"{lines.file} gives _{label} twice in one block (line {lines.number + 1}); remove one."
+                )
             values[label] = _value(label, words[1] if len(words) == 2 else "")
-            number += 1
-        elif _block_name(lines[number]) is not None:
+            lines.step()
+        elif _block_name(line) is not None:
             break
         else:
             raise UserError(
-                f"{file} is malformed at line {number + 1}: expected a label and one value but found "
-                f"{_shorten(lines[number])}; quote values that hold blanks, or correct the line."
+                f"{lines.file} is malformed at line {lines.number + 1}: expected a label and one value but "
+                f"found {_shorten(line)}; quote values that hold blanks, or correct the line."
             )
-    return number, values
+    return values
 
 
-def _read_loop(file: Path, lines: list[str], number: int) -> tuple[int, Columns]:
+def _read_loop(lines: Lines) -> Columns:
     labels: list[str] = []
-    while number < len(lines):
-        words = split(lines[number])
+    while (line := lines.peek()) is not None:
+        words = split(line)
         if words:
             if not words[0].startswith("_") or isinstance(words[0], Quoted):
                 break
             labels.append(words[0][1:])
-        number += 1
+        lines.step()
     if not labels:
-        raise UserError(f"{file} is malformed at line {number}: a loop_ without labels; correct the line.")
+        raise UserError(
+            f"{lines.file} is malformed at line {lines.number}: a loop_ without labels; correct the line."
+        )
     if len(set(labels)) < len(labels):
         twice = next(label for label in labels if labels.count(label) > 1)
-        raise UserError(f"{file} has the column _{twice} twice in one table; remove one.")
-    first = number
+        raise UserError(f"{lines.file} has the column _{twice} twice in one table; remove one.")
+    first = lines.mark()
     text_columns = {i for i, label in enumerate(labels) if is_text_label(label)}
     while True:
-        number, columns, mixed = _read_rows(file, lines, first, labels, text_columns)
+        parts = _read_rows(lines, len(labels), text_columns)
+        mixed = {i for i, part in enumerate(parts) if i not in text_columns and _is_mixed(part)}
         if not mixed:
-            break
+            return Columns(zip(labels, _joined(parts, text_columns), strict=True))
         # A column turned out to hold words after numbers: read again so that no digit is reformatted.
         text_columns |= mixed
-    return number, Columns(zip(labels, columns, strict=True))
+        lines.back(first)
 
 
-def _read_rows(
-    file: Path, lines: list[str], number: int, labels: list[str], text_columns: set[int]
-) -> tuple[int, list[Any], set[int]]:
-    """Read rows up to the next block; also return the columns that hold both numbers and words."""
-    width = len(labels)
-    parts: list[list[Any]] = [[] for _ in labels]
+def _read_rows(lines: Lines, width: int, text_columns: set[int]) -> list[list[Any]]:
+    """Read rows up to the next block; return for each column its values, some rows at a time."""
+    parts: list[list[Any]] = [[] for _ in range(width)]
     rows: list[list[str]] = []
     after_blank = False
+    bulk = _bulk_reader(lines, width, text_columns)
 
     def convert() -> None:
         for part, i, words in zip(parts, range(width), zip(*rows, strict=True), strict=False):
             part.append(words if i in text_columns else numbers(words))
         rows.clear()
 
-    while number < len(lines):
-        line = lines[number]
+    while True:
+        columns = bulk.read(lines) if bulk is not None else None
+        if columns is not None:
+            convert()
+            for part, values in zip(parts, columns, strict=True):
+                part.append(values)
+            after_blank = False
+        line = lines.peek()
+        if line is None:
+            break
         words = split(line)
         if len(words) == width and (width > 1 or _block_name(line) is None):
             rows.append(words)
@@ -182,34 +181,50 @@ def _read_rows(
                 break
             if not after_blank or words[0].lower() == "loop_" or words[0].startswith("_"):
                 raise UserError(
-                    f"{file} is truncated or malformed at line {number + 1}: {len(words)} values where the "
-                    f"table has {width} columns ({_shorten(line)}); correct the line or get a whole copy."
+                    f"{lines.file} is truncated or malformed at line {lines.number + 1}: {len(words)} values "
+                    f"where the table has {width} columns ({_shorten(line)}); correct the line or get a "
+                    "whole copy."
                 )
             # RELION ends a table at a blank line, so text behind one (a mail footer) is no data.
             warnings.warn(
-                f"{file} has text behind a table from line {number + 1} on ({_shorten(line)}), "
+                f"{lines.file} has text behind a table from line {lines.number + 1} on ({_shorten(line)}), "
                 "which is ignored.",
                 UserWarningMessage,
                 stacklevel=6,
             )
-            while number < len(lines) and _block_name(lines[number]) is None:
-                number += 1
+            while line is not None and _block_name(line) is None:
+                lines.step()
+                line = lines.peek()
             break
         # A comment line is no end of a table, a blank one is.
         after_blank = not line.strip() or (after_blank and not words)
-        number += 1
+        lines.step()
     convert()
-    columns: list[Any] = []
-    mixed: set[int] = set()
+    return parts
+
+
+def _bulk_reader(lines: Lines, width: int, text_columns: set[int]) -> BulkReader | None:
+    """Return what reads large tables; small ones are read sooner than it is loaded."""
+    if not lines.large or width == 1:
+        return None
+    from cryorefine.io._star_bulk import BulkReader
+
+    return BulkReader(width, text_columns)
+
+
+def _is_mixed(part: list[Any]) -> bool:
+    numeric = [isinstance(piece, np.ndarray) for piece in part]
+    return any(numeric) and not all(numeric)
+
+
+def _joined(parts: list[list[Any]], text_columns: set[int]) -> Iterator[Any]:
+    """Yield whole columns, and give up the pieces of each."""
     for i, part in enumerate(parts):
-        numeric = [isinstance(piece, np.ndarray) for piece in part]
-        if i in text_columns or (part and not any(numeric)):
-            columns.append([str(word) for piece in part for word in piece])
-        elif all(numeric):
-            columns.append(np.concatenate(part) if part else np.zeros(0))
+        if i in text_columns or (part and not isinstance(part[0], np.ndarray)):
+            yield [str(word) for piece in part for word in piece]
         else:
-            mixed.add(i)
-    return number, columns, mixed
+            yield np.concatenate(part) if part else np.zeros(0)
+        part.clear()
 
 
 def _value(label: str, word: str) -> int | float | str:

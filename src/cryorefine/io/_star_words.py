@@ -8,6 +8,9 @@ from typing import Any
 
 import numpy as np
 
+LARGE = 1_000_000
+"""Values of a table above which it is worth the time that compiled loops take to load."""
+
 # Labels whose values are words even where they look like numbers (micrograph "001", group "12").
 _TEXT_LABEL = re.compile(
     r"""rln(\w*(Name|NameNoDW|NameEven|NameOdd|NameOriginal|NameIfTrue|File|Starfile|Label|Alias|Image|Zernike

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cryorefine.errors import UserError
-from cryorefine.io._star_words import Columns, is_text_label, numbers
+from cryorefine.io._star_words import LARGE, Columns, is_text_label, numbers
 from cryorefine.io.files import write_whole
 
 if TYPE_CHECKING:
@@ -41,19 +41,18 @@ def write_star(
         When the place cannot be written or a text cannot be expressed in a STAR file.
     """
     file = Path(path)
-    parts = [f"# {line}\n" for line in comments]
-    for name, block in blocks.items():
-        # Each table carries the version of the labels used, as RELION 5 does.
-        parts.append(f"\n# version 50001\n\ndata_{name}\n\n")
-        if isinstance(block, Columns) or not isinstance(block, Mapping):
-            parts.extend(_table_text(file, _columns_of(block)))
-        else:
-            width = max((len(label) for label in block), default=0) + 1
-            for label, value in block.items():
-                parts.append(f"_{label:<{width}} {_word(file, str(label), value):>15}\n")
-        parts.append(" \n")
-    with write_whole(file) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as handle:
-        handle.writelines(parts)
+    with write_whole(file) as temporary, open(temporary, "wb") as handle:
+        handle.writelines(f"# {line}\n".encode() for line in comments)
+        for name, block in blocks.items():
+            # Each table carries the version of the labels used, as RELION 5 does.
+            handle.write(f"\n# version 50001\n\ndata_{name}\n\n".encode())
+            if isinstance(block, Columns) or not isinstance(block, Mapping):
+                handle.writelines(_table_text(file, _columns_of(block)))
+            else:
+                width = max((len(label) for label in block), default=0) + 1
+                for label, value in block.items():
+                    handle.write(f"_{label:<{width}} {_word(file, str(label), value):>15}\n".encode())
+            handle.write(b" \n")
 
 
 def _columns_of(table: pd.DataFrame | Columns) -> list[tuple[str, Any]]:
@@ -76,24 +75,49 @@ def _columns_of(table: pd.DataFrame | Columns) -> list[tuple[str, Any]]:
     return columns
 
 
-def _table_text(file: Path, table: list[tuple[str, Any]]) -> list[str]:
-    parts = ["loop_ \n"]
-    parts += [f"_{label} #{i} \n" for i, (label, _) in enumerate(table, start=1)]
-    formats: list[str] = []
+def _table_text(file: Path, table: list[tuple[str, Any]]) -> Iterator[bytes]:
+    yield b"loop_ \n"
+    yield from (f"_{label} #{i} \n".encode() for i, (label, _) in enumerate(table, start=1))
+    formats = [_format(values) for _, values in table]
+    if table and len(table) * len(table[0][1]) > LARGE:
+        yield from _bulk_text(file, table, formats)
+        return
     columns: list[Sequence[Any]] = []
-    for label, values in table:
-        if values.dtype.kind in "biu":
-            formats.append("%12d")
-            columns.append(values.tolist())
-        elif values.dtype.kind == "f":
-            formats.append("%12.6f" if _six_decimals_suffice(values) else "%18r")
-            columns.append(values.tolist())
-        else:
-            formats.append("%10s")
-            columns.append([_word(file, label, value) for value in values.tolist()])
+    for (label, values), form in zip(table, formats, strict=True):
+        given = values.tolist()
+        columns.append([_word(file, label, value) for value in given] if form == "%10s" else given)
     row = " ".join(formats) + " \n"
-    parts += [row % values for values in zip(*columns, strict=True)]
-    return parts
+    yield from ((row % values).encode() for values in zip(*columns, strict=True))
+
+
+def _format(values: np.ndarray[Any, Any]) -> str:
+    """Return how the values of a column are written, so that they all read back as they are."""
+    if values.dtype.kind in "biu":
+        return "%12d"
+    if values.dtype.kind == "f":
+        return "%12.6f" if _six_decimals_suffice(values) else "%18r"
+    return "%10s"
+
+
+def _bulk_text(file: Path, table: list[tuple[str, Any]], formats: Sequence[str]) -> Iterator[bytes]:
+    from cryorefine.io._star_bulk import bulk_rows
+    from cryorefine.io._star_kernels import FLOATS, INTEGERS, WORDS
+
+    columns = []
+    for (label, values), form in zip(table, formats, strict=True):
+        kind = WORDS
+        if form == "%12d" and values.dtype != np.uint64:
+            kind = INTEGERS
+        elif form == "%12.6f" and np.isfinite(values).all():
+            kind = FLOATS
+        columns.append((label, values, kind))
+    form_of = {label: form for (label, _), form in zip(table, formats, strict=True)}
+
+    def word(label: str, value: Any) -> str:
+        form = form_of[label]
+        return _word(file, label, value) if form == "%10s" else form % value
+
+    yield from bulk_rows(columns, word)
 
 
 def _six_decimals_suffice(values: np.ndarray[Any, Any]) -> bool:
