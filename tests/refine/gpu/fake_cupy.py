@@ -1,0 +1,240 @@
+"""A stand-in for CuPy: its arrays are NumPy's, but as strict as CuPy's, and its kernels run on the processor.
+
+CuPy refuses to mix its arrays with NumPy's, and to turn one into the other unasked: so does this, so that
+code which forgets where an array lives fails here as it would on a GPU.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+
+from cryorefine.refine.gpu import source
+
+HERE = Path(__file__).parent
+
+
+class ndarray(np.ndarray):
+    """An array "on the GPU"."""
+
+    def get(self):
+        return np.array(self.view(np.ndarray))
+
+    def __array_ufunc__(self, ufunc, method, *inputs, out=None, **keywords):
+        every = [*inputs, *(out or ())]
+        refuse(every)
+        plain = [_plain(each) for each in inputs]
+        if out is not None:
+            keywords["out"] = tuple(_plain(each) for each in out)
+        result = getattr(ufunc, method)(*plain, **keywords)
+        return out[0] if out is not None else _device(result)
+
+    def __array_function__(self, function, kinds, arguments, keywords):
+        if not hasattr(real(), function.__name__):
+            raise AttributeError(f"CuPy has no {function.__name__}")
+        refuse([*arguments, *keywords.values()])
+        return _device(function(*_plain(list(arguments)), **{k: _plain(v) for k, v in keywords.items()}))
+
+    def __array__(self, *arguments, **keywords):
+        raise TypeError("Implicit conversion to a NumPy array is not allowed.")
+
+    def __getitem__(self, key):
+        _check_key(key)
+        return _device(self.view(np.ndarray)[_plain(key)])
+
+    def __setitem__(self, key, value):
+        _check_key(key)
+        refuse([value])
+        self.view(np.ndarray)[_plain(key)] = _plain(value)
+
+
+def _check_key(key):
+    # CuPy takes NumPy's arrays of indices; it does not take lists of its own.
+    keys = key if isinstance(key, tuple) else (key,)
+    assert not any(isinstance(each, list) for each in keys)
+
+
+def refuse(values):
+    """Raise where a NumPy array is among values that are computed with on the GPU."""
+    for value in values:
+        if isinstance(value, (list, tuple)):
+            refuse(value)
+        elif isinstance(value, np.ndarray) and not isinstance(value, ndarray):
+            raise TypeError(f"Unsupported type {type(value)}: a NumPy array among CuPy's")
+
+
+def _plain(value):
+    if isinstance(value, ndarray):
+        return value.view(np.ndarray)
+    if isinstance(value, (list, tuple)):
+        return type(value)(_plain(each) for each in value)
+    return value
+
+
+def _device(value):
+    if isinstance(value, (list, tuple)):
+        return type(value)(_device(each) for each in value)
+    # CuPy's sums over everything are arrays without dimensions.
+    return np.asarray(value).view(ndarray) if isinstance(value, (np.ndarray, np.generic)) else value
+
+
+def real():
+    """Names of the real CuPy's functions, where it is installed, else NumPy's."""
+    return np
+
+
+def asarray(values, dtype=None):
+    return np.array(_plain(values), dtype=dtype, copy=True if not isinstance(values, ndarray) else None).view(
+        ndarray
+    )
+
+
+def asnumpy(values):
+    return values.get() if isinstance(values, ndarray) else np.asarray(values)
+
+
+def _proxy(name):
+    function = getattr(np, name)
+
+    def call(*arguments, **keywords):
+        refuse([a for a in arguments if not isinstance(a, (list, tuple))])
+        refuse(keywords.values())
+        return _device(function(*_plain(list(arguments)), **{k: _plain(v) for k, v in keywords.items()}))
+
+    return call
+
+
+class OutOfMemoryError(MemoryError):
+    """As of CuPy."""
+
+
+class Device(contextlib.AbstractContextManager):
+    def __init__(self, number=0):
+        self.id = number
+
+    def use(self):
+        return self
+
+    def __exit__(self, *problem):
+        return None
+
+    def synchronize(self):
+        return None
+
+
+class Stream(contextlib.AbstractContextManager):
+    def __init__(self, non_blocking=False):
+        self.non_blocking = non_blocking
+
+    def __exit__(self, *problem):
+        return None
+
+    def synchronize(self):
+        return None
+
+
+class MemoryPool:
+    def free_bytes(self):
+        return 0
+
+    def free_all_blocks(self):
+        return None
+
+
+class RawModule:
+    """Kernels compiled by g++."""
+
+    library: ctypes.CDLL
+
+    def __init__(self, code, options=()):
+        assert "__global__" in code
+        self.options = options
+
+    def get_function(self, name):
+        run = getattr(self.library, f"run_{name}")
+        sizes = (ctypes.c_int * 64)()
+        count = getattr(self.library, f"sizes_{name}")(sizes)
+        expected = list(sizes[:count])
+
+        def kernel(grid, block, arguments):
+            assert len(grid) == len(block) == 1
+            assert 0 < grid[0] < 2**31
+            values, pointers = [], []
+            for argument in arguments:
+                if isinstance(argument, ndarray):
+                    assert argument.flags.c_contiguous, "a kernel was given an array with gaps"
+                    values.append(ctypes.c_void_p(argument.view(np.ndarray).ctypes.data))
+                    pointers.append(8)
+                else:
+                    assert isinstance(argument, np.generic), (
+                        f"{type(argument)} has no size that a kernel knows"
+                    )
+                    values.append(np.ctypeslib.as_ctypes(np.array(argument)))
+                    pointers.append(argument.itemsize)
+            assert pointers == expected, f"{name} takes {expected}, not {pointers}"
+            list_of = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
+            run(ctypes.c_uint(grid[0]), ctypes.c_uint(block[0]), list_of)
+
+        return kernel
+
+
+def compile_kernels(folder: Path) -> None:
+    """Compile the CUDA sources for the processor, with g++."""
+    text = source.source(source.KERNELS)
+    (folder / "source.inc").write_text(text)
+    (folder / "names.inc").write_text("".join(f"KERNEL({name})\n" for name in source.kernel_names()))
+    library = folder / "kernels.so"
+    command = ["g++", "-std=c++17", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", f"-I{folder}"]
+    subprocess.run([*command, str(HERE / "host.cpp"), "-o", str(library)], check=True)
+    RawModule.library = ctypes.CDLL(str(library))
+
+
+def as_module(gpus: int = 1, memory: int = 2**30) -> dict[str, types.ModuleType]:
+    """Return modules to stand for cupy and cupyx.scipy.fft in ``sys.modules``."""
+    import scipy.fft
+
+    cupy = types.ModuleType("cupy")
+    for name in CUPY_FUNCTIONS:
+        setattr(cupy, name, _proxy(name))
+    for name in ("float32", "float64", "complex64", "int32", "int64", "uint64", "pi", "newaxis"):
+        setattr(cupy, name, getattr(np, name))
+    runtime = types.SimpleNamespace(getDeviceCount=lambda: gpus, memGetInfo=lambda: (memory, memory))
+    pool = MemoryPool()
+    here = sys.modules[__name__]
+    cupy.cuda = types.SimpleNamespace(
+        runtime=runtime, Device=Device, Stream=Stream, memory=here, OutOfMemoryError=OutOfMemoryError
+    )
+    cupy.ndarray, cupy.asarray, cupy.asnumpy, cupy.RawModule = ndarray, asarray, asnumpy, RawModule
+    cupy.get_default_memory_pool = lambda: pool
+    transforms = types.ModuleType("cupyx.scipy.fft")
+    for name in ("rfftn", "irfftn", "fftshift", "ifftshift"):
+        function = getattr(scipy.fft, name)
+        setattr(transforms, name, _transform(function))
+    modules = {"cupy": cupy, "cupyx.scipy.fft": transforms}
+    for name in ("cupyx", "cupyx.scipy"):
+        modules[name] = types.ModuleType(name)
+    modules["cupyx"].scipy, modules["cupyx.scipy"].fft = modules["cupyx.scipy"], transforms
+    return modules
+
+
+def _transform(function):
+    def call(values, *arguments, **keywords):
+        assert isinstance(values, ndarray)
+        assert "workers" not in keywords
+        return _device(function(values.view(np.ndarray), *arguments, **keywords))
+
+    return call
+
+
+# What the code asks of CuPy and NumPy alike.
+CUPY_FUNCTIONS = """
+abs arange array ascontiguousarray bincount broadcast_to concatenate conj cumsum divide empty empty_like exp
+flatnonzero floor full hypot ix_ maximum minimum ones ones_like repeat reshape sqrt stack sum tensordot tile
+where zeros zeros_like any all multiply sinc add
+""".split()

@@ -1,0 +1,193 @@
+"""The CUDA kernels do what the compiled ones of the processor do, which are tested against plain NumPy."""
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from cryorefine.refine import kernels, posterior
+from cryorefine.refine.gpu.operations import GpuOperations
+from cryorefine.refine.half_plane import half_plane, shift_phases
+from cryorefine.refine.volume import empty_volume
+
+BOX, SIZE, PADDING = 16, 12, 2.0
+COUNT, BLOCKS, SHIFT_BLOCKS = 3, 5, 2
+
+
+@pytest.fixture
+def gpu(cupy):
+    return GpuOperations(cupy, memory=2**20)
+
+
+@pytest.fixture(params=[2, 3], ids=["images", "volumes"])
+def plane(request):
+    return half_plane(BOX, SIZE if request.param == 2 else 6, dimensions=request.param)
+
+
+def split(values):
+    return np.ascontiguousarray(values.real, np.float32), np.ascontiguousarray(values.imag, np.float32)
+
+
+def complex_normal(rng, *shape):
+    return (rng.normal(size=shape) + 1j * rng.normal(size=shape)).astype(np.complex64)
+
+
+def entries(rng):
+    """Some of all pairings of block, image and shifts, in order; the fourth block has none."""
+    grid = np.meshgrid(np.arange(BLOCKS), np.arange(COUNT), np.arange(SHIFT_BLOCKS), indexing="ij")
+    block, image, shift = (axis.ravel().astype(np.int32) for axis in grid)
+    some = (rng.random(len(block)) < 0.7) & (block != 3)
+    return block[some], image[some], shift[some]
+
+
+def both(gpu, name, arguments, results):
+    """Call an operation on the processor and on the GPU, and return what both wrote into the results.
+
+    Arrays of indices stay on the processor in either case.
+    """
+    module = kernels if hasattr(kernels, name) else posterior
+    here = [each.copy() for each in results]
+    there = [gpu.array(each) for each in results]
+    moved = [
+        gpu.array(each) if isinstance(each, np.ndarray) and each.dtype != np.int32 else each
+        for each in arguments
+    ]
+    position = 0 if module is posterior else len(arguments)
+    first = getattr(module, name)(*arguments[:position], *here, *arguments[position:])
+    second = getattr(gpu, name)(*moved[:position], *there, *moved[position:])
+    return (here, first), ([gpu.host(each) for each in there], second)
+
+
+def test_slices(gpu, plane, rng):
+    volume = complex_normal(rng, *empty_volume(SIZE, PADDING)[0].shape)
+    matrices = Rotation.random(70, random_state=3).as_matrix().astype(np.float32)
+    where = (matrices, plane.kx, plane.ky, plane.kz, PADDING)
+    expected = [np.empty((70, plane.pixels), np.float32) for _ in range(2)]
+    found = [gpu.zeros((70, plane.pixels)) for _ in range(2)]
+    kernels.slice_volume(volume.view(np.float32), *where, *expected)
+    gpu.slice_volume(gpu.array(volume), *where, *found)
+    for a, b in zip(expected, found, strict=True):
+        np.testing.assert_allclose(gpu.host(b), a, atol=3e-4)
+
+
+def test_insertion(gpu, plane, rng):
+    matrices = Rotation.random(7, random_state=3).as_matrix().astype(np.float32)
+    where = (matrices, plane.kx, plane.ky, plane.kz, PADDING)
+    weights = rng.random((7, plane.pixels)).astype(np.float32)
+    weights[2] = 0
+    data = (*split(complex_normal(rng, 7, plane.pixels)), weights)
+    expected = empty_volume(SIZE, PADDING)
+    found = tuple(gpu.array(each) for each in empty_volume(SIZE, PADDING))
+    kernels.insert_slices(*expected, *where, *data)
+    gpu.insert_slices(*found, *where, *(gpu.array(each) for each in data))
+    for a, b in zip(expected, found, strict=True):
+        assert np.abs(a).max() > 1
+        np.testing.assert_allclose(gpu.host(b), a, atol=1e-4)
+
+
+def test_scores(gpu, plane, rng):
+    pixels = plane.pixels
+    prepared = (
+        *split(complex_normal(rng, 4 * BLOCKS, pixels)),
+        *split(complex_normal(rng, COUNT, pixels)),
+        rng.random((COUNT, pixels)).astype(np.float32),
+        *split(shift_phases(plane, rng.uniform(-3, 3, (SHIFT_BLOCKS, 4, plane.dimensions)))),
+    )
+    lists = entries(rng)
+    four = rng.permutation(4 * BLOCKS).reshape(-1, 4).astype(np.int32)
+    results = [rng.random((len(lists[0]), *shape)).astype(np.float32) for shape in ((4, 4), (4,))]
+    (here, _), (there, _) = both(gpu, "score_entries", (*prepared, four, *lists), results)
+    for a, b in zip(here, there, strict=True):
+        np.testing.assert_allclose(b, a, rtol=1e-5, atol=1e-3)
+
+
+def test_weighted_sums_and_spectra(gpu, plane, rng):
+    pixels, shells = plane.pixels, SIZE // 2 + 1
+    lists = entries(rng)
+    weights = rng.random((len(lists[0]), 4, 4)).astype(np.float32)
+    weights[rng.random(weights.shape) < 0.3] = 0
+    prepared = (
+        *split(complex_normal(rng, 4 * BLOCKS, pixels)),
+        *split(complex_normal(rng, COUNT, pixels)),
+        rng.uniform(-1, 1, (COUNT, pixels)).astype(np.float32),
+        *split(complex_normal(rng, COUNT, pixels)),
+        rng.random((COUNT, pixels)).astype(np.float32),
+        *split(shift_phases(plane, rng.uniform(-3, 3, (SHIFT_BLOCKS, 4, plane.dimensions)))),
+    )
+    results = [rng.random((4 * BLOCKS, pixels)).astype(np.float32) for _ in range(3)]
+    results += [rng.random((COUNT, shells)) for _ in range(2)]
+    arguments = (*prepared, plane.shell, *lists, weights)
+    (here, _), (there, _) = both(gpu, "sum_entries", arguments, results)
+    for a, b in zip(here, there, strict=True):
+        np.testing.assert_allclose(b, a, rtol=1e-5, atol=2e-3)
+
+
+def dense(rng, own):
+    scores = (40 * rng.random((50, COUNT, 7))).astype(np.float32)
+    norms = rng.random((50, COUNT)).astype(np.float32)
+    prior = rng.normal(size=(50, COUNT if own else 1)).astype(np.float32)
+    return scores, norms, prior, rng.normal(size=(COUNT, 7)).astype(np.float32)
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["one prior", "priors of particles"])
+@pytest.mark.parametrize("single", [False, True], ids=["all", "best"])
+@pytest.mark.parametrize("margin", [0.0, 10.0])
+def test_significant_samples_of_a_dense_search(gpu, rng, own, single, margin):
+    scores, *rest = dense(rng, own)
+    there = gpu.array(scores)
+    posterior.add_priors(scores, *rest)
+    gpu.add_priors(there, gpu.array(rest[0]), *rest[1:])
+    np.testing.assert_allclose(gpu.host(there), scores, atol=1e-5)
+    expected = posterior.select_dense(scores, 0.999, margin, single)
+    found = gpu.select_dense(gpu.array(scores), 0.999, margin, single)
+    assert len(expected[0]) >= COUNT
+    for a, b in zip(expected, found, strict=True):
+        assert b.dtype == a.dtype
+        np.testing.assert_array_equal(b, a)
+
+
+def test_significant_samples_of_a_local_search(gpu, rng):
+    pairs, shifts = 20, 6  # of 8: the rest of the last block is void
+    particle = rng.integers(0, COUNT, pairs).astype(np.int32)
+    prior = rng.normal(size=(pairs, 4)).astype(np.float32)
+    prior[3, 2:] = -np.inf
+    shift_prior = rng.normal(size=(COUNT, shifts)).astype(np.float32)
+    dots = (40 * rng.random((pairs, 2, 4, 4))).astype(np.float32)
+    norms = rng.random((pairs, 4)).astype(np.float32)
+    sizes = (shifts, COUNT, 0.999, 3.0)
+    expected = posterior.select_sparse(dots.copy(), norms, particle, prior, shift_prior, *sizes)
+    found = gpu.select_sparse(gpu.array(dots), gpu.array(norms), particle, prior, shift_prior, *sizes)
+    assert len(expected[0]) > COUNT
+    for a, b in zip(expected, found, strict=True):
+        assert b.dtype == a.dtype
+        np.testing.assert_array_equal(b, a)
+
+
+@pytest.mark.parametrize("single", [False, True], ids=["weights", "best"])
+def test_posterior_weights(gpu, rng, single):
+    """Also of a particle (the last) that has no samples."""
+    block, particle, _ = entries(rng)
+    scores = (30 * rng.random((len(block), 4, 4))).astype(np.float32)
+    scores[4:6] = scores.max() + 1  # of two equal ones the first is the best
+    norms = rng.random((len(block), 4)).astype(np.float32)
+    norms[4:6] = 0
+    prior = np.zeros(len(block), np.float32)
+    sizes = (COUNT + 1, 0.999, single)
+    here, there = scores.copy(), gpu.array(scores)
+    expected = posterior.normalise(here, norms, particle, prior, *sizes)
+    found = gpu.normalise(there, gpu.array(norms), particle, prior, *sizes)
+    np.testing.assert_allclose(gpu.host(there), here, rtol=1e-5, atol=1e-9)
+    log_sum, largest, best, used = (each[:COUNT] for each in expected)
+    np.testing.assert_allclose(found[0][:COUNT], log_sum, rtol=1e-6)
+    np.testing.assert_allclose(found[1][:COUNT], largest, rtol=1e-5)
+    np.testing.assert_array_equal(found[2], expected[2])
+    np.testing.assert_allclose(found[3][:COUNT], used, rtol=1e-5)
+    assert best.min() >= 0
+    assert found[2][COUNT] == -1
+
+
+def test_selection_counts_the_same_in_any_order(gpu, rng):
+    """Thresholds come from whole numbers, so that threads which finish in another order change nothing."""
+    scores = (30 * rng.random((400, 1, 5))).astype(np.float32)
+    shuffled = scores[rng.permutation(400)]
+    counts = [gpu.select_dense(gpu.array(each), 0.999, 0.0, False)[3][0] for each in (scores, shuffled)]
+    assert counts[0] == counts[1]
