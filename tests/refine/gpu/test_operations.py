@@ -130,15 +130,15 @@ def dense(rng, own):
 
 @pytest.mark.parametrize("own", [False, True], ids=["one prior", "priors of particles"])
 @pytest.mark.parametrize("single", [False, True], ids=["all", "best"])
-@pytest.mark.parametrize("margin", [0.0, 10.0])
-def test_significant_samples_of_a_dense_search(gpu, rng, own, single, margin):
+@pytest.mark.parametrize("fraction", [0.999, 1 - 1e-6])  # where the margin, where the probability decides
+def test_significant_samples_of_a_dense_search(gpu, rng, own, single, fraction):
     scores, *rest = dense(rng, own)
     there = gpu.array(scores)
     posterior.add_priors(scores, *rest)
     gpu.add_priors(there, gpu.array(rest[0]), *rest[1:])
     np.testing.assert_allclose(gpu.host(there), scores, atol=1e-5)
-    expected = posterior.select_dense(scores, 0.999, margin, single)
-    found = gpu.select_dense(gpu.array(scores), 0.999, margin, single)
+    expected = posterior.select_dense(scores, fraction, single)
+    found = gpu.select_dense(gpu.array(scores), fraction, single)
     assert len(expected[0]) >= COUNT
     for a, b in zip(expected, found, strict=True):
         assert b.dtype == a.dtype
@@ -153,7 +153,7 @@ def test_significant_samples_of_a_local_search(gpu, rng):
     shift_prior = rng.normal(size=(COUNT, shifts)).astype(np.float32)
     dots = (40 * rng.random((pairs, 2, 4, 4))).astype(np.float32)
     norms = rng.random((pairs, 4)).astype(np.float32)
-    sizes = (shifts, COUNT, 0.999, 3.0)
+    sizes = (shifts, COUNT, 0.999)
     expected = posterior.select_sparse(dots.copy(), norms, particle, prior, shift_prior, *sizes)
     found = gpu.select_sparse(gpu.array(dots), gpu.array(norms), particle, prior, shift_prior, *sizes)
     assert len(expected[0]) > COUNT
@@ -189,5 +189,5 @@ def test_selection_counts_the_same_in_any_order(gpu, rng):
     """Thresholds come from whole numbers, so that threads which finish in another order change nothing."""
     scores = (30 * rng.random((400, 1, 5))).astype(np.float32)
     shuffled = scores[rng.permutation(400)]
-    counts = [gpu.select_dense(gpu.array(each), 0.999, 0.0, False)[3][0] for each in (scores, shuffled)]
+    counts = [gpu.select_dense(gpu.array(each), 0.999, False)[3][0] for each in (scores, shuffled)]
     assert counts[0] == counts[1]

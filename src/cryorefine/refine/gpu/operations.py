@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryorefine.refine.gpu.source import i32, launch, tiles
-from cryorefine.refine.posterior import BINS
+from cryorefine.refine.posterior import BINS, COARSE_MARGIN
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -172,16 +172,14 @@ class GpuOperations:
         sizes = (np.int64(scores.size), i32(particles), i32(shifts))
         launch("add_priors", scores.size, scores, norms, *priors, *sizes)
 
-    def select_dense(
-        self, scores: Array, fraction: float, margin: float, single: bool
-    ) -> tuple[I32, I32, I32, I32]:
+    def select_dense(self, scores: Array, fraction: float, single: bool) -> tuple[I32, I32, I32, I32]:
         """List the significant samples; see :func:`cryorefine.refine.posterior.select_dense`."""
         orientations, particles, shifts = scores.shape
         top = scores.max(axis=(0, 2))
         floor = top
         if not single:
             depth, _ = self._thresholds(scores, None, orientations * particles, shifts, top, fraction)
-            floor = top - self.xp.maximum(depth, np.float32(margin))
+            floor = top - self.xp.maximum(depth, np.float32(COARSE_MARGIN))
         found = self.host(self.xp.flatnonzero(scores >= floor[None, :, None]))
         row, shift = np.divmod(found, shifts)
         orientation, particle = (part.astype(np.int32) for part in np.divmod(row, particles))
@@ -198,7 +196,6 @@ class GpuOperations:
         shifts: int,
         particles: int,
         fraction: float,
-        margin: float,
     ) -> tuple[I32, I32, I32]:
         """List a local search's significant samples; see :func:`posterior.select_sparse`."""
         pairs, blocks = dots.shape[:2]
@@ -209,7 +206,7 @@ class GpuOperations:
         launch("weigh_local", pairs * blocks, dots, norms, owner, *priors, *sizes, best)
         top, _ = self._best(best)
         depth, _ = self._thresholds(dots, owner, pairs, 16 * blocks, top, fraction)
-        floor = (top - self.xp.maximum(depth, np.float32(margin)))[owner]
+        floor = (top - self.xp.maximum(depth, np.float32(COARSE_MARGIN)))[owner]
         keep = dots.reshape(pairs, -1) >= floor[:, None]
         # In order of pair, orientation, shift.
         keep = keep.reshape(pairs, blocks, 4, 4).transpose(0, 2, 1, 3)
