@@ -2,14 +2,16 @@
 # make demo-sta  simulated tilt series to a map, in demo-sta/
 # make test      everything that CI checks
 # make lint      the checks that need no test data
+# make docs      the manual as a site, in site/
 # make bench     ratios against other programs, side by side
+# make test-oldest  tests of the plugin with the oldest versions that pyproject.toml allows
 # make clean     removes what the others made
 
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo demo-sta test lint bench pictures clean system
+.PHONY: demo demo-sta test test-oldest lint docs bench pictures clean system
 
 demo: $(INSTALLED) system
 	@$(BIN)/python scripts/demo.py demo
@@ -27,6 +29,13 @@ lint: $(INSTALLED)
 	$(BIN)/lint-imports
 	$(BIN)/npe2 validate napari-cryorefine
 
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+
+test-oldest: $(INSTALLED) system
+	sh scripts/test_oldest.sh $(BIN) .venv-oldest
+
 bench: $(INSTALLED)
 	@for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
 
@@ -42,5 +51,5 @@ system:
 	@sh scripts/system_libraries.sh
 
 clean:
-	rm -rf $(VENV) demo demo-sta build dist .pytest_cache .ruff_cache .mypy_cache .import_linter_cache
+	rm -rf $(VENV) .venv-oldest demo demo-sta site build dist .pytest_cache .ruff_cache .mypy_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -26,6 +26,10 @@ FORMS = {
     "MaskCreate": ("form_mask_create.png", "MaskCreate/job002"),
     "PostProcess": ("form_postprocess.png", "PostProcess/job003"),
     "CtfRefine": ("form_ctf_refine.png", "CtfRefine/job004"),
+    "LocalRes": ("form_local_resolution.png", "LocalRes/job005"),
+    "Directional FSC": ("form_directional_fsc.png", "DirectionalFsc/job006"),
+    "Orientation distribution": ("form_orientations.png", "Orientations/job007"),
+    "Confidence map": ("form_confidence.png", "Confidence/job008"),
 }
 """Name of each form, its picture and the job that fills it."""
 VIEW = (12.0, 35.0, 8.0)
@@ -34,11 +38,14 @@ VIEW = (12.0, 35.0, 8.0)
 
 def settle(seconds: float = 1.0) -> None:
     """Let Qt draw what has been asked of it."""
+    from qtpy.QtCore import QEvent
     from qtpy.QtWidgets import QApplication
 
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         QApplication.processEvents()
+        # What is to be deleted goes by itself only where the application's own loop runs.
+        QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete.value)
         time.sleep(0.01)
 
 
@@ -77,7 +84,7 @@ def extraction_form() -> None:
     form.suggest_tool.ask()
     wait_for(form.suggest_tool)
     settle()
-    form.grab().save(str(PICTURES / "form_extract.png"))
+    form.grab().save(str(PICTURES / "form_pseudo_subtomo.png"))
     viewer.close()
     os.chdir(here)
 
@@ -202,7 +209,7 @@ def refined_ctf(project: Path) -> None:
     viewer = napari.Viewer()
     viewer.window.resize(1500, 1000)
     open_results(viewer, folder)
-    panel = viewer.window.dock_widgets["Particles on micrographs"]
+    panel = viewer.window.dock_widgets["Particles"]
     settle()
     viewer.screenshot(str(PICTURES / "ctf_refine.png"), canvas_only=False, flash=False)
     panel.colouring.setCurrentText("Change (Å)")
@@ -218,7 +225,7 @@ def resolved(project: Path) -> None:
     """Picture local resolution, resolution by direction, and the views of the particles."""
     import napari
 
-    from cryorefine.jobs import directional_fsc, local_resolution, orientations
+    from cryorefine.jobs import confidence, directional_fsc, local_resolution, orientations
     from napari_cryorefine import open_results
 
     half_map, mask = Path("Refine3D/job001/run_half1_class001_unfil.mrc"), Path("MaskCreate/job002/mask.mrc")
@@ -228,6 +235,7 @@ def resolved(project: Path) -> None:
     run_once(local_resolution, half_map=half_map, mask=mask, output=local, smooth=True, bfactor=-150.0)
     run_once(directional_fsc, half_map=half_map, mask=mask, output=directional, symmetry="D2")
     run_once(orientations, particles=Path("Refine3D/job001/run_data.star"), output=views, symmetry="D2")
+    run_once(confidence, half_map=half_map, mask=mask, output=Path("Confidence/job008"))
     viewer = napari.Viewer()
     viewer.window.resize(1300, 900)
     open_results(viewer, local)
@@ -302,14 +310,22 @@ def show_solid(viewer: napari.Viewer) -> None:
 def shrink(paths: Iterable[Path]) -> None:
     """Store pictures in 256 colours, in which they look the same and take a third of the space.
 
-    Colours of thin lines are kept apart: a plain median cut gives them to the many of a surface.
+    Colours are chosen from those there are, each counted by the square root of its pixels: so the
+    shades of a surface stay smooth, and the colours of thin lines and of colour bars keep their place.
     """
+    import numpy as np
     from PIL import Image
 
     for path in paths:
-        Image.open(path).convert("RGB").quantize(
-            256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE
-        ).save(path, optimize=True)
+        picture = Image.open(path).convert("RGB")
+        colours, counts = np.unique(np.asarray(picture).reshape(-1, 3), axis=0, return_counts=True)
+        if len(colours) <= 256:
+            continue
+        counted = np.repeat(colours, np.ceil(np.sqrt(counts)).astype(int), axis=0)
+        palette = Image.fromarray(counted[np.newaxis]).quantize(
+            256, method=Image.Quantize.MEDIANCUT, kmeans=4
+        )
+        picture.quantize(palette=palette, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 def on_a_screen() -> None:
@@ -331,7 +347,6 @@ def main(project: Path) -> None:
     project = project.resolve()
     os.chdir(project)
     os.environ["XDG_CONFIG_HOME"] = tempfile.mkdtemp()  # forms as they are the first time
-    forms(project)
     extraction_form()
     mask(project)
     mask_preview(project)
@@ -339,6 +354,7 @@ def main(project: Path) -> None:
     sharpened(project)
     resolved(project)
     refined_ctf(project)
+    forms(project)
     listed(project)
     shrink(PICTURES.glob("*.png"))
     print(f"The pictures are in {PICTURES}.")
