@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 from napari.utils.notifications import show_error, show_info, show_warning
-from qtpy.QtCore import QEvent, Qt, QTimer
+from qtpy.QtCore import Qt
 from qtpy.QtGui import QShortcut
 from qtpy.QtWidgets import (
-    QDockWidget,
     QFileDialog,
     QHBoxLayout,
     QLabel,
     QLineEdit,
-    QMainWindow,
     QProgressBar,
-    QPushButton,
     QVBoxLayout,
     QWidget,
 )
@@ -38,6 +34,7 @@ from napari_cryorefine.remembered import Remembered
 from napari_cryorefine.results import event_steps, results_steps
 from napari_cryorefine.runs import FolderRun, Outcome, ThreadRun, process_words
 from napari_cryorefine.shower import Shower
+from napari_cryorefine.tabbed import TabbedPanel, make_button
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -46,7 +43,7 @@ OWN_PROCESS = ("refine3d", "ctf-refine", "pseudo-subtomo", "reconstruct-particle
 """Jobs of minutes or hours, which must outlive napari."""
 
 
-class JobForm(QWidget):
+class JobForm(TabbedPanel):
     """The form of one job.
 
     Parameters
@@ -88,31 +85,6 @@ class JobForm(QWidget):
         if self._remembered.recall():
             self.say("The form is as it was left in this folder; More > Restore defaults empties it.")
 
-    def changeEvent(self, event: QEvent) -> None:
-        """Notice when napari closes the dock: it takes the form out and leaves it without a parent."""
-        super().changeEvent(event)
-        if event.type() != QEvent.Type.ParentChange:
-            return
-        if self.parent() is None:
-            self.close_down()
-        else:
-            QTimer.singleShot(0, self, self._join_other_forms)
-
-    def _join_other_forms(self) -> None:
-        """Stand as a tab beside the forms that are open: one above the other they would be too low."""
-        dock = _dock_of(self)
-        window = dock.parent() if dock is not None else None
-        if not isinstance(window, QMainWindow) or dock.isFloating():
-            return
-        area = window.dockWidgetArea(dock)
-        for form in window.findChildren(JobForm):
-            other = _dock_of(form)
-            if form is not self and other is not None and window.dockWidgetArea(other) == area:
-                if not other.isFloating() and other not in window.tabifiedDockWidgets(dock):
-                    window.tabifyDockWidget(other, dock)
-                QTimer.singleShot(0, dock, dock.raise_)  # once the tabs are there
-                return
-
     def close_down(self) -> None:
         """Take away what the form shows only while it is open, and keep what stands on it."""
         self._remembered.keep_if_changed()
@@ -146,6 +118,8 @@ class JobForm(QWidget):
         except UserError as error:
             self.complain(str(error))
             return
+        self.page.typed.clear()  # what was typed has served; the next run may be filled anew
+        self._remembered.keep()
         self.folder = folder
         if self.job.name in OWN_PROCESS and folder is not None:
             self._follow(FolderRun(folder, process_words(self.job, options)))
@@ -297,13 +271,13 @@ class JobForm(QWidget):
             alias_row.addWidget(widget)
             widget.setVisible(bool(self.job.folder))
         layout.addLayout(alias_row)
-        self.run_button = _button("Run", "Start the job (Ctrl+Return)", self.run)
-        self.cancel_button = _button("Cancel", "Stop the job at its next step", self.cancel)
-        self.load_button = _button(
+        self.run_button = make_button("Run", "Start the job (Ctrl+Return)", self.run)
+        self.cancel_button = make_button("Cancel", "Stop the job at its next step", self.cancel)
+        self.load_button = make_button(
             "Load…", "Take the options from a job.star, also of RELION", self._ask_and_load
         )
         self.load_button.setVisible(bool(self.job.folder))
-        self.watch_button = _button(
+        self.watch_button = make_button(
             "Watch…",
             "Follow a job that was started before, in a terminal or on another machine",
             self._ask_and_watch,
@@ -329,17 +303,3 @@ class JobForm(QWidget):
             label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
             layout.addWidget(label)
         self._busy(False)
-
-
-def _dock_of(widget: QWidget) -> QDockWidget | None:
-    parent = widget.parent()
-    while parent is not None and not isinstance(parent, QDockWidget):
-        parent = parent.parent()
-    return parent
-
-
-def _button(text: str, tip: str, action: Callable[[], None]) -> QPushButton:
-    button = QPushButton(text)
-    button.setToolTip(tip)
-    button.clicked.connect(lambda: action())
-    return button

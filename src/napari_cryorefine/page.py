@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,6 +21,7 @@ from cryorefine.jobs.check import checked
 from cryorefine.jobs.folder import status, suggest_folder
 from napari_cryorefine.boxes import make_box
 from napari_cryorefine.path_box import PathEdit, shortened
+from napari_cryorefine.reasons import ReasonLine
 from napari_cryorefine.sections import MANY, SectionHeading, heading_label
 
 UNITS = {"A": "Å", "A/px": "Å/px", "A^2": "Å²", "A^3": "Å³", "e/A^2": "e/Å²", "degrees": "°"}
@@ -38,11 +40,21 @@ class OptionsPage(Container[BaseValueWidget[Any]]):
         The job's module, with ``JOB`` and ``Options``.
     layers : callable
         Returns the names and files of the layers that a map may be taken from.
+
+    Attributes
+    ----------
+    typed : set of str
+        The options that were set since the last run, by hand or by a script rather than by :meth:`give`.
+    reasons : dict of str to ReasonLine
+        The line below each option that says where its value is from.
     """
 
     def __init__(self, module: ModuleType, layers: Callable[[], dict[str, Path]] = dict) -> None:
         self.job: Job = module.JOB
         self.options_type: type = module.Options
+        self.typed: set[str] = set()
+        self.reasons: dict[str, ReasonLine] = {}
+        self._giving = False
         self._suggested: Path | None = None
         self._project = Path()
         types = value_types(module.Options)
@@ -58,6 +70,60 @@ class OptionsPage(Container[BaseValueWidget[Any]]):
         super().__init__(widgets=boxes, labels=False, scrollable=True)
         self._lay_out()
         self.suggest_output()
+        for box in boxes:
+            box.changed.connect(partial(self._on_changed, box.name))
+
+    def give(self, option: str, value: Any, reason: str) -> bool:
+        """Fill in a value and say where it is from, unless the person has set another one.
+
+        What was typed since the last run stays; the value is then offered below it, to be taken by a click.
+
+        Parameters
+        ----------
+        option : str
+            The option.
+        value : object
+            Its value.
+        reason : str
+            Where it is from, in a few words or a sentence.
+
+        Returns
+        -------
+        bool
+            Whether the value stands on the page now.
+        """
+        box = self[option]
+        value = shortened(value) if isinstance(value, Path) else value
+        if option in self.typed and box.value != value:
+            self.reasons[option].offer(value, reason, lambda: self._take(option, value, reason))
+            return False
+        self._take(option, value, reason)
+        return True
+
+    def readable(self) -> dict[str, Any]:
+        """Return what stands on the page; a number that is half typed counts as none."""
+        values = {}
+        for box in self:
+            try:
+                values[box.name] = box.value
+            except UserError:
+                values[box.name] = None
+        return values
+
+    def _take(self, option: str, value: Any, reason: str) -> None:
+        box = self[option]
+        self._giving = True
+        try:
+            box.value = value
+        finally:
+            self._giving = False
+        self.typed.discard(option)
+        self.reasons[option].tell(reason)
+
+    def _on_changed(self, option: str, _: Any = None) -> None:
+        if not self._giving:
+            self.typed.add(option)
+            self.reasons[option].forget()
 
     def job_options(self, **others: Any) -> Any:
         """Return the checked options of the job as they stand on the page.
@@ -122,6 +188,7 @@ class OptionsPage(Container[BaseValueWidget[Any]]):
         for name, (field, _) in describe(self.options_type).items():
             self[name].value = None if field.default is dataclasses.MISSING else field.default
         self.suggest_output()
+        self.typed.clear()
 
     def suggest_output(self) -> None:
         """Name the next free job folder, unless there stands one that is still free."""
@@ -183,7 +250,9 @@ class OptionsPage(Container[BaseValueWidget[Any]]):
                     grid.addWidget(label, row, 0)
                     grid.addWidget(box.native, row, 1)
                     grid.addWidget(unit_label, row, 2)
-                _Row(box, label, unit_label)
+                self.reasons[box.name] = reason = ReasonLine(box)
+                grid.addWidget(reason, grid.rowCount(), 0, 1, 3)
+                _Row(box, label, unit_label, reason)
                 last = box.choose_btn.native if isinstance(box, PathEdit) else box.native
         # On the right there is room for the scroll bar, which Qt lays over what is too wide by its width.
         self.margins = (2, 2, 20, 2)
@@ -216,9 +285,9 @@ class _WideEnough(QObject):
 class _Row(QObject):
     """Keeps a widget's label and unit beside it: with its text and help, and in sight when it is."""
 
-    def __init__(self, box: BaseValueWidget[Any], label: QLabel, unit: QLabel) -> None:
+    def __init__(self, box: BaseValueWidget[Any], label: QLabel, unit: QLabel, reason: ReasonLine) -> None:
         super().__init__(box.native)
-        self._label, self._unit = label, unit
+        self._label, self._unit, self._reason = label, unit, reason
         label.setText(box.label)
         label.setToolTip(box.tooltip or "")
         label.setBuddy(box.native)
@@ -232,6 +301,7 @@ class _Row(QObject):
     def _show(self, shown: bool) -> None:
         for companion in (self._label, self._unit):
             companion.setVisible(shown)
+        self._reason.setVisible(shown and bool(self._reason.text()))
 
     def eventFilter(self, watched: Any, event: QEvent) -> bool:
         kind = event.type()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QSize, Qt, QTimer
 from qtpy.QtGui import QHideEvent, QShowEvent
@@ -17,7 +17,6 @@ from qtpy.QtWidgets import (
     QHeaderView,
     QLabel,
     QLineEdit,
-    QPushButton,
     QTreeWidget,
     QTreeWidgetItem,
     QVBoxLayout,
@@ -28,33 +27,22 @@ from cryorefine.errors import UserError
 from cryorefine.io.pipeline import PIPELINE_FILE
 from cryorefine.jobs.project import Project, ProjectJob, read_project, start_pipeline
 from cryorefine.jobs.registry import load
-from napari_cryorefine.forms import OWN_PROCESS, JobForm
+from cryorefine.jobs.workflow_state import job_of
+from napari_cryorefine.job_views import FORMS, open_form, show_job
 from napari_cryorefine.latest import Latest
-from napari_cryorefine.results import results_steps
 from napari_cryorefine.shower import Shower
+from napari_cryorefine.tabbed import TabbedPanel, make_button
 
 if TYPE_CHECKING:
     import napari.viewer
 
-FORMS = {
-    "refine3d": "Refine3D",
-    "mask-create": "MaskCreate",
-    "postprocess": "PostProcess",
-    "ctf-refine": "CtfRefine",
-    "pseudo-subtomo": "Extract subtomos",
-    "reconstruct-particle": "Reconstruct particle",
-    "local-resolution": "LocalRes",
-    "directional-fsc": "Directional FSC",
-    "orientations": "Orientation distribution",
-    "confidence": "Confidence map",
-}
-"""Command name of a job with a folder -> name of its form in napari's menus."""
+    from napari_cryorefine.forms import JobForm
 
 _COLUMNS = ("Job", "Alias", "Status", "Last written")
 _REFRESH_SECONDS = 3.0
 
 
-class ProjectPanel(QWidget):
+class ProjectPanel(TabbedPanel):
     """Open a project folder, look at its jobs, run the next one.
 
     Parameters
@@ -117,19 +105,13 @@ class ProjectPanel(QWidget):
         job = self.chosen
         if job is None:
             return
-        name = form_name(job)
         self.message.setText("")
-        if job.status == "running" and name in OWN_PROCESS:
-            form = self._form(str(name))
-            if not form.is_running:
-                form.watch(job.folder)
-        else:
-            self._shower.show(results_steps(self._viewer, job.folder))
+        show_job(self._viewer, job, self._shower)
 
     def use_options(self) -> None:
         """Open the form of the selected job with its options, to be run as the next job."""
         job = self.chosen
-        if job is None or (name := form_name(job)) is None:
+        if job is None or not (name := job_of(job)):
             return
         form = self.open_form(name)
         if not form.is_running:
@@ -137,10 +119,7 @@ class ProjectPanel(QWidget):
 
     def open_form(self, name: str) -> JobForm:
         """Open the form of a kind of job, its output folder numbered as the next one of this project."""
-        form = self._form(name)
-        if not form.is_running:
-            form.page.use_project(self._folder)
-        return form
+        return open_form(self._viewer, name, self._folder)
 
     def start_pipeline(self) -> None:
         """Make the folder a project of RELION's; jobs that begin from now on are shown there too."""
@@ -163,11 +142,6 @@ class ProjectPanel(QWidget):
     def sizeHint(self) -> QSize:
         """Ask for room for the names of jobs, and for some twelve of them."""
         return QSize(430, 420)
-
-    def _form(self, name: str) -> JobForm:
-        form: JobForm
-        _, form = self._viewer.window.add_plugin_dock_widget("napari-cryorefine", FORMS[name])
-        return form
 
     def _take(self, project: Project) -> None:
         """Show a project that has been read, if it differs from the one that is shown."""
@@ -201,14 +175,14 @@ class ProjectPanel(QWidget):
     def _choice_changed(self) -> None:
         job = self.chosen
         self.results_button.setEnabled(job is not None)
-        self.options_button.setEnabled(job is not None and form_name(job) is not None)
+        self.options_button.setEnabled(job is not None and bool(job_of(job)))
 
     def _ask(self) -> None:
         if folder := QFileDialog.getExistingDirectory(self, "Folder of a project", str(self._folder)):
             self.open(Path(folder))
 
     def _build(self) -> None:
-        self.open_button = _button("Open…", "The folder of a project, with or without RELION", self._ask)
+        self.open_button = make_button("Open…", "The folder of a project, with or without RELION", self._ask)
         self.place = QLabel()
         self.filter = QLineEdit()
         self.filter.setPlaceholderText("Filter, e.g. refine succeeded")
@@ -227,22 +201,23 @@ class ProjectPanel(QWidget):
         header.setStretchLastSection(True)
         self.table.itemActivated.connect(lambda *_: self.show_results())
         self.table.itemSelectionChanged.connect(self._choice_changed)
-        self.results_button = _button(
+        self.results_button = make_button(
             "Show results", "Maps, masks and curves of the selected job (Enter)", self.show_results
         )
-        self.options_button = _button(
+        self.options_button = make_button(
             "Use options", "The form of the selected job, filled as it was for that job", self.use_options
         )
         self.kind = QComboBox()
         for name, title in FORMS.items():
-            self.kind.addItem(title, name)
+            if load(name).JOB.folder:
+                self.kind.addItem(title, name)
         self.kind.setToolTip("What the next job is to do")
-        self.next_button = _button(
+        self.next_button = make_button(
             "Next job…",
             "Open the form; its output folder has the number that RELION would give it",
             lambda: self.open_form(self.kind.currentData()),
         )
-        self.start_button = _button(
+        self.start_button = make_button(
             "Make RELION project",
             "Write default_pipeline.star: jobs that begin from now on are shown by RELION too",
             self.start_pipeline,
@@ -260,30 +235,12 @@ class ProjectPanel(QWidget):
         self._choice_changed()
 
 
-def form_name(job: ProjectJob) -> str | None:
-    """Return the command name of the form for a job of a project, or None for a job of another kind."""
-    for name in FORMS:
-        known = load(name).JOB
-        if job.kind == known.folder and (
-            job.label.startswith(known.relion_label) or job.label in ("", "relion.external")
-        ):
-            return name
-    return None
-
-
 def _read(folder: Path) -> Iterator[Project]:
     yield read_project(folder)
 
 
 def _time_text(seconds: float | None) -> str:
     return "" if seconds is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
-
-
-def _button(text: str, tip: str, action: Callable[[], Any]) -> QPushButton:
-    button = QPushButton(text)
-    button.setToolTip(tip)
-    button.clicked.connect(lambda: action())
-    return button
 
 
 def _row(*widgets: QWidget, stretched: int = -1) -> QHBoxLayout:

@@ -19,6 +19,8 @@ PROJECTS = 50
 """How many projects are remembered; those used last are."""
 NOT_KEPT = ("output", "continue_from")
 """Each run has another folder."""
+_TYPED = "(typed)"
+"""Stands among the values of a project, with the names of those that were typed since the last run."""
 _PAUSE = 500  # ms after the last change
 
 
@@ -51,6 +53,7 @@ class Remembered(QObject):
     def recall(self) -> bool:
         """Put back what was kept, but for values that no longer fit; return whether there was anything."""
         values = self._read().get(self._project, {})
+        typed = values.pop(_TYPED, list(values))
         for name, value in values.items():
             box = self._page.get_widget(name)
             if box is None:
@@ -59,6 +62,7 @@ class Remembered(QObject):
                 box.value = value
             except (ValueError, TypeError, UserError):
                 continue
+        self._page.typed = {name for name in typed if self._page.get_widget(name) is not None}
         self._timer.stop()
         return bool(values)
 
@@ -67,8 +71,9 @@ class Remembered(QObject):
         self._timer.stop()
         values = self._values()
         kept = {project: of_it for project, of_it in self._read().items() if project != self._project}
-        if values:
-            kept[self._project] = values
+        typed = sorted(self._page.typed.difference(NOT_KEPT))
+        if values or typed:
+            kept[self._project] = values | {_TYPED: typed}
         kept = dict(list(kept.items())[-PROJECTS:])
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)

@@ -30,6 +30,7 @@ def test_the_manifest_is_valid():
     manifest = PluginManifest.from_distribution(PLUGIN)
     manifest.validate_imports()
     assert [widget.display_name for widget in manifest.contributions.widgets] == [
+        "Workflow",
         "Rescale map",
         "Refine3D",
         "MaskCreate",

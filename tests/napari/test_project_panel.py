@@ -14,9 +14,11 @@ from cryorefine.io.pipeline import read_pipeline
 from cryorefine.jobs import finish, mask_create
 from cryorefine.jobs.folder import lock
 from cryorefine.jobs.project import read_project, start_pipeline
-from cryorefine.jobs.registry import JOBS, load
+from cryorefine.jobs.registry import JOBS
+from cryorefine.jobs.workflow_state import job_of
 from napari_cryorefine.forms import JobForm
-from napari_cryorefine.project_panel import FORMS, ProjectPanel, form_name
+from napari_cryorefine.job_views import FORMS
+from napari_cryorefine.project_panel import ProjectPanel
 
 SECONDS = 60_000
 PIPELINE = "data/hiv_sta_relion5_metadata/pipelines/default_pipeline.star"
@@ -62,8 +64,8 @@ def open_form(viewer: Any) -> JobForm:
     return form
 
 
-def test_every_job_with_a_folder_has_its_form():
-    assert set(FORMS) == {name for name in JOBS if load(name).JOB.folder}
+def test_every_job_has_its_form():
+    assert set(FORMS) == set(JOBS)
 
 
 def test_the_jobs_of_a_real_project_are_found_by_words(viewer, qtbot, shared, project):
@@ -75,11 +77,11 @@ def test_the_jobs_of_a_real_project_are_found_by_words(viewer, qtbot, shared, pr
     assert [row[1] for row in rows(panel)] == ["cycle4", "cycle3", "cycle2", "cycle1", "cycle0"]
     panel.filter.clear()
     assert len(rows(panel)) == 80
-    kinds = {job.name: form_name(job) for job in panel.project.jobs}
+    kinds = {job.name: job_of(job) for job in panel.project.jobs}
     assert kinds["Extract/job010"] == "pseudo-subtomo"
     assert kinds["Refine3D/job012"] == "refine3d"
-    assert kinds["Polish/job030"] is None
-    assert kinds["CtfRefine/job027"] is None or kinds["CtfRefine/job027"] == "ctf-refine"
+    assert kinds["Polish/job030"] == ""
+    assert kinds["CtfRefine/job027"] == ""  # of tilt series
 
 
 def test_the_results_of_a_job_appear(viewer, qtbot, refined):

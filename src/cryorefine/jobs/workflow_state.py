@@ -20,16 +20,16 @@ _TAIL = 1 << 18  # bytes of progress.jsonl in which the last figures are looked 
 _HEAD = 1 << 14
 _TOMO_JOBS = ("pseudo-subtomo", "reconstruct-particle")
 _OTHER_ROUND = ("ctf-refine", "relion.polish")
-_FIGURES: dict[str, tuple[str, ...]] = {
-    "refine3d": ("resolution (A)",),
-    "mask-create": ("protein of that volume (kDa)",),
-    "postprocess": ("resolution (A)", "B-factor (A^2)"),
-    "ctf-refine": ("beam tilt x of", "beam tilt y of"),
-    "pseudo-subtomo": ("particles", "pixel size (A)"),
-    "reconstruct-particle": ("pixel size (A)",),
-    "local-resolution": ("median (A)", "best 1 % (A)"),
+_FIGURES: dict[str, tuple[tuple[str, str, str], ...]] = {
+    "refine3d": (("resolution (A)", "", " Å"),),
+    "mask-create": (("protein of that volume (kDa)", "room for ", " kDa of protein"),),
+    "postprocess": (("resolution (A)", "", " Å"), ("B-factor (A^2)", "B ", " Å²")),
+    "ctf-refine": (("beam tilt x of", "tilt ", ""), ("beam tilt y of", "", " mrad")),
+    "pseudo-subtomo": (("particles", "", " particles"), ("pixel size (A)", "", " Å/px")),
+    "reconstruct-particle": (("pixel size (A)", "", " Å/px"),),
+    "local-resolution": (("median (A)", "median ", " Å"), ("best 1 % (A)", "best ", " Å")),
 }
-"""Job -> how the names of its headline figures begin."""
+"""Job -> how the names of its headline figures begin, what stands before each and behind it."""
 
 
 @dataclass(frozen=True)
@@ -180,8 +180,8 @@ def read_states(
 def next_step(states: list[StepState]) -> Step | None:
     """Return the step to do next: the one after the newest finished job; None at the end or during a job.
 
-    Subtomograms whose refinement is held back by its pixels are extracted anew, at the next binning. The local
-    resolution, which nothing builds upon, may be measured at any time.
+    Subtomograms whose refinement is held back by its pixels are extracted anew, at the next binning. The
+    local resolution, which nothing builds upon, may be measured at any time.
     """
     if any(state.status == "running" for state in states):
         return None
@@ -191,7 +191,9 @@ def next_step(states: list[StepState]) -> Step | None:
     last = max(finished, key=lambda state: state.source.number if state.source else 0)
     extracted = next((state for state in states if state.step.key == "extract"), None)
     if extracted is not None and last.step.key == "refine3d" and last.source is not None:
-        if _binning(extracted.source) != 1.0 and at_nyquist(last.source.folder):
+        source = extracted.source
+        binned = source is None or _binning(source.folder, source.time) != 1.0
+        if binned and at_nyquist(last.source.folder):
             return extracted.step
     later = [state for state in states[states.index(last) + 1 :] if state.status != NOT_NEEDED]
     if later and not (later[0].step.key == "local" and later[0].source is not None):
@@ -265,36 +267,25 @@ def _headline(folder: Path, command: str, written: float | None) -> str:
                 continue
             if isinstance(event, Figures) and (text := _figures_text(event, command)):
                 return text
-    return _relion_headline(folder, command)
+    return _relion_headline(folder, command, written)
 
 
 def _figures_text(event: Figures, command: str) -> str:
     texts = []
-    for begins in _FIGURES.get(command, ()):
-        for name, value in event.values.items():
-            if name.startswith(begins):
-                texts.append(_figure(name, value))
-                break
+    for begins, before, after in _FIGURES.get(command, ()):
+        value = next((value for name, value in event.values.items() if name.startswith(begins)), None)
+        if value is not None:
+            texts.append(f"{before}{_short(value)}{after}")
     return ", ".join(texts)
 
 
-def _figure(name: str, value: float | int | str) -> str:
-    words, _, unit = name.partition(" (")
-    unit = unit.removesuffix(")").replace("A", "Å").replace("^2", "²")
-    number = f"{value:.3g}" if isinstance(value, float) else f"{value}"
-    if unit == "kDa":
-        number, words = f"{float(value):.0f}", "protein of"
-    said = {"resolution": "", "pixel size": "", "B-factor": "B ", "best 1 %": "best ", "median": "median "}
-    if words == "pixel size":
-        unit = "Å/px"
-    if words == "particles":
-        return f"{number} particles"
-    if words == "protein of":
-        return f"as {number} kDa of protein"
-    return f"{said.get(words, words.partition(' of ')[0] + ' ')}{number} {unit}".strip()
+def _short(value: float | int | str) -> str:
+    if not isinstance(value, float):
+        return str(value).partition(" ±")[0]
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
 
 
-def _relion_headline(folder: Path, command: str) -> str:
+def _relion_headline(folder: Path, command: str, written: float | None) -> str:
     """Return the figures that stand in RELION's files."""
     if command == "refine3d":
         reached = _number(_head(folder / "run_model.star"), "rlnCurrentResolution")
@@ -305,6 +296,9 @@ def _relion_headline(folder: Path, command: str) -> str:
         bfactor = _number(head, "rlnBfactorUsedForSharpening")
         texts = [f"{reached:.3g} Å" if reached else "", f"B {bfactor:.0f} Å²" if bfactor else ""]
         return ", ".join(filter(None, texts))
+    if command in _TOMO_JOBS:
+        binning = _binning(folder, written)
+        return f"binning {binning:g}" if binning else ""
     return ""
 
 
@@ -313,10 +307,8 @@ def _is_tomo(job: ProjectJob) -> bool:
     return bool(re.search(r"(?m)^_rlnJobIsTomo\s+1", text))
 
 
-def _binning(job: ProjectJob | None) -> float | None:
-    if job is None:
-        return None
-    match = re.search(r"(?m)^\s*binning\s+(\S+)", _job_file(job.folder / "job.star", job.time))
+def _binning(folder: Path, written: float | None) -> float | None:
+    match = re.search(r"(?m)^\s*binning\s+(\S+)", _job_file(folder / "job.star", written))
     return float(match[1]) if match else None
 
 
