@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -9,12 +10,13 @@ import sys
 import time
 from dataclasses import replace
 
+import psutil
 import pytest
 from tests.refine.conftest import optics, settings
 
 from cryorefine.errors import UserError
 from cryorefine.jobs import refine3d
-from cryorefine.jobs.base import Figures, JobAborted, finish
+from cryorefine.jobs.base import Figures, JobAborted, Progress, finish
 from cryorefine.jobs.command import command
 from cryorefine.jobs.folder import STOP_FILE, request_stop, status
 from cryorefine.refine.atoms import random_protein
@@ -65,14 +67,51 @@ def test_another_seed_gives_another_map(particles, tmp_path):
     assert maps[0] != maps[2]
 
 
-def test_workers_of_a_cluster_do_not_change_a_bit(particles, undisturbed, tmp_path):
-    distributed = pytest.importorskip("distributed")
-    cluster = distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
-    )
-    with cluster:
-        finish(refine3d.run(options(particles, tmp_path / "job001", scheduler=cluster.scheduler_address)))
-    assert outcome(tmp_path / "job001") == undisturbed
+def workers_of_a_cluster():
+    """Worker processes of the cluster that a job of this process has started, without their nannies."""
+    nannies = [p for p in psutil.Process().children() if "cryorefine.compute.worker" in " ".join(p.cmdline())]
+    below = [child for nanny in nannies for child in nanny.children()]
+    return [process for process in below if "spawn_main" in " ".join(process.cmdline())]
+
+
+def test_workers_of_a_cluster_do_not_change_a_bit_even_if_one_is_killed(particles, undisturbed, tmp_path):
+    folder = tmp_path / "job001"
+    killed = []
+    for event in refine3d.run(options(particles, folder, cluster="local:2", threads=2)):
+        middle = isinstance(event, Progress) and event.stage == "Iteration 2" and event.done
+        if middle and not killed:
+            killed.append(workers_of_a_cluster()[0])
+            killed[0].kill()
+    assert killed
+    assert outcome(folder) == undisturbed
+    assert not workers_of_a_cluster()
+    assert "is gone" in (folder / "run.out").read_text()
+
+
+@pytest.mark.slow
+def test_a_lost_scheduler_costs_an_iteration(particles, undisturbed, tmp_path):
+    folder, place = tmp_path / "job001", tmp_path / "scheduler.json"
+    words = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0"]
+    scheduler = subprocess.Popen([*words, "--no-dashboard", "--scheduler-file", str(place)])
+    words = [sys.executable, "-m", "cryorefine.compute.worker", "--scheduler-file", str(place)]
+    worker = subprocess.Popen([*words, "--no-nanny", "--no-dashboard", "--death-timeout", "5"])
+    try:
+        wait_for(place, scheduler)
+        address = json.loads(place.read_text())["address"]
+        job = refine3d.run(options(particles, folder, scheduler=address))
+        for event in job:
+            if isinstance(event, Progress) and event.stage == "Iteration 3" and event.done:
+                scheduler.kill()
+                break
+        with pytest.raises(UserError, match="is gone"):
+            finish(job)
+    finally:
+        for process in (scheduler, worker):
+            process.kill()
+            process.wait()
+    assert (folder / "run_it002_checkpoint.npz").exists()
+    finish(refine3d.run(refine3d.Options(continue_from=folder, cluster="local:2")))
+    assert outcome(folder) == undisturbed
 
 
 def start(*words):

@@ -248,13 +248,8 @@ class Options:
     )
     threads: int = vocabulary.threads()
     device: str = vocabulary.device()
-    scheduler: str = option(
-        "",
-        label="Dask scheduler",
-        help="Address of a Dask scheduler whose workers share the work, e.g. tcp://node1:8786; empty to "
-        "work on this machine alone.",
-        group="Compute",
-    )
+    scheduler: str = vocabulary.scheduler()
+    cluster: str = vocabulary.cluster()
     random_seed: int = option(
         1,
         label="Random seed",
@@ -291,10 +286,7 @@ class Options:
         if self.sigma_tilt and self.optimisation_set is None and self.tomograms is None:
             raise UserError("--sigma-tilt is for subtomograms; give them with --optimisation-set.")
         vocabulary.check_device(self.device)
-        if self.scheduler and "://" not in self.scheduler:
-            raise UserError(
-                f"--scheduler {self.scheduler} is not a Dask address; give one like tcp://node1:8786."
-            )
+        vocabulary.check_workers(self.scheduler, self.cluster)
         elsewhere = self.continue_from is not None or self.optimisation_set is not None
         if self.solvent_flattened_fsc and self.reference_mask is None and not elsewhere:
             raise UserError("--solvent-flattened-fsc needs a mask; give one with --reference-mask.")
@@ -336,6 +328,7 @@ _MAY_CHANGE = (
     "threads",
     "device",
     "scheduler",
+    "cluster",
     "mask_diameter",
     "reference_mask",
     "solvent_flattened_fsc",

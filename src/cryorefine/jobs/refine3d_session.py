@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from cryorefine.compute.array_module import array_module
+from cryorefine.compute.cluster import worker_device
 from cryorefine.compute.executor import make_executor
 from cryorefine.errors import UserError
 from cryorefine.geometry.sampling import SamplingGrid
@@ -21,7 +22,7 @@ from cryorefine.jobs.refine3d import ANGULAR_STEPS, JOB, Options, Result
 from cryorefine.jobs.refine3d_input import Inputs, find_inputs, write_set
 from cryorefine.maps.fsc import resolution
 from cryorefine.refine.ctf_refinement import Stage
-from cryorefine.refine.engine import ChunkDone, IterationDone, Settings, refine
+from cryorefine.refine.engine import ChunkDone, IterationDone, Note, Settings, refine
 from cryorefine.refine.initial import initial_model, initial_noise
 from cryorefine.refine.loading import check_geometry, check_images, load_particles
 from cryorefine.refine.outputs import (
@@ -71,7 +72,9 @@ def open_session(options: Options) -> Run[Session]:
     point_group(options.symmetry)
     if options.relax_symmetry:
         point_group(options.relax_symmetry)
-    array_module(options.device)
+    elsewhere = bool(options.scheduler) or options.cluster.startswith("slurm")
+    if not elsewhere:
+        array_module(options.device)
     inputs = find_inputs(options)
     if inputs.notice:
         yield Notice(inputs.notice)
@@ -134,7 +137,7 @@ def open_session(options: Options) -> Run[Session]:
         sigma_tilt=options.sigma_tilt or 0.0,
         refine_ctf=options.refine_ctf,
         threads=options.threads,
-        device=options.device,
+        device=worker_device(options.device) if options.scheduler or options.cluster else options.device,
         scratch=options.output.absolute(),
     )
     reader = ImageReader(particles.root)
@@ -271,10 +274,18 @@ def run_session(session: Session) -> Run[Result]:
     last: IterationDone | None = None
     optimisation_set: Path | None = None
     about = (session.file, session.particles, session.settings, words)
-    with make_executor(options.scheduler, options.threads) as executor:
+    where = make_executor(
+        options.threads, options.scheduler, options.cluster, device=options.device, folder=folder
+    )
+    with where as executor:
+        for sentence in executor.notices:
+            yield Notice(sentence)
         for step in refine(session.state, session.particles, session.reader, session.settings, executor):
             if isinstance(step, ChunkDone):
                 yield Progress(f"Iteration {step.iteration}", step.done, step.total)
+                continue
+            if isinstance(step, Note):
+                yield Notice(step.sentence, warning=True)
                 continue
             if isinstance(step, Stage):
                 yield Progress(f"CTF: {step.name}", step.done, step.total)

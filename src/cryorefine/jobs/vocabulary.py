@@ -91,3 +91,44 @@ def check_device(name: str) -> None:
     """
     if not re.fullmatch(r"cpu|auto|gpu:\d+", name):
         raise UserError(f"--device {name} is not a device; give cpu, auto or gpu:N.")
+
+
+def scheduler() -> Any:
+    """Make the option that names a running Dask scheduler."""
+    return option(
+        "",
+        label="Dask scheduler",
+        help="Address of a Dask scheduler whose workers share the work, e.g. tcp://node1:8786; empty to "
+        "work without one.",
+        group="Compute",
+    )
+
+
+def cluster() -> Any:
+    """Make the option of a cluster that the job starts and stops by itself."""
+    return option(
+        "",
+        label="Start a cluster",
+        help="Share the work between processes that the job starts and stops: local:4 for four on this "
+        "machine, or slurm:jobs=20,cores=8,memory=32GB,queue=NAME,walltime=12:00:00 for jobs of a queue. "
+        "Empty for none.",
+        group="Compute",
+    )
+
+
+def check_workers(scheduler: str, cluster: str) -> None:
+    """Refuse what is neither a scheduler's address nor a cluster, and both together.
+
+    Raises
+    ------
+    UserError
+        If it is so.
+    """
+    from cryorefine.compute.cluster import parse_cluster
+
+    if scheduler and "://" not in scheduler:
+        raise UserError(f"--scheduler {scheduler} is not a Dask address; give one like tcp://node1:8786.")
+    if scheduler and cluster:
+        raise UserError("--scheduler and --cluster contradict each other; leave one of them out.")
+    if cluster:
+        parse_cluster(cluster)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Generator
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cryorefine.compute.executor import Executor
+from cryorefine.compute.executor import Executor, News, Tree
 from cryorefine.geometry.euler import angles
 from cryorefine.geometry.healpix import angular_step, nearest_pixels
 from cryorefine.geometry.sampling import SamplingGrid
@@ -29,11 +30,12 @@ from cryorefine.refine.accuracy import estimate_accuracies
 from cryorefine.refine.ctf_refinement import Stage
 from cryorefine.refine.expectation import ParticleResults
 from cryorefine.refine.joint_ctf import refine_transfer, with_transfer
-from cryorefine.refine.maximisation import HalfSums, MaximisationOptions, MaximisationResult, maximise
+from cryorefine.refine.maximisation import MaximisationOptions, MaximisationResult, maximise
 from cryorefine.refine.parameters import ExpectationParameters, ImageModel, Sampling
 from cryorefine.refine.particle_set import ParticleSet
 from cryorefine.refine.schedule import Schedule
 from cryorefine.refine.state import PoseTable, State
+from cryorefine.refine.sums import HalfSums
 from cryorefine.refine.work import reference_volume, run_chunk
 
 F32 = NDArray[np.float32]
@@ -44,6 +46,9 @@ ScalarT = TypeVar("ScalarT", bound=np.generic)
 # Particles of a chunk, which share slices; fewer where their images as read take more memory (bytes).
 LARGEST_CHUNK, SMALLEST_CHUNK = 128, 8
 CHUNK_MEMORY = 48 * 2**20
+# Chunks of a group, which is one task of a cluster: few enough that even a quarter of a million particles
+# leave hundreds of tasks, and so many of more that a task is not over in a second on the fastest device.
+CHUNKS_FOR_GROUPS, LARGEST_GROUP = 128, 16
 PARTICLES_FOR_ACCURACY = 100
 # A tilt series has many images of a particle: fewer particles tell as much, and take as long as 100 do.
 IMAGES_FOR_ACCURACY = 800
@@ -116,6 +121,13 @@ class ChunkDone:
     total: int
 
 
+@dataclass(frozen=True)
+class Note:
+    """One sentence about the workers."""
+
+    sentence: str
+
+
 @dataclass(frozen=True, eq=False)
 class IterationDone:
     """A whole iteration: its state, the maps that only it has, and how long it took in seconds."""
@@ -150,7 +162,7 @@ def make_sampling(schedule: Schedule, settings: Settings, pixel_size: float, dim
 
 def iterate(
     state: State, particles: ParticleSet, reader: ImageReader, settings: Settings, executor: Executor
-) -> Generator[ChunkDone | Stage, None, IterationDone]:
+) -> Generator[ChunkDone | Note | Stage, None, IterationDone]:
     """Do one iteration.
 
     Parameters
@@ -228,19 +240,8 @@ def iterate(
     plan = [parameters(h, schedule, sampling) for h in range(2)]
     members = [np.flatnonzero(state.half == h + 1) for h in range(2)]
     chunk = chunk_size(particles)
-    pieces = [_pieces(m, state.table.poses, chunk) for m in members]
-    # Both halves are in flight together, so that no worker waits for the other half's end.
-    order = [
-        (h, piece) for k in range(max(map(len, pieces))) for h in range(2) for piece in pieces[h][k : k + 1]
-    ]
-    sums = (HalfSums(size, settings.padding), HalfSums(size, settings.padding))
-    found: list[tuple[I64, ParticleResults]] = []
-    tasks = [(current.take(piece), reader, plan[h]) for h, piece in order]
-    yield ChunkDone(iteration, 0, len(tasks))
-    for k, ((h, piece), done) in enumerate(zip(order, executor.run(run_chunk, tasks), strict=True)):
-        sums[h].add(done.sums)
-        found.append((piece, done.particles))
-        yield ChunkDone(iteration, k + 1, len(tasks))
+    trees: list[Tree] = [grouped(_pieces(m, state.table.poses, chunk)) for m in members]
+    sums, found = yield from _compare(iteration, trees, executor, current, reader, plan)
     table = _collect(state.table, found)
 
     def by_half(values: NDArray[ScalarT]) -> tuple[NDArray[ScalarT], NDArray[ScalarT]]:
@@ -302,14 +303,52 @@ def _with_poses(particles: ParticleSet, table: PoseTable) -> ParticleSet:
 
 
 def _write_references(state: State, settings: Settings) -> list[Path]:
-    """Put both references where every worker can read them."""
+    """Put both references where every worker can read them.
+
+    A file is named after what it holds: a network's file system may show a worker the older one of two
+    files of the same name.
+    """
+    for left in settings.scratch.glob("reference_half?_*.npy"):
+        left.unlink()  # by a run that was killed
     paths = []
     for h, model in enumerate(state.halves):
-        path = settings.scratch / f"reference_half{h + 1}.npy"
+        digest = hashlib.blake2b(np.ascontiguousarray(model.reference).data, digest_size=8).hexdigest()
+        path = settings.scratch / f"reference_half{h + 1}_{digest}.npy"
         with write_whole(path) as temporary, temporary.open("wb") as file:
             np.save(file, model.reference)
         paths.append(path)
     return paths
+
+
+def _compare(
+    iteration: int,
+    trees: list[Tree],
+    executor: Executor,
+    current: ParticleSet,
+    reader: ImageReader,
+    plan: list[ExpectationParameters],
+) -> Generator[ChunkDone | Note, None, tuple[tuple[HalfSums, HalfSums], list[tuple[I64, ParticleResults]]]]:
+    """Compare all chunks of both half sets with their references."""
+
+    def arguments(half: int, piece: I64) -> tuple[ParticleSet, ImageReader, ExpectationParameters]:
+        return current.take(piece), reader, plan[half]
+
+    found: list[tuple[I64, ParticleResults]] = []
+    total = sum(len(group) for tree in trees for group in tree)
+    running = executor.reduce(run_chunk, arguments, trees)
+    yield ChunkDone(iteration, 0, total)
+    while True:
+        try:
+            event = next(running)
+        except StopIteration as stop:
+            first, second = stop.value
+            return (first, second), found
+        if isinstance(event, News):
+            if event.sentence:
+                yield Note(event.sentence)
+        else:
+            found.append((event.chunk, event.value))
+        yield ChunkDone(iteration, len(found), total)
 
 
 def _with_accuracies(
@@ -350,6 +389,12 @@ def _pieces(members: I64, poses: F64, chunk: int) -> list[I64]:
     order = np.lexsort((members, np.floor(psi / 15), nearest_pixels(rot, tilt, 3)))
     count = max(1, -(-len(members) // chunk))
     return [piece for piece in np.array_split(members[order], count) if len(piece)]
+
+
+def grouped(pieces: list[I64]) -> list[list[I64]]:
+    """Put chunks into groups; how depends on their number alone, not on who works on them."""
+    size = int(np.clip(len(pieces) // CHUNKS_FOR_GROUPS, 1, LARGEST_GROUP))
+    return [pieces[k : k + size] for k in range(0, len(pieces), size)]
 
 
 def _collect(old: PoseTable, found: list[tuple[I64, ParticleResults]]) -> PoseTable:
@@ -409,7 +454,7 @@ def _first_below(fsc: F64, threshold: float) -> int:
 
 def refine(
     state: State, particles: ParticleSet, reader: ImageReader, settings: Settings, executor: Executor
-) -> Generator[ChunkDone | Stage | IterationDone, None, State]:
+) -> Generator[ChunkDone | Note | Stage | IterationDone, None, State]:
     """Iterate until convergence, then once more with both halves joined."""
     while True:
         outcome = yield from iterate(state, particles, reader, settings, executor)

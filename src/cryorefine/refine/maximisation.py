@@ -13,13 +13,12 @@ from cryorefine.maps.filters import initial_lowpass
 from cryorefine.maps.fsc import first_shell_below
 from cryorefine.maps.masks import soft_sphere
 from cryorefine.maps.solvent import RANDOMISE_BELOW, HalfMaps, solvent_corrected_fsc
-from cryorefine.refine.expectation import ChunkSums
 from cryorefine.refine.reconstruct import Prior, join_low_resolution, prior_from_fsc, reconstruct
 from cryorefine.refine.state import HalfModel
+from cryorefine.refine.sums import HalfSums
 from cryorefine.refine.volume import (
     C64,
     F32,
-    empty_volume,
     enforce_friedel,
     half_volume_correlation,
     symmetrise,
@@ -31,29 +30,6 @@ JOIN_BELOW = 40.0
 SMALLEST_SIGMA2_OFFSET = 2.0
 # A scale needs shells in which the signal stands well above the noise of the map.
 SCALE_NEEDS_SSNR = 3.0
-
-
-class HalfSums:
-    """Running sums of one half set, in the order of its chunks.
-
-    The sums of scalars and spectra are kept in double precision; the volumes are added chunk by chunk.
-    """
-
-    def __init__(self, size: int, padding: float) -> None:
-        self.numerator, self.weight = empty_volume(size, padding)
-        self.rest: dict[str, F64] = {}
-
-    def add(self, sums: ChunkSums) -> None:
-        """Add a chunk."""
-        self.numerator += sums.numerator
-        self.weight += sums.weight
-        for name in (
-            "noise", "noise_count", "scale_cross", "scale_power", "directions", "offset_square", "mass",
-        ):  # fmt: skip
-            self.rest[name] = self.rest.get(name, 0.0) + np.asarray(getattr(sums, name), np.float64)
-
-    def __getitem__(self, name: str) -> F64:
-        return self.rest[name]
 
 
 @dataclass(frozen=True, eq=False)

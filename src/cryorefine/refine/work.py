@@ -13,23 +13,23 @@ import numpy as np
 
 from cryorefine.errors import UserError
 from cryorefine.io.images import ImageReader
-from cryorefine.refine.expectation import ChunkResult, expectation
+from cryorefine.refine.expectation import ParticleResults, expectation
 from cryorefine.refine.parameters import ExpectationParameters
 from cryorefine.refine.particle_set import ParticleSet
+from cryorefine.refine.sums import HalfSums
 from cryorefine.refine.volume import C64, F32, fourier_volume
 
 _KEPT = 2
 # A component of a subtomogram that fewer images reached holds nothing.
 FEWEST_IMAGES = 0.01
-_volumes: OrderedDict[tuple[str, int, int, float], C64] = OrderedDict()
+_volumes: OrderedDict[tuple[str, int, float], C64] = OrderedDict()
 _lock = threading.Lock()
 
 
 def reference_volume(parameters: ExpectationParameters) -> C64:
     """Fourier volume of the parameters' reference, made once per process and iteration."""
     path = parameters.reference
-    # The file's time tells a repeated iteration's reference from that of the run before.
-    key = (str(path), path.stat().st_mtime_ns, parameters.current_size, parameters.padding)
+    key = (str(path), parameters.current_size, parameters.padding)
     with _lock:
         if key not in _volumes:
             while len(_volumes) >= _KEPT:
@@ -39,11 +39,14 @@ def reference_volume(parameters: ExpectationParameters) -> C64:
         return _volumes[key]
 
 
-def run_chunk(chunk: ParticleSet, reader: ImageReader, parameters: ExpectationParameters) -> ChunkResult:
+def run_chunk(
+    chunk: ParticleSet, reader: ImageReader, parameters: ExpectationParameters
+) -> tuple[HalfSums, ParticleResults]:
     """Compare a chunk of particles with the reference that the parameters name."""
     images = read_images(chunk, reader)
     squared = read_squared_ctf(chunk, reader)
-    return expectation(chunk, images, reference_volume(parameters), parameters, squared)
+    result = expectation(chunk, images, reference_volume(parameters), parameters, squared)
+    return HalfSums(result.sums), result.particles
 
 
 def read_images(chunk: ParticleSet, reader: ImageReader) -> list[F32]:

@@ -1,0 +1,44 @@
+"""Sums over chunks of particles, for the maximisation step."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryorefine.refine.expectation import ChunkSums
+
+F64 = NDArray[np.float64]
+_OTHERS = "noise", "noise_count", "scale_cross", "scale_power", "directions", "offset_square", "mass"
+
+
+class HalfSums:
+    """Sums over some chunks of one half set.
+
+    The sums of scalars and spectra are in double precision; the volumes are those of the chunks.
+
+    Parameters
+    ----------
+    sums : ChunkSums
+        Of the first chunk, whose volumes are taken over and changed.
+    """
+
+    def __init__(self, sums: ChunkSums) -> None:
+        self.numerator, self.weight = sums.numerator, sums.weight
+        self.others = {name: np.array(getattr(sums, name), np.float64) for name in _OTHERS}
+
+    def add(self, other: HalfSums) -> None:
+        """Add those of other chunks in place."""
+        self.numerator += other.numerator
+        self.weight += other.weight
+        for name, values in other.others.items():
+            self.others[name] += values
+
+    def copy(self) -> HalfSums:
+        """Return sums that share nothing with these."""
+        new = object.__new__(HalfSums)
+        new.numerator, new.weight = self.numerator.copy(), self.weight.copy()
+        new.others = {name: values.copy() for name, values in self.others.items()}
+        return new
+
+    def __getitem__(self, name: str) -> F64:
+        return self.others[name]

@@ -1,0 +1,235 @@
+"""Sums come to the same bits on threads and on workers, whoever dies on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+
+import numpy as np
+import psutil
+import pytest
+
+from cryorefine.compute import dask_executor
+from cryorefine.compute.cluster import LocalCluster, gpu_names, make_cluster, parse_cluster
+from cryorefine.compute.dask_executor import DaskExecutor
+from cryorefine.compute.dealer import Dealer
+from cryorefine.compute.executor import Done, LocalExecutor, News
+from cryorefine.compute.fold import FAN_IN, Fold, blocks
+from cryorefine.errors import UserError
+
+# Two trees: one of several blocks, the last one short, and one of a single group.
+TREES = [[[(0, 3 * g + c) for c in range(3)] for g in range(2 * FAN_IN + 3)], [[(1, 0), (1, 1)]]]
+CHUNKS = [chunk for tree in TREES for group in tree for chunk in group]
+
+
+def make_work(pause: float = 0.0):
+    """A chunk's sum and another value; classes in here travel to workers by value."""
+
+    class Total:
+        def __init__(self, values):
+            self.values = values
+
+        def add(self, other):
+            self.values += other.values
+
+        def copy(self):
+            return Total(self.values.copy())
+
+    def work(chunk):
+        time.sleep(pause)
+        rng = np.random.default_rng(chunk)
+        # Numbers of all sizes: in another order they come to other sums.
+        return Total((rng.normal(size=500) * 10.0 ** rng.integers(-4, 5, 500)).astype(np.float32)), chunk
+
+    return work
+
+
+def reduce(executor, pause=0.0, during=lambda done: None):
+    """Sums of both trees, and everything that was said."""
+    with executor:
+        running = executor.reduce(make_work(pause), lambda tree, chunk: (chunk,), TREES)
+        events = []
+        while True:
+            try:
+                events.append(next(running))
+            except StopIteration as stop:
+                sums = [total.values.tobytes() for total in stop.value]
+                break
+            during(sum(isinstance(event, Done) for event in events))
+    done = [event for event in events if isinstance(event, Done)]
+    assert Counter((e.tree, e.chunk) for e in done) == Counter((c[0], c) for c in CHUNKS)
+    assert all(event.value == event.chunk for event in done)
+    return sums, [event.sentence for event in events if isinstance(event, News) and event.sentence]
+
+
+@pytest.fixture(scope="module")
+def truth():
+    return reduce(LocalExecutor(1))[0]
+
+
+def test_the_order_matters_to_the_bits(truth):
+    """Or else the other tests would prove nothing."""
+    work = make_work()
+    total, _ = work(CHUNKS[0])
+    for chunk in [c for c in CHUNKS[1:] if c[0] == 0]:
+        total.add(work(chunk)[0])
+    assert total.values.tobytes() != truth[0]
+
+
+def test_threads_come_to_the_same_bits(truth):
+    assert reduce(LocalExecutor(4), pause=0.001)[0] == truth
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_worker_processes_come_to_the_same_bits(truth, tmp_path, workers):
+    assert reduce(DaskExecutor("", LocalCluster(workers, 1, [], tmp_path)))[0] == truth
+
+
+def test_a_killed_worker_costs_nothing_but_time(truth, tmp_path):
+    cluster = LocalCluster(2, 1, [], tmp_path)
+    killed = []
+
+    def kill(done):
+        # Some of what it did has been folded by then, some is on its way.
+        if done >= len(CHUNKS) // 2 and not killed:
+            for child in psutil.Process(cluster.processes[0].pid).children():
+                if "spawn_main" in " ".join(child.cmdline()):  # not Python's own helper
+                    killed.append(child)
+                    child.kill()
+
+    sums, said = reduce(DaskExecutor("", cluster), 0.05, kill)
+    assert killed
+    assert sums == truth
+    assert any("is gone" in sentence for sentence in said)
+
+
+def test_a_worker_that_ends_for_good_is_replaced(truth, tmp_path):
+    cluster = LocalCluster(1, 2, [], tmp_path)
+    killed = []
+
+    def kill(done):
+        if done >= 9 and not killed:
+            killed.append(cluster.processes[0].pid)
+            os.killpg(killed[0], signal.SIGKILL)
+
+    sums, said = reduce(DaskExecutor("", cluster), 0.01, kill)
+    assert sums == truth
+    assert any("No worker is left" in sentence for sentence in said)
+    assert cluster.processes == {}
+
+
+@pytest.fixture
+def scheduler(tmp_path):
+    """A scheduler and a worker that somebody else has started: (process, address)."""
+    place = tmp_path / "scheduler.json"
+    words = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    boss = subprocess.Popen([*words, "--no-dashboard", "--scheduler-file", str(place)], **quiet)
+    words = [sys.executable, "-m", "cryorefine.compute.worker", "--scheduler-file", str(place)]
+    worker = subprocess.Popen([*words, "--no-nanny", "--no-dashboard", "--death-timeout", "10"], **quiet)
+    deadline = time.monotonic() + 60
+    while not place.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    yield boss, json.loads(place.read_text())["address"]
+    for process in (boss, worker):
+        process.kill()
+        process.wait()
+
+
+def test_a_lost_scheduler_is_said_in_words(scheduler):
+    boss, address = scheduler
+
+    def kill(done):
+        if done == 6:
+            boss.kill()
+
+    with pytest.raises(UserError, match=f"scheduler at {address} is gone; .* --continue"):
+        reduce(DaskExecutor(address), 0.02, kill)
+
+
+def test_a_scheduler_that_is_not_there_is_said_in_words(monkeypatch):
+    monkeypatch.setattr(dask_executor, "CONNECT", 0.5)
+    with pytest.raises(UserError, match=r"No Dask scheduler .* tcp://127.0.0.1:9"):
+        DaskExecutor("tcp://127.0.0.1:9").__enter__()
+
+
+def test_a_mistake_that_a_worker_finds_reaches_its_author(tmp_path):
+    def work(chunk):
+        raise UserError(f"{chunk} is missing")
+
+    cluster = LocalCluster(1, 1, [], tmp_path)
+    with DaskExecutor("", cluster) as executor, pytest.raises(UserError, match=r"first\.mrcs is missing"):
+        list(executor.reduce(work, lambda tree, chunk: (chunk,), [[["first.mrcs"]]]))
+
+
+@pytest.mark.parametrize("count", [0, 1, FAN_IN, FAN_IN + 1, FAN_IN**2 + FAN_IN + 1])
+def test_few_totals_are_alive_at_a_time(count):
+    """Sums are as large as maps: a fold holds one for each level."""
+    fold = Fold(lambda a, b: [*a, *b])
+    for k in range(count):
+        fold.push([k])
+        assert sum(level.total is not None for level in fold.levels) <= 3
+    assert fold.total() == (list(range(count)) or None)
+
+
+def test_groups_are_dealt_in_order_and_neighbours_together():
+    dealer = Dealer([4, 4, 4])
+    assert [dealer.next(w) for w in "ababab"] == [(0, 0), (1, 0), (0, 1), (1, 1), (0, 2), (1, 2)]
+    dealer.forget("a")  # it died: others finish what it began, when all is begun
+    assert [dealer.next("b") for _ in range(6)] == [(1, 3), (2, 0), (2, 1), (2, 2), (2, 3), (0, 3)]
+    assert dealer.next("b") is None
+
+
+def test_few_groups_are_shared_by_all():
+    dealer = Dealer([4])
+    assert [dealer.next(w) for w in "abcd"] == [(0, 0), (0, 1), (0, 2), (0, 3)]
+
+
+def test_blocks_cover_everything():
+    assert [list(b) for b in blocks(range(FAN_IN + 2))] == [list(range(FAN_IN)), [FAN_IN, FAN_IN + 1]]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("local", "how many processes"),
+        ("local:0", "how many processes"),
+        ("pbs:jobs=2", "is not a cluster"),
+        ("slurm:nodes=2", "nodes=2 is none of jobs=, cores="),
+        ("slurm:memory=many", "many is no value of memory"),
+        ("slurm:gpus=2", "2 is no value of gpus"),
+    ],
+)
+def test_what_is_no_cluster_is_refused(text, message):
+    with pytest.raises(UserError, match=message):
+        parse_cluster(text)
+
+
+def test_a_slurm_job_asks_for_what_was_given(tmp_path):
+    pytest.importorskip("dask_jobqueue")
+    from dask_jobqueue.slurm import SLURMCluster
+
+    text = "slurm:jobs=3,cores=8,memory=32GiB,queue=gpu,walltime=12:00:00,gpus=1"
+    cluster = make_cluster(text, 0, "gpu", tmp_path)
+    with SLURMCluster(**cluster.options()) as queue:
+        script = queue.job_script()
+    for line in ("--cpus-per-task=8", "--mem=32G", "-p gpu", "-t 12:00:00", "--gres=gpu:1"):
+        assert f"#SBATCH {line}\n" in script
+    assert "-m cryorefine.compute.worker tcp://" in script
+    assert "--nthreads 1 " in script
+
+
+def test_each_worker_on_this_machine_has_a_gpu_of_its_own(monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert gpu_names("gpu", 3) == ["0", "1", "2"]
+    assert gpu_names("gpu:1,3", 4) == ["1", "3", "1", "3"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
+    assert gpu_names("auto", 2) == ["4", "6"]
+    with pytest.raises(UserError, match="only 2 can be used"):
+        gpu_names("gpu:2", 1)
