@@ -59,7 +59,7 @@ def as_relion(golden):
     with LocalExecutor(2) as executor:
         shells = int(np.flatnonzero(fsc >= 0.143).max())
         frame = make_frame(supplied, shells, 2)
-        chunks = divide(particles, micrograph, 5, 0)
+        chunks = divide(particles, micrograph, 0)
         comparison = Comparison(
             particles, chunks, supplied, frame, executor, symmetry="C1", minimum_resolution=30.0, memory=2**30
         )

@@ -17,6 +17,7 @@ from cryorefine.refine.ctf_refinement.division import divide
 from cryorefine.refine.ctf_refinement.frame import make_frame
 from cryorefine.refine.ctf_refinement.optics_fit import absorb
 from cryorefine.refine.ctf_refinement.optics_sums import odd_sums
+from cryorefine.refine.ctf_refinement.padded import multiply_in_place, transform_padded
 from cryorefine.refine.ctf_refinement.phase_fit import OddSums, fit_phase
 from cryorefine.refine.ctf_refinement.polynomials import (
     even_terms,
@@ -25,9 +26,9 @@ from cryorefine.refine.ctf_refinement.polynomials import (
     orthogonal,
     to_zernike,
 )
-from cryorefine.refine.ctf_refinement.reference import Sums, part_of_data, split_operators
 from cryorefine.refine.ctf_refinement.refinement import rebuilt_quality
 from cryorefine.refine.ctf_refinement.signal import Signal, power_spectra
+from cryorefine.refine.ctf_refinement.sums import Sums, split_operators
 from cryorefine.refine.ctf_refinement.transfer_fit import derivatives, table_of, with_table
 from cryorefine.refine.simulation import random_rotations
 
@@ -36,7 +37,7 @@ from cryorefine.refine.simulation import random_rotations
 def small(tmp_path_factory):
     """Few particles compared with rebuilt references, and plain weights."""
     case = simulate(tmp_path_factory.mktemp("small"), count=60, spread=200.0)
-    chunks = divide(case.particles, case.micrograph, 5, 0)
+    chunks = divide(case.particles, case.micrograph, 0)
     with LocalExecutor(2) as executor:
         comparison = Comparison(
             case.particles,
@@ -136,64 +137,117 @@ def test_a_table_of_parameters_gives_the_parameters_back(small):
     np.testing.assert_allclose(back.column("defocus_angle"), parameters.column("defocus_angle"))
 
 
-def test_no_particle_is_in_its_own_reference(tmp_path):
-    """Images of noise correlate with the whole half map, which holds them, but not with their fold's."""
+@pytest.mark.parametrize("symmetry", ["C1", "D2"])
+def test_no_particle_is_compared_with_its_own_noise(tmp_path, symmetry):
+    """Images of noise correlate with their half map, which is made of them, but not less their own part."""
     case = simulate(tmp_path, count=80, empty=1.0)
-    chunks = divide(case.particles, case.micrograph, 5, 0)
     with LocalExecutor(2) as executor:
         comparison = Comparison(
             case.particles,
-            chunks,
+            divide(case.particles, case.micrograph, 0),
             case.maps,
             make_frame(case.maps, 24, 1),
             executor,
-            symmetry="C1",
+            symmetry=symmetry,
             minimum_resolution=30.0,
             memory=2**28,
         )
-        ones = np.ones(80)
         sigma2, _ = power_spectra(comparison)
-        list(comparison.rebuild(1 / sigma2, ones, np.full(25, 1.0)))
+        list(comparison.rebuild(1 / sigma2, np.ones(80), np.full(25, 1.0)))
 
-        def correlation() -> np.ndarray:
-            shares = []
-            for compared in [c for c in comparison.each(lambda c: c)]:
-                model = compared.slice * compared.transfer()
-                cross = np.sum((model.conj() * compared.image).real)
-                shares.append(
-                    cross / np.sqrt(np.sum(np.abs(model) ** 2) * np.sum(np.abs(compared.image) ** 2))
-                )
-            return np.array(shares)
+        def shares() -> np.ndarray:
+            return np.concatenate(list(comparison.each(share)))
 
-        apart = correlation()
-        whole = comparison.reference
-        comparison.reference = lambda half, fold: whole(half, None)  # type: ignore[method-assign]
-        comparison.update(replace(case.particles))
+        def share(compared) -> np.ndarray:
+            model = compared.slice * compared.transfer()
+            cross = np.sum((model.conj() * compared.image).real, axis=1)
+            power = np.sum(np.abs(model) ** 2, axis=1) * np.sum(np.abs(compared.image) ** 2, axis=1)
+            return cross / np.sqrt(power)
+
+        apart = shares()
+        comparison._built = None
         comparison._slices.clear()
-        together = correlation()
+        together = shares()
     assert abs(apart.mean()) < 3 * apart.std() / np.sqrt(len(apart))
-    assert together.mean() > 10 * abs(apart.mean())
+    assert together.mean() > 20 * abs(apart.mean())
 
 
-def test_folds_hold_whole_micrographs(small):
-    case, comparison, _ = small
-    fold = np.empty(60, int)
-    for chunk in comparison.chunks:
-        fold[chunk.particles] = chunk.fold
-        assert set(case.particles.half[chunk.particles]) == {chunk.half + 1}
-        assert chunk.block // 4 == chunk.fold
-    assert set(fold) == set(range(5))
-    for m in range(10):
-        assert len(set(fold[case.micrograph == m])) == 1
-
-
-def test_particles_of_few_micrographs_are_dealt_out_evenly(small):
+def test_a_slice_less_its_own_part_is_that_of_the_other_particles(small):
+    """What is taken away by arithmetic is what leaving the particle out takes away."""
     case, _, _ = small
-    chunks = divide(case.particles, np.zeros(60, int), 5, 0)
-    sizes = np.zeros(5)
-    for chunk in chunks:
-        sizes[chunk.fold] += len(chunk.particles)
-    assert sizes.tolist() == [12] * 5
+    frame = make_frame(case.maps, 24, 1)
+    weight = np.ones(60)
+    out = np.flatnonzero(case.particles.half == 1)[:6]
+
+    def predictions(weight) -> list[tuple[np.ndarray, np.ndarray]]:
+        with LocalExecutor(1) as executor:
+            comparison = Comparison(
+                case.particles,
+                divide(case.particles, case.micrograph, 0),
+                case.maps,
+                frame,
+                executor,
+                symmetry="C1",
+                minimum_resolution=30.0,
+                memory=2**28,
+            )
+            sigma2, _ = power_spectra(comparison)
+            list(comparison.rebuild(1 / sigma2, weight, np.full(25, 2.0)))
+            found = {}
+            for c in comparison.each(lambda c: c):
+                good = c.plane.compared & (c.plane.plane.shell < 22)
+                for row, particle in enumerate(c.chunk.particles):
+                    found[particle] = c.slice[row, good], (c.image * c.transfer())[row, good]
+            return [found[i] for i in out]
+
+    def correlation(one, other) -> float:
+        return float(np.vdot(one, other).real / np.linalg.norm(one) / np.linalg.norm(other))
+
+    nearly, differences, shares = predictions(weight), [], []
+    for k, particle in enumerate(out):
+        rest = weight.copy()
+        rest[particle] = 1e-6
+        exact, image = predictions(rest)[k]
+        assert correlation(nearly[k][0], exact) > 0.85
+        differences.append(correlation(nearly[k][0], image) - correlation(exact, image))
+        shares.append(correlation(exact, image))
+    assert abs(np.mean(differences)) < 0.1 * np.mean(shares)
+
+
+def test_maps_in_larger_boxes_are_transformed_without_the_zeros(rng):
+    density = rng.normal(size=(12, 12, 12)).astype(np.float32)
+    whole = np.zeros((20, 20, 20), np.float32)
+    whole[4:16, 4:16, 4:16] = density
+    whole = np.fft.ifftshift(whole)
+    spectrum = transform_padded(density, 20, 1)
+    np.testing.assert_allclose(spectrum, np.fft.rfftn(whole) / 20**3, atol=1e-7)
+    other = rng.normal(size=(20, 20, 20)).astype(np.float32)
+    window = np.where(whole != 0, rng.uniform(1, 2, whole.shape), 0).astype(np.float32)
+    product = np.fft.rfftn(other).astype(np.complex64)
+    multiply_in_place(product, window, 6, 1)
+    # Forward transforms divide by the number of voxels and backward ones do not: together, by nothing.
+    np.testing.assert_allclose(product, np.fft.rfftn(other * window), atol=2e-3)
+
+
+def test_blocks_hold_whole_micrographs_where_there_are_enough(small):
+    case, _, _ = small
+    micrograph = np.arange(60) % 30
+    for many, parts in ((micrograph, 20), (case.micrograph, 20)):
+        block, half = np.empty(60, int), np.empty(60, int)
+        for chunk in divide(case.particles, many, 0):
+            block[chunk.particles], half[chunk.particles] = chunk.block, chunk.half
+        np.testing.assert_array_equal(half, case.particles.half - 1)
+        assert len(set(block)) == parts
+        assert np.bincount(block).max() <= 4
+    for m in range(30):
+        assert len(set(micrograph_blocks(case, micrograph)[micrograph == m])) == 1
+
+
+def micrograph_blocks(case, micrograph) -> np.ndarray:
+    block = np.empty(len(micrograph), int)
+    for chunk in divide(case.particles, micrograph, 0):
+        block[chunk.particles] = chunk.block
+    return block
 
 
 def gaussian_scan(value, sigma, change):
@@ -246,16 +300,10 @@ def test_defocus_like_aberrations_go_to_the_particles(small):
     np.testing.assert_allclose(left[:5], (0.1, 0, 0, 0, 300))
 
 
-def test_fsc_of_a_part_of_the_data():
-    assert part_of_data(np.array([0.5]), 0.5)[0] == pytest.approx(1 / 3)
-    fsc = np.array([0.9, 0.3, 0.05])
-    np.testing.assert_allclose(part_of_data(part_of_data(fsc, 0.8), 1.25), fsc)
-
-
 def test_quality_of_rebuilt_maps():
     fsc = 1 / (1 + np.exp((np.arange(60) - 30) / 4))
-    assert rebuilt_quality(part_of_data(fsc, 0.8), fsc, 5) == pytest.approx(1, abs=1e-3)
-    assert rebuilt_quality(part_of_data(fsc, 0.1), fsc, 5) < 0.9
+    assert rebuilt_quality(fsc, fsc) == pytest.approx(1)
+    assert rebuilt_quality(fsc / 2, fsc) == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("symmetry", ["C1", "C2", "D2", "C3", "D4", "T", "O", "I"])

@@ -1,10 +1,10 @@
-"""Compares every particle with a reference that it had no part in, chunk by chunk."""
+"""Compares every particle with a reference, less its own part in that, chunk by chunk."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
+from itertools import pairwise
 from typing import Concatenate, ParamSpec, TypeVar
 
 import numpy as np
@@ -16,22 +16,19 @@ from cryorefine.ctf.ctf import CtfParameters, ctf
 from cryorefine.geometry.symmetry import point_group
 from cryorefine.refine.ctf_refinement.division import Chunk
 from cryorefine.refine.ctf_refinement.frame import Frame, GroupPlane, comparison_plane, group_plane
-from cryorefine.refine.ctf_refinement.reference import (
-    HalfSums,
-    Sums,
-    reference_volume,
-    split_operators,
-    supplied_volume,
-)
+from cryorefine.refine.ctf_refinement.prediction import Inserted, slices
+from cryorefine.refine.ctf_refinement.reference import Reference, rebuilt_reference, supplied_reference
 from cryorefine.refine.ctf_refinement.settings import SuppliedMaps
 from cryorefine.refine.ctf_refinement.spectra import Memory, Spectra
+from cryorefine.refine.ctf_refinement.sums import Sums, split_operators
 from cryorefine.refine.half_plane import HalfPlane
 from cryorefine.refine.particle_set import OpticsGroup, ParticleSet
-from cryorefine.refine.slicing import slices
 from cryorefine.refine.volume import C64, F32
 
 F64 = NDArray[np.float64]
 ResultT = TypeVar("ResultT")
+# A half set of more particles than this is summed up by several threads, up to eight.
+_PART, _PARTS = 2000, 8
 P = ParamSpec("P")
 
 
@@ -55,8 +52,8 @@ class Compared:
         Slices of the reference without any CTF.
     matrices : ndarray, shape (n, 3, 3)
         Where the slices lie in the reference.
-    volume, partner : ndarray or None
-        The reference, and that of the other half set, for those who asked for them.
+    volume, partner : ndarray
+        The Fourier volume that the slices are of, and that of the other half set.
     """
 
     chunk: Chunk
@@ -66,12 +63,17 @@ class Compared:
     image: C64
     slice: C64
     matrices: F64
-    volume: C64 | None
-    partner: C64 | None
+    volume: C64
+    partner: C64
+
+    @property
+    def odd_correction(self) -> C64:
+        """The factor that undoes the odd aberrations of the images, shape (pixels,)."""
+        return odd_correction(self.optics, self.plane)
 
     def without_odd_aberrations(self) -> C64:
         """Return the images with their odd aberrations undone, shape (n, pixels)."""
-        return self.image * odd_correction(self.optics, self.plane)
+        return self.image * self.odd_correction
 
     def sine_and_cosine(self, *, even: bool = True) -> tuple[F32, F32]:
         """Return sin and cos of the phase of the contrast transfer, shape (n, pixels) each."""
@@ -133,6 +135,23 @@ class _Values:
     planes: dict[int, GroupPlane]
     inverse_noise: F64
     weight: F64
+    envelope: tuple[F64 | float, F64 | float]
+
+    def inserted(self, chunk: Chunk, image: C64) -> Inserted:
+        """Return the images of a chunk as they go into the sums."""
+        plane = self.planes[chunk.view]
+        group = self.particles.views[chunk.view].optics
+        optics = self.particles.optics[group]
+        # Envelopes are measured against the reference: were they used to make it, both would drift.
+        parameters = replace(self.particles.ctf, b_factor=self.envelope[0], scale=self.envelope[1])
+        shell = np.minimum(plane.plane.shell, self.inverse_noise.shape[1] - 1)
+        return Inserted(
+            image,
+            odd_correction(optics, plane),
+            transfer(parameters.take(chunk.particles), optics, plane),
+            self.weight[chunk.particles].astype(np.float32),
+            self.inverse_noise[group, shell].astype(np.float32),
+        )
 
 
 class Comparison:
@@ -155,7 +174,7 @@ class Comparison:
     minimum_resolution : float
         A; lower frequencies are not compared.
     memory : int
-        Bytes for transforms of images, for predictions, and for the sums of folds, each.
+        Bytes for transforms of images, and for predictions, each.
     """
 
     def __init__(
@@ -187,9 +206,10 @@ class Comparison:
         self.planes = {v: self._plane(v, planes[v]) for v in used}
         self.spectra = Spectra(particles, planes, Memory(memory))
         self._slices = Memory(memory)
-        self._sums: tuple[HalfSums, HalfSums] | None = None
+        self._built: _Values | None = None
+        self._references: list[Reference] = []
+        self._other = False
         self._ssnr = np.ones(1)
-        self._recent: dict[tuple[int, int], C64] = {}
 
     def _plane(self, view: int, plane: HalfPlane) -> GroupPlane:
         v = self.particles.views[view]
@@ -200,14 +220,9 @@ class Comparison:
         self._envelope = parameters.b_factor, parameters.scale
 
     @property
-    def supplied(self) -> bool:
-        """Whether particles are compared with the supplied half maps."""
-        return self._sums is None
-
-    @property
     def reliability(self) -> F64:
         """Share of the true structure in a reference by shell; the last one holds beyond."""
-        return np.ones(1) if self._sums is None else np.asarray(self._ssnr / (1 + self._ssnr))
+        return np.ones(1) if self._built is None else np.asarray(self._ssnr / (1 + self._ssnr))
 
     def update(self, particles: ParticleSet) -> None:
         """Take over new values; the references stay as they are."""
@@ -221,7 +236,9 @@ class Comparison:
             self._slices.clear()
 
     def rebuild(self, inverse_noise: F64, weight: F64, ssnr: F64) -> Iterator[tuple[int, int]]:
-        """Sum up both half sets with the present values, fold by fold.
+        """Sum up both half sets with the present values and compare with the maps that they give.
+
+        Every particle is compared with its own half set from now on, less its own part in it.
 
         Parameters
         ----------
@@ -230,77 +247,66 @@ class Comparison:
         weight : ndarray, shape (particles,)
             Weight of each particle.
         ssnr : ndarray, shape (shells,)
-            Signal-to-noise ratio expected of the sums without a fold.
+            Signal-to-noise ratio expected of the sums.
 
         Yields
         ------
         done, total : int
-            Folds.
+            Parts of the half sets.
         """
-        folds = 1 + max(chunk.fold for chunk in self.chunks)
-        members = {
-            (half, fold): [c for c in self.chunks if c.half == half and c.fold == fold]
-            for half in range(2)
-            for fold in range(folds)
-        }
-        # A fold that is not kept is summed up again with these values, whatever has been fitted since.
-        values = _Values(self.particles, dict(self.planes), inverse_noise, weight)
-
-        def make(half: int, fold: int) -> Sums:
-            return self._sum(members[half, fold], values)
-
-        edge = 2 * self.frame.limit + 1
-        keep = len(members) * edge**2 * (self.frame.limit + 2) * 16 <= self._memory
-        halves = tuple(HalfSums(partial(make, half), keep=keep) for half in range(2))
-        for done, (key, sums) in enumerate(
-            zip(members, self.executor.run(make, list(members)), strict=True), 1
-        ):
-            halves[key[0]].add(key[1], sums)
-            yield done, len(members)
-        self._sums = halves[0], halves[1]
-        self._ssnr = ssnr
-        self._recent.clear()
+        values = _Values(self.particles, dict(self.planes), inverse_noise, weight, self._envelope)
+        parts = [(half, part) for half in range(2) for part in self._parts(half)]
+        totals: list[Sums] = []
+        results = self.executor.run(self._sum, [(part, values) for _, part in parts])
+        for done, ((half, _), sums) in enumerate(zip(parts, results, strict=True), 1):
+            if half == len(totals):
+                totals.append(sums)
+            else:
+                totals[-1].add(sums)
+            yield done, len(parts)
+        self._references = [self._solved(sums, ssnr) for sums in totals]
+        self._built, self._ssnr, self._other = values, ssnr, False
         self._slices.clear()
 
-    def use_supplied(self) -> None:
-        """Compare with the supplied half maps from now on."""
-        self._sums = None
-        self._recent.clear()
+    def use_supplied(self, *, other: bool) -> None:
+        """Compare with the supplied half maps from now on: with that of the other half set, or its own."""
+        self._references = []
+        self._built, self._other = None, other
         self._slices.clear()
+
+    def _parts(self, half: int) -> list[list[Chunk]]:
+        """Return the chunks of a half set in a few parts, which are summed up by one thread each."""
+        chunks = [chunk for chunk in self.chunks if chunk.half == half]
+        count = int(np.clip(sum(len(c.particles) for c in chunks) // _PART, 1, _PARTS))
+        edges = np.linspace(0, len(chunks), count + 1).astype(int)
+        return [chunks[a:b] for a, b in pairwise(edges)]
 
     def _sum(self, chunks: list[Chunk], values: _Values) -> Sums:
         sums = Sums.empty(self.frame)
-        particles, inverse_noise = values.particles, values.inverse_noise
-        # Envelopes are measured against the reference: were they used to make it, both would drift.
-        parameters = replace(particles.ctf, b_factor=self._envelope[0], scale=self._envelope[1])
         for chunk in chunks:
             plane = values.planes[chunk.view]
-            group = particles.views[chunk.view].optics
-            optics = particles.optics[group]
-            shell = np.minimum(plane.plane.shell, inverse_noise.shape[1] - 1)
-            model = transfer(parameters.take(chunk.particles), optics, plane) * np.float32(plane.area)
-            w = (values.weight[chunk.particles, None] * inverse_noise[group, shell]).astype(np.float32)
-            data = self.spectra(chunk) * odd_correction(optics, plane)
-            data *= model * w
-            model *= model
-            model *= w
-            matrices = plane.rotation @ particles.poses[chunk.particles]
+            own = values.inserted(chunk, self.spectra(chunk))
+            model = own.transfer * np.float32(plane.area)
+            weighted = own.weight[:, None] * own.inverse_noise * model
+            data = own.image * own.correction
+            data *= weighted
+            weighted *= model
+            matrices = plane.rotation @ values.particles.poses[chunk.particles]
             for operator in self._operators:
-                sums.insert(matrices @ operator, plane.plane, self.frame.padding, data, model)
-        return sums.finish(self._turns, self.frame.padding * (self.frame.size / 2 + 1))
+                sums.insert(matrices @ operator, plane.plane, self.frame.padding, data, weighted)
+        return sums
 
-    def reference(self, half: int, fold: int | None) -> C64:
-        """Return the Fourier volume that a fold is compared with; of the whole half set for None."""
-        threads = self.executor.threads
-        if self._sums is None:
-            return supplied_volume(self._maps, half, self.frame, threads)
-        return reference_volume(self._sums[half].without(fold), self._ssnr, self.frame, threads)
+    def _solved(self, sums: Sums, ssnr: F64) -> Reference:
+        whole = sums.finish(self._turns, self.frame.padding * (self.frame.size / 2 + 1))
+        return rebuilt_reference(whole, ssnr, self.frame, self.executor.threads)
 
-    def first_references(self) -> tuple[C64, C64]:
-        """Return the references of both halves' first folds, and have them ready for the comparison."""
-        for half in range(2):
-            self._recent[half, 0] = self.reference(half, 0)
-        return self._recent[0, 0], self._recent[1, 0]
+    def references(self) -> tuple[Reference, Reference]:
+        """Return the references made of the two half sets."""
+        if not self._references:
+            self._references = [
+                supplied_reference(self._maps, half, self.frame, self.executor.threads) for half in range(2)
+            ]
+        return self._references[0], self._references[1]
 
     def each(
         self,
@@ -309,70 +315,39 @@ class Comparison:
         **kwargs: P.kwargs,
     ) -> Iterator[ResultT]:
         """Yield ``function(compared, ...)`` for every chunk, in order."""
-        yield from self._each(False, function, *args, **kwargs)
+        references = self.references()
 
-    def each_with_volume(
-        self,
-        function: Callable[Concatenate[Compared, P], ResultT],
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> Iterator[ResultT]:
-        """Do the same as :meth:`each`, with the references of both halves at hand."""
-        yield from self._each(True, function, *args, **kwargs)
+        def work(chunk: Chunk) -> ResultT:
+            return function(self._compare(chunk, references), *args, **kwargs)
 
-    def _each(
-        self,
-        with_volume: bool,
-        function: Callable[Concatenate[Compared, P], ResultT],
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> Iterator[ResultT]:
-        def work(chunk: Chunk, volume: C64 | None, partner: C64 | None) -> ResultT:
-            return function(self._compare(chunk, volume, partner), *args, **kwargs)
+        yield from self.executor.run(work, [(chunk,) for chunk in self.chunks])
 
-        half, partner = -1, None
-        for part in self._parts():
-            volume = None
-            if with_volume and part[0].half != half:
-                half = part[0].half
-                partner = self.reference(1 - half, None)
-            if with_volume or not all(chunk.number in self._slices for chunk in part):
-                key = part[0].half, part[0].fold
-                volume = self._recent.pop(key, None)
-                if volume is None:
-                    volume = self.reference(*key)
-            yield from self.executor.run(work, [(chunk, volume, partner) for chunk in part])
-
-    def _parts(self) -> Iterator[list[Chunk]]:
-        """Yield the chunks that share a reference."""
-        part: list[Chunk] = []
-        for chunk in self.chunks:
-            other_fold = part and not self.supplied and chunk.fold != part[0].fold
-            if part and (chunk.half != part[0].half or other_fold):
-                yield part
-                part = []
-            part.append(chunk)
-        yield part
-
-    def _compare(self, chunk: Chunk, volume: C64 | None, partner: C64 | None) -> Compared:
+    def _compare(self, chunk: Chunk, references: tuple[Reference, Reference]) -> Compared:
         particles, plane = self.particles, self.planes[chunk.view]
         matrices = plane.rotation @ particles.poses[chunk.particles]
+        image = self.spectra(chunk)
+        half = 1 - chunk.half if self._other else chunk.half
         prediction = self._slices.get(chunk.number)
         if prediction is None:
-            assert volume is not None
-            re, im = slices(volume, matrices, plane.plane, self.frame.padding)
-            prediction = np.empty(re.shape, np.complex64)
-            prediction.real, prediction.imag = re, im
-            prediction *= np.float32(plane.area)
+            own = None if self._built is None else self._built.inserted(chunk, image)
+            prediction = slices(
+                references[half],
+                matrices,
+                plane.plane,
+                self.frame.padding,
+                plane.area,
+                own,
+                self.frame.coupling if own is not None else None,
+            )
             self._slices.keep(chunk.number, prediction)
         return Compared(
             chunk=chunk,
             plane=plane,
             optics=particles.optics[particles.views[chunk.view].optics],
             ctf=particles.ctf.take(chunk.particles),
-            image=self.spectra(chunk),
+            image=image,
             slice=prediction,
             matrices=matrices,
-            volume=volume,
-            partner=partner,
+            volume=references[half].volume,
+            partner=references[1 - half].volume,
         )

@@ -1,4 +1,4 @@
-"""Divides particles into folds, jackknife blocks and chunks of work."""
+"""Divides particles into jackknife blocks and chunks of work."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LARGEST_CHUNK = 64
 
 @dataclass(frozen=True, eq=False)
 class Chunk:
-    """Particles that are worked on together: of one half set, fold, block and view.
+    """Particles that are worked on together: of one half set, block and view.
 
     Attributes
     ----------
@@ -27,8 +27,8 @@ class Chunk:
         The particles.
     half : int
         0 or 1.
-    fold, block : int
-        Fold of the half set, and block of the jackknife.
+    block : int
+        Block of the jackknife.
     view : int
         View, and with it the optics group.
     """
@@ -36,17 +36,15 @@ class Chunk:
     number: int
     particles: Index
     half: int
-    fold: int
     block: int
     view: int
 
 
-def divide(particles: ParticleSet, micrograph: Index, folds: int, seed: int) -> tuple[Chunk, ...]:
+def divide(particles: ParticleSet, micrograph: Index, seed: int) -> tuple[Chunk, ...]:
     """Divide particles into chunks.
 
-    Boxes of neighbouring particles overlap and share noise, so a fold holds whole micrographs where
-    there is at least one for each fold; otherwise particles are dealt out at random. Either way there
-    are twenty jackknife blocks, each within one fold.
+    There are twenty jackknife blocks: of whole micrographs where there are as many, since what their
+    particles have in common is then left out together; otherwise of particles dealt out at random.
 
     Parameters
     ----------
@@ -54,23 +52,21 @@ def divide(particles: ParticleSet, micrograph: Index, folds: int, seed: int) -> 
         Single particles.
     micrograph : ndarray of int, shape (particles,)
         Micrograph of each.
-    folds : int
-        Number of folds.
     seed : int
         Seed of the dealing.
 
     Returns
     -------
     tuple of Chunk
-        Sorted by half, fold and block.
+        Sorted by half and block.
     """
-    each = -(-_BLOCKS // folds)
-    block = _blocks(micrograph, folds, each, np.random.default_rng(seed))
-    fold = block // each
+    rng = np.random.default_rng(seed)
+    whole = len(np.unique(micrograph)) >= _BLOCKS
+    block = _deal(micrograph if whole else np.arange(len(micrograph)), _BLOCKS, rng)
     half = particles.half - 1
     view = particles.image_view
-    order = np.lexsort((np.arange(len(particles)), micrograph, view, block, fold, half))
-    key = np.stack([half, fold, block, view], axis=1)[order]
+    order = np.lexsort((np.arange(len(particles)), micrograph, view, block, half))
+    key = np.stack([half, block, view], axis=1)[order]
     starts = np.flatnonzero(np.any(np.diff(key, axis=0, prepend=key[:1] - 1) != 0, axis=1))
     chunks: list[Chunk] = []
     for first, last in zip(starts, [*starts[1:], len(order)], strict=True):
@@ -78,23 +74,6 @@ def divide(particles: ParticleSet, micrograph: Index, folds: int, seed: int) -> 
         for some in np.array_split(order[first:last], parts):
             chunks.append(Chunk(len(chunks), some, *(int(v) for v in key[first])))
     return tuple(chunks)
-
-
-def _blocks(micrograph: Index, folds: int, each: int, rng: np.random.Generator) -> Index:
-    """Return the jackknife block of each particle; of every fold there are as many."""
-    count = len(np.unique(micrograph))
-    total = folds * each
-    if count >= total:
-        return _deal(micrograph, total, rng)
-    everyone = np.arange(len(micrograph))
-    if count < folds:
-        return _deal(everyone, total, rng)
-    fold = _deal(micrograph, folds, rng)
-    block = np.empty_like(fold)
-    for f in range(folds):
-        members = np.flatnonzero(fold == f)
-        block[members] = f * each + _deal(members, each, rng)
-    return block
 
 
 def _deal(unit: Index, parts: int, rng: np.random.Generator) -> Index:

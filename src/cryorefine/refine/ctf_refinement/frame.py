@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import scipy.fft
 from numpy.typing import NDArray
 
 from cryorefine.maps.fourier import rescale
@@ -15,7 +14,7 @@ from cryorefine.refine.half_plane import HalfPlane, half_plane
 from cryorefine.refine.images import frequencies, image_size, remap
 from cryorefine.refine.particle_set import OpticsGroup, View
 from cryorefine.refine.slicing import effective_rotation
-from cryorefine.refine.volume import interpolation_falloff, radius, volume_limit
+from cryorefine.refine.volume import volume_limit
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -67,13 +66,51 @@ class Frame:
         return volume_limit(self.size, self.padding)
 
     @cached_property
+    def compensation(self) -> F32:
+        """1 / sinc^2(r / padded box): undoes what one interpolation does to a map, shape (box, box, box)."""
+        square = _squared_radius(self.box)
+        along = np.sinc(np.sqrt(np.arange(square.max() + 1)) / self.padded) ** -2
+        return along.astype(np.float32)[square]
+
+    @cached_property
     def window(self) -> F32:
         """Mask and compensation of two interpolations, about voxel 0 of a padded map."""
         window = np.zeros((self.padded,) * 3, np.float32)
-        first = self.padded // 2 - self.box // 2
-        inner = slice(first, first + self.box)
-        window[inner, inner, inner] = self.mask / interpolation_falloff(self.box, self.padding) ** 2
-        return scipy.fft.ifftshift(window)
+        middle = np.r_[self.padded - self.box // 2 : self.padded, 0 : self.box // 2]
+        window[np.ix_(middle, middle, middle)] = self.mask * self.compensation**2
+        return window
+
+    @cached_property
+    def coupling(self) -> F32:
+        """What the window makes of one voxel of a Fourier volume.
+
+        The value that stays there, and the shares of it that neighbours along x, y and z get, shape (4,).
+        """
+        axis = np.cos(2 * np.pi * np.arange(self.padded) / self.padded).astype(np.float32)
+        along_x = self.window.reshape(-1, self.padded) @ np.stack([axis, np.ones_like(axis)], axis=1)
+        plane = along_x.reshape(self.padded, self.padded, 2).astype(np.float64)
+        total = plane[..., 1].sum()
+        neighbours = (plane[..., 0].sum(), plane[..., 1].sum(axis=0) @ axis, plane[..., 1].sum(axis=1) @ axis)
+        return np.array([total / self.padded**3, *(n / total for n in neighbours)], np.float32)
+
+
+def _fast(least: int) -> int:
+    """Return the next even number that an FFT is quick for: of factors 2, 3 and 5 alone."""
+    number = least + least % 2
+    while True:
+        rest = number
+        for factor in (2, 3, 5):
+            while rest % factor == 0:
+                rest //= factor
+        if rest == 1:
+            return number
+        number += 2
+
+
+def _squared_radius(box: int) -> NDArray[np.int32]:
+    """Return the squared distance of each voxel from the centre, shape (box, box, box)."""
+    square = (np.arange(box, dtype=np.int32) - box // 2) ** 2
+    return np.asarray(square[:, None, None] + square[:, None] + square)
 
 
 def make_frame(maps: SuppliedMaps, shells: int, threads: int) -> Frame:
@@ -93,14 +130,11 @@ def make_frame(maps: SuppliedMaps, shells: int, threads: int) -> Frame:
     """
     shells = min(shells, maps.box // 2 - 1)
     size = min(2 * int(np.ceil(_MARGIN * shells)), maps.box)
-    box = min(scipy.fft.next_fast_len(size + 4, real=True), maps.box)
+    box = min(_fast(size + 4), maps.box)
     box += box % 2
     mask = maps.mask if box == maps.box else np.clip(rescale(maps.mask, box, threads), 0, 1)
-    reach = float(radius(box)[mask > 0.05].max(initial=box / 4))
-    wanted = float(np.clip(1.5 * (2 * reach) / box, 1.25, 2.0)) * box
-    padded = scipy.fft.next_fast_len(int(np.ceil(wanted)), real=True)
-    while padded % 2:
-        padded = scipy.fft.next_fast_len(padded + 1, real=True)
+    reach = np.sqrt(_squared_radius(box)[mask > 0.05].max(initial=box**2 // 16))
+    padded = _fast(int(np.ceil(float(np.clip(1.5 * (2 * reach) / box, 1.25, 2.0)) * box)))
     return Frame(maps.box * maps.pixel_size, box, shells, size, padded / box, mask.astype(np.float32))
 
 

@@ -44,6 +44,8 @@ class GroupFit:
         Whether the data prefer the fitted values to those given at first; if not, these are ``values``.
     moved : float
         How far values moved from the present ones, in units of their uncertainty.
+    uncertainty : float
+        Of a fitted phase in radians, rms over the pixels by what they tell; infinite for displacements.
     observed, fitted, weight : ndarray, shape (components, pixels)
         What was seen in each pixel, what was fitted to it, and the inverse variance of what was seen.
     """
@@ -52,6 +54,7 @@ class GroupFit:
     covariance: F64
     supported: bool
     moved: float
+    uncertainty: float
     observed: F64
     fitted: F64
     weight: F64
@@ -115,6 +118,7 @@ def fit_odd(
         covariance,
         supported,
         moved,
+        _rms_uncertainty(covariance, terms, total.power),
         total.observed()[None],
         (values @ terms)[None],
         total.power[None],
@@ -146,8 +150,24 @@ def fit_even(sums: list[EvenSums], plane: GroupPlane, given: OpticsGroup, presen
     weight = total.information()
     moved = float(np.sqrt(np.sum(weight * ((values - now) @ terms) ** 2) / len(terms)))
     return GroupFit(
-        values, fit.covariance, supported, moved, total.observed()[None], (values @ terms)[None], weight[None]
+        values,
+        fit.covariance,
+        supported,
+        moved,
+        _rms_uncertainty(fit.covariance, terms, weight),
+        total.observed()[None],
+        (values @ terms)[None],
+        weight[None],
     )
+
+
+def _rms_uncertainty(covariance: F64, terms: F64, weight: F64) -> float:
+    """Return the standard uncertainty of a phase in radians, rms over pixels with a weight."""
+    total = float(weight.sum())
+    if total <= 0 or not np.isfinite(covariance).all():
+        return np.inf
+    square = np.sum(covariance * ((terms * weight) @ terms.T))
+    return float(np.sqrt(max(square, 0.0) / total))
 
 
 def even_to_zernike(values: F64) -> tuple[float, ...]:
@@ -205,7 +225,9 @@ def fit_magnification(
     observed = np.where(fine, observed / safe, 0.0)
     fitted = (change if supported else step).reshape(2, 2) @ np.stack(index)
     weight = np.where(fine, total[[0, 2]], 0.0)
-    return GroupFit(values.ravel(), covariance, bool(supported), float(moved), observed, fitted, weight)
+    return GroupFit(
+        values.ravel(), covariance, bool(supported), float(moved), np.inf, observed, fitted, weight
+    )
 
 
 def _matrix_equations(sums: F64, index: tuple[F64, F64]) -> tuple[F64, F64, F64]:

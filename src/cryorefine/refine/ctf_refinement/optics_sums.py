@@ -143,7 +143,7 @@ def displacement_sums(
     """
     group = np.array([v.optics for v in comparison.particles.views])
     padding, reliability = comparison.frame.padding, comparison.reliability
-    results = comparison.each_with_volume(_displacement_chunk, signal, group, padding, reliability)
+    results = comparison.each(_displacement_chunk, signal, group, padding, reliability)
     return _by_block(comparison, results, done)
 
 
@@ -156,8 +156,6 @@ def moved_plane(compared: Compared) -> tuple[F64, F64]:
 def _displacement_chunk(
     compared: Compared, signal: Signal, group: NDArray[np.int64], padding: float, reliability: F64
 ) -> F64:
-    assert compared.volume is not None
-    assert compared.partner is not None
     slope, inverse = _gain(compared, signal, int(group[compared.chunk.view]))
     shell = np.minimum(compared.plane.plane.shell, len(reliability) - 1)
     transfer = compared.transfer()

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryorefine.compute.executor import LocalExecutor
-from cryorefine.ctf.ctf import CtfParameters
+from cryorefine.ctf.ctf import CtfParameters, phase
 from cryorefine.errors import UserError
 from cryorefine.maps.fsc import GOLD_STANDARD, resolution_shell
 from cryorefine.refine.ctf_refinement.comparison import Comparison, with_mean_defocus
@@ -26,10 +26,12 @@ from cryorefine.refine.ctf_refinement.optics_fit import (
     fit_odd,
     magnified,
     odd_to_zernike,
+    plain_odd,
     with_magnification,
 )
 from cryorefine.refine.ctf_refinement.optics_sums import displacement_sums, even_sums, odd_sums
-from cryorefine.refine.ctf_refinement.reference import part_of_data, volume_correlation
+from cryorefine.refine.ctf_refinement.polynomials import even_terms, from_zernike, odd_terms
+from cryorefine.refine.ctf_refinement.reference import volume_correlation
 from cryorefine.refine.ctf_refinement.report import Report
 from cryorefine.refine.ctf_refinement.result import CtfEvent, CtfResult, Finding, Stage
 from cryorefine.refine.ctf_refinement.settings import CtfFit, SuppliedMaps
@@ -55,6 +57,14 @@ _GROWTH = 1.15
 _SETTLED = 0.5
 # Rebuilt half maps with less than this share of the supplied ones' correlation are not used.
 _WORSE = 0.8
+# Shells whose FSC is below this say nothing.
+_NOTHING = 0.05
+# Phases of optics groups that are known this well (radians, rms) need no better reference: what is left
+# of their error takes half a per cent of the signal.
+_PRECISE = 0.1
+# Nor do references get better when phases at the resolution limit have moved less than this (radians, rms)
+# since they were made.
+_CLOSE = 0.2
 
 
 def refine_ctf(
@@ -120,13 +130,16 @@ class _Refinement:
         self.maps = maps
         self.fit = fit
         self.executor = executor
-        self.chunks = divide(particles, micrograph, fit.folds, fit.seed)
+        self.chunks = divide(particles, micrograph, fit.seed)
         self.report = Report(particles, micrograph, fit)
         self.group = np.array([v.optics for v in particles.views])[particles.image_view]
         self.round = 0
         self.moved = 0.0
+        self.uncertainty = 0.0
+        self.made = particles
         resolved = resolution_shell(maps.fsc)
-        self.ssnr = _ssnr(part_of_data(maps.fsc, (fit.folds - 1) / fit.folds))
+        self.fsc = maps.fsc
+        self.ssnr = _ssnr(maps.fsc)
         self.resolution = float("nan")
         self._begin(particles, int(np.ceil(_BEYOND * resolved)) + 2)
 
@@ -164,40 +177,54 @@ class _Refinement:
 
     def run(self) -> Generator[CtfEvent, None, CtfResult]:
         """Make the rounds."""
+        # What all particles share may be found with the other half set's map; of values of single particles
+        # that only gives an idea, with which the first references are made.
+        scouting = self.fit.rounds > 1 or not self.fit.transfer
         supplied = False
         while True:
             self.round += 1
-            self.moved = 0.0
-            if not supplied:
-                yield from self._rebuild()
-                if self.round == 1:
-                    finding = self._judge()
+            self.moved = self.uncertainty = 0.0
+            if scouting and self.round == 1:
+                yield Stage("measuring signal and noise", self.round, 0, 1)
+                self.comparison.use_supplied(other=True)
+                self.signal = self._expected(measure(self.comparison, self.signal))
+            else:
+                if not supplied:
+                    yield from self._rebuild()
+                    finding = self._judge() if self.round == 1 + scouting else None
                     if finding is not None:
                         supplied = True
-                        self.comparison.use_supplied()
+                        self.comparison.use_supplied(other=not self.fit.transfer)
                         self.report.add(finding)
                         yield finding
-            if supplied or self.round > 1:
-                yield Stage("measuring signal and noise", self.round, 0, 1)
-                self.signal = measure(self.comparison, self.signal)
-            elif self.round == 1:
-                self._expect()
+                if supplied or self.round > 1:
+                    yield Stage("measuring signal and noise", self.round, 0, 1)
+                    self.signal = measure(self.comparison, self.signal)
+                else:
+                    self._expect()
             if self.fit.odd:
                 yield from self._odd()
             if self.fit.fourth_order:
                 yield from self._even()
             if self.fit.magnification:
-                yield from self._magnification()
+                yield from self._magnification(supplied)
             if self.fit.transfer:
                 yield from self._transfer()
             if self.round >= self.fit.rounds:
                 break
+            if scouting and self.round == 1:
+                if not self.fit.transfer and (self.moved < _SETTLED or self.uncertainty < _PRECISE):
+                    supplied = True
+                    break
+                continue
             # Values that came well fitted hardly move, but the first rounds do not see all the signal.
             grown = not supplied and self._grow()
-            if self.moved < _SETTLED and self.round > 1 and not grown:
+            settled = self.moved < _SETTLED or self._phases_moved() < _CLOSE
+            if settled and self.round > 1 and not grown:
                 break
-        yield Stage("measuring signal and noise", self.round, 0, 1)
-        self.signal = measure(self.comparison, self.signal)
+        if self.fit.transfer:
+            yield Stage("measuring signal and noise", self.round, 0, 1)
+            self.signal = measure(self.comparison, self.signal)
         result = self.report.result(
             self.particles,
             self.signal,
@@ -210,27 +237,30 @@ class _Refinement:
 
     def _rebuild(self) -> Iterator[CtfEvent]:
         """Rebuild the references with the present values, and see how good they are."""
-        comparison = self.comparison
+        comparison, self.made = self.comparison, self.particles
         for done, total in comparison.rebuild(1 / self.signal.sigma2, self.signal.weight, self.ssnr):
             yield Stage("rebuilding references", self.round, done, total)
         frame = comparison.frame
-        first, second = comparison.first_references()
-        self.fsc = volume_correlation(first, second, frame.padding, frame.shells + 1)
+        first, second = comparison.references()
+        self.fsc = volume_correlation(first.volume, second.volume, frame.padding, frame.shells + 1)
         self.ssnr = _ssnr(self.fsc)
-        part = self.fit.folds / max(self.fit.folds - 1, 1)
-        shell = resolution_shell(part_of_data(self.fsc, part))
-        self.resolution = frame.edge / max(shell, 1)
+        self.resolution = frame.edge / max(resolution_shell(self.fsc), 1)
 
     def _judge(self) -> Finding | None:
         """Compare the rebuilt half maps with the supplied ones; return why they are not good enough."""
-        quality = rebuilt_quality(self.fsc, self.maps.fsc, self.fit.folds)
+        quality = rebuilt_quality(self.fsc, self.maps.fsc)
         if quality >= _WORSE:
             return None
         return Finding(
             "reference",
             f"Half maps rebuilt from these particles have {100 * quality:.0f} % of the correlation of the "
-            "supplied ones, so the supplied ones are used; particles that are part of them are compared with "
-            "their own noise, which draws values towards those of the maps.",
+            "supplied ones, so the supplied ones are used"
+            + (
+                "; particles that are part of them are compared with their own noise, which draws values "
+                "towards those of the maps."
+                if self.fit.transfer
+                else "."
+            ),
             warning=True,
         )
 
@@ -239,10 +269,25 @@ class _Refinement:
 
         Images say less of high frequencies than they will, as long as their CTFs are wrong.
         """
-        trust = np.where(self.fsc > 0.05, 1.0, 0.0)
-        last = resolution_shell(self.fsc, 0.05)
-        trust[last + 1 :] = 0
+        trust = np.where(self.fsc > _NOTHING, 1.0, 0.0)
+        trust[resolution_shell(self.fsc, _NOTHING) + 1 :] = 0
         self.signal = replace(self.signal, slope=np.tile(trust, (len(self.signal.slope), 1)))
+
+    def _expected(self, signal: Signal) -> Signal:
+        """Return a signal whose slopes are those that images will have once their CTFs are right.
+
+        The regression of structure on a map with noise is the FSC of such maps. The scale of the map is seen
+        at low frequencies, where wrong CTFs do least harm.
+        """
+        frame = self.comparison.frame
+        trust = np.clip(self.maps.fsc[: frame.shells + 1], 0, 1)
+        last = resolution_shell(self.maps.fsc, _NOTHING)
+        trust[last + 1 :] = 0
+        first = int(np.ceil(frame.edge / self.fit.minimum_resolution))
+        low = slice(first, max(first + 3, (2 * first + last) // 3))
+        ratio = signal.slope[:, low] / np.maximum(trust[low], 0.1)
+        scale = np.median(ratio, axis=1, keepdims=True) if ratio.size else np.ones((len(ratio), 1))
+        return replace(signal, slope=np.maximum(signal.slope, scale * trust))
 
     def _grow(self) -> bool:
         """Compare further out when there is signal at the last shells; return whether there is."""
@@ -270,6 +315,30 @@ class _Refinement:
         views = self.particles.views
         return next(p for v, p in self.comparison.planes.items() if views[v].optics == group)
 
+    def _phases_moved(self) -> float:
+        """Return how far phases at the resolution limit moved since the references were made (rad, rms)."""
+        if self.fit.magnification:
+            return np.inf
+        u = 1 / self.resolution
+        angle = np.arange(0, 2 * np.pi, np.pi / 8)
+        x, y = u * np.cos(angle), u * np.sin(angle)
+        square = np.zeros(len(self.group))
+        for g in np.unique(self.group):
+            before, after = self.made.optics[g], self.particles.optics[g]
+            shift = (plain_odd(after) - plain_odd(before)) @ odd_terms(x, y)
+            members = self.group == g
+            old, new = self.made.ctf.take(members), self.particles.ctf.take(members)
+            even = from_zernike(np.array(after.even_aberrations), odd=False)
+            even -= from_zernike(np.array(before.even_aberrations), odd=False)
+            change = phase(new, x, y, even @ even_terms(x, y)) - phase(old, x, y)
+            square[members] = np.mean(change**2, axis=1) + np.mean(shift**2)
+        return float(np.sqrt(square.mean()))
+
+    def _note(self, fit: GroupFit) -> None:
+        """Keep in mind how far values moved, and how well they are known."""
+        self.moved = max(self.moved, fit.moved)
+        self.uncertainty = max(self.uncertainty, fit.uncertainty)
+
     def _odd(self) -> Iterator[CtfEvent]:
         yield Stage("odd aberrations", self.round, 0, 1)
         changed = {}
@@ -280,7 +349,7 @@ class _Refinement:
             changed[group] = replace(
                 present, beam_tilt=(0.0, 0.0), odd_aberrations=odd_to_zernike(fit.values)
             )
-            self.moved = max(self.moved, fit.moved)
+            self._note(fit)
             yield self.report.odd(group, fit, plane.plane)
         self._update(changed)
         yield self.report.optics_so_far(self.round, self.particles)
@@ -300,16 +369,16 @@ class _Refinement:
             self.report.kept_even(group, values)
             table[members] = table_of(own)
             changed[group] = replace(present, even_aberrations=even_to_zernike(values))
-            self.moved = max(self.moved, fit.moved)
+            self._note(fit)
         parameters = with_table(self.particles.ctf, table) if columns else None
         self._update(changed, parameters)
         yield self.report.optics_so_far(self.round, self.particles)
 
-    def _magnification(self) -> Iterator[CtfEvent]:
+    def _magnification(self, supplied: bool) -> Iterator[CtfEvent]:
         yield Stage("magnification", self.round, 0, 1)
         fits: dict[int, GroupFit] = {}
         sums = displacement_sums(self.comparison, self.signal)
-        relative = len(sums) > 1 or self.comparison.supplied
+        relative = len(sums) > 1 or supplied
         for group, parts in sums.items():
             present = self.particles.optics[group]
             plane = self._plane(group)
@@ -319,7 +388,7 @@ class _Refinement:
                 parts, index, self.given.optics[group], present, isotropic=relative
             )
         common = 1.0
-        if relative and not self.comparison.supplied:
+        if relative and not supplied:
             # The reference follows a scale that all groups share: their mean stays.
             share = np.array([np.sum(self.group == g) for g in fits], np.float64)
             scales = [
@@ -337,7 +406,7 @@ class _Refinement:
             if not np.allclose(change, np.eye(2), atol=1e-12):
                 table[members] = table_of(magnified(self.particles.ctf.take(members), change))
             changed[group] = with_magnification(present, fit.values)
-            self.moved = max(self.moved, fit.moved)
+            self._note(fit)
             yield self.report.magnification(group, fit, self._plane(group).plane)
         self._update(changed, with_table(self.particles.ctf, table))
         yield self.report.optics_so_far(self.round, self.particles)
@@ -396,23 +465,19 @@ class _Refinement:
         return result
 
 
-def rebuilt_quality(rebuilt: F64, supplied: F64, folds: int) -> float:
+def rebuilt_quality(rebuilt: F64, supplied: F64) -> float:
     """Return the area under the FSC of rebuilt half maps relative to that of the supplied ones.
 
-    Over the resolved shells of the supplied maps; the curve of rebuilt maps, which lack one fold, is
-    first raised to what all folds would give. 1 means equal maps; the resolution itself, the first
+    Over the resolved shells of the supplied maps. 1 means equal maps; the resolution itself, the first
     crossing of a threshold, would be a matter of chance.
 
     Parameters
     ----------
     rebuilt, supplied : ndarray, shape (shells,)
-        FSC of half maps without a fold, and of the supplied ones.
-    folds : int
-        Number of folds.
+        FSC of half maps.
     """
     last = min(resolution_shell(supplied), len(rebuilt) - 1)
-    whole = part_of_data(rebuilt, folds / max(folds - 1, 1))
-    return float(whole[1 : last + 1].sum() / max(supplied[1 : last + 1].sum(), 1e-6))
+    return float(rebuilt[1 : last + 1].sum() / max(supplied[1 : last + 1].sum(), 1e-6))
 
 
 def _matrix(optics: OpticsGroup) -> F64:

@@ -30,10 +30,6 @@ class CtfFit:
         Defocus values are searched this far (A) to either side of those given.
     symmetry : str
         Point group of the particle.
-    folds : int
-        Parts of a half set; each is compared with what the others of that half give. 0 stands for ten where
-        values of particles or micrographs are fitted, which need the best reference there is, and for
-        four where all particles fit a few values together.
     rounds : int
         Largest number of rounds of fitting and rebuilding the reference.
     seed : int
@@ -51,13 +47,8 @@ class CtfFit:
     minimum_resolution: float = 30.0
     defocus_range: float = 2000.0
     symmetry: str = "C1"
-    folds: int = 0
     rounds: int = 4
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.folds == 0:
-            object.__setattr__(self, "folds", 10 if self.transfer else 4)
 
     @property
     def transfer(self) -> bool:
