@@ -16,6 +16,7 @@ from cryorefine.jobs.registry import load
 ROOT = Path(__file__).resolve().parents[1]
 MARKER = re.compile(r"^<!-- options: ([a-z0-9-]+) -->$", re.MULTILINE)
 """A line that stands for the table of a job's options; invisible where pages are read as they are."""
+_ITEM = re.compile(r"\s*([-*]|\d+\.) ")
 _OUTSIDE = re.compile(r"\]\(\.\./((?:scripts|benchmarks)/[\w.]+)\)")
 
 
@@ -29,9 +30,34 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Put tables in the place of their markers."""
+    """Put tables in the place of their markers, and set lists and tables apart from what stands before."""
     markdown = MARKER.sub(lambda found: options_table(load(found[1])), markdown)
-    return _OUTSIDE.sub(r"](\1)", markdown)
+    return set_apart(_OUTSIDE.sub(r"](\1)", markdown))
+
+
+def set_apart(markdown: str) -> str:
+    """Put an empty line before lists and tables that follow a line of text at once.
+
+    GitHub sees them there all the same, Python-Markdown does not.
+    """
+    lines: list[str] = []
+    block: list[str] = []  # the lines since the last empty one
+    fenced = False
+    for line in markdown.splitlines():
+        if line.lstrip().startswith("```"):
+            fenced = not fenced
+            block = [line]
+        elif not line.strip():
+            block = []
+        elif not fenced:
+            item = _ITEM.match(line) and not any(map(_ITEM.match, block))
+            table = line.startswith("|") and not (block and block[-1].startswith("|"))
+            if block and (item or table):
+                lines.append("")
+                block = []
+            block.append(line)
+        lines.append(line)
+    return "\n".join(lines) + "\n"
 
 
 def options_table(module: ModuleType) -> str:
