@@ -17,6 +17,8 @@ def page():
     page = Page(200, 100)
     page.line([(20, 10), (180, 10), (180, np.nan), (20, 90), (180, 90)], 4.0, (1.0, 0.0, 0.0))
     page.line([(0, 50), (200, 50)], 6.0, (0.0, 0.0, 1.0), within=(100, 0, 100, 100))
+    page.dots([(40, 70), (60, 70)], 8.0, [(0.0, 1.0, 0.0), (1.0, 0.0, 1.0)])
+    page.pixels((120, 64, 20, 20), (2, 2), bytes([0, 0, 0, 255, 0, 0, 0, 255, 0, 0, 0, 255]))
     page.text(100, 60, "B = −12.5 ± 3 Å²", 12, 0.5)
     return page
 
@@ -63,3 +65,8 @@ def test_another_program_reads_the_words_and_sees_the_lines(page, tmp_path):
     assert (image[30, 180] == 255).all()  # the gap
     assert (image[49, 150] == (0, 0, 255)).all()
     assert (image[49, 50] == 255).all()  # cut off by the rectangle
+    assert (image[29, 40] == (0, 255, 0)).all()
+    assert (image[29, 60] == (255, 0, 255)).all()
+    assert (image[29, 50] == 255).all()
+    corners = [image[row, column].tolist() for row in (20, 31) for column in (124, 135)]
+    assert corners == [[0, 0, 0], [255, 0, 0], [0, 255, 0], [0, 0, 255]]

@@ -1,4 +1,4 @@
-"""Vector drawings as PDF: lines and text, enough for plots of curves, written in milliseconds.
+"""Drawings as PDF: lines, dots, pixels and text, enough for plots, written in milliseconds.
 
 Matplotlib draws them as well, but takes longer to load and to lay out two plots than everything else
 that post-processing does. Its typeface (DejaVu Sans) is embedded, so that a drawing looks the same
@@ -31,6 +31,7 @@ class Page:
     def __init__(self, width: float, height: float) -> None:
         self.width, self.height = width, height
         self.characters: set[str] = set()
+        self.images: list[tuple[int, int, bytes]] = []
         self._marks: list[str] = []
 
     def line(
@@ -57,6 +58,29 @@ class Page:
             else:
                 pen = "m"
         self._marks.append("\n".join([*words, "S Q"]))
+
+    def dots(
+        self, points: Iterable[tuple[float, float]], diameter: float, colours: Iterable[Sequence[float]]
+    ) -> None:
+        """Draw filled circles about points (x, y), each in its own colour (red, green, blue; 0 to 1)."""
+        words = [f"q 1 J {_numbers([diameter])} w"]  # the round end of a line without length
+        for point, colour in zip(points, colours, strict=True):
+            place = _numbers(point)
+            words.append(f"{_numbers(colour)} RG {place} m {place} l S")
+        self._marks.append("\n".join([*words, "Q"]))
+
+    def pixels(
+        self, rectangle: tuple[float, float, float, float], shape: tuple[int, int], content: bytes
+    ) -> None:
+        """Fill a rectangle (x, y, width, height) with an image.
+
+        ``content`` holds red, green and blue of each pixel, a byte each, rows from the top; ``shape`` is the
+        number of rows and columns.
+        """
+        x, y, width, height = rectangle
+        place = _numbers((width, 0, 0, height, x, y))
+        self._marks.append(f"q {place} cm /I{len(self.images)} Do Q")
+        self.images.append((*shape, content))
 
     def text(
         self,
@@ -98,9 +122,15 @@ def write_pdf(path: str | os.PathLike[str], pages: Sequence[Page]) -> None:
     for page in pages:
         objects.append(_stream(page.content()))
         contents = len(objects)
+        named = ""
+        for image, (rows, columns, content) in enumerate(page.images):
+            size = b"/Type /XObject /Subtype /Image /Width %d /Height %d " % (columns, rows)
+            objects.append(_stream(content, size + b"/ColorSpace /DeviceRGB /BitsPerComponent 8 "))
+            named += f"/I{image} {len(objects)} 0 R "
         objects.append(
             f"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 {_numbers((page.width, page.height))}] "
-            f"/Resources << /Font << /F {font} 0 R >> >> /Contents {contents} 0 R >>".encode()
+            f"/Resources << /Font << /F {font} 0 R >> /XObject << {named}>> >> "
+            f"/Contents {contents} 0 R >>".encode()
         )
         kids.append(f"{len(objects)} 0 R")
     objects[1] = f"<< /Type /Pages /Kids [{' '.join(kids)}] /Count {len(pages)} >>".encode()
