@@ -25,6 +25,10 @@ class SkyPanel(QWidget):
     ----------
     viewer : napari.Viewer, optional
         Where the sphere of a directional FSC is shown.
+    theme : str
+        Theme of napari's, where there is no viewer to tell it.
+    bare : bool
+        Leave out what opens files and counts anew: a part of another dock.
 
     Attributes
     ----------
@@ -32,8 +36,11 @@ class SkyPanel(QWidget):
         What is shown now.
     """
 
-    def __init__(self, viewer: napari.viewer.Viewer | None = None) -> None:
+    def __init__(
+        self, viewer: napari.viewer.Viewer | None = None, *, theme: str = "dark", bare: bool = False
+    ) -> None:
         super().__init__()
+        self._bare = bare
         self.sky: Sky | None = None
         self._viewer = viewer
         self.open_button = QPushButton("Open…")
@@ -50,6 +57,8 @@ class SkyPanel(QWidget):
         self._symmetry_label = QLabel("Symmetry")
         for widget in (self.open_button, self._symmetry_label, self.symmetry):
             row.addWidget(widget)
+        if bare:
+            self.open_button.hide()
         row.addWidget(self.title, 1)
         row.addWidget(self.reading)
 
@@ -70,7 +79,7 @@ class SkyPanel(QWidget):
         layout.setContentsMargins(4, 4, 4, 4)
         layout.addLayout(row)
         layout.addWidget(self.plot, 1)
-        self.paint(viewer.theme if viewer is not None else "dark")
+        self.paint(viewer.theme if viewer is not None else theme)
         if viewer is not None:
             viewer.events.theme.connect(lambda: self.paint(viewer.theme))
 
@@ -100,7 +109,7 @@ class SkyPanel(QWidget):
         self.bar.setColorMap(colours)
         self.bar.setLevels((low, high))
         self._label_bar(sky)
-        self.title.setText(f"{sky.path.name}: {sky.title}")
+        self.title.setText(sky.title if self._bare else f"{sky.path.name}: {sky.title}")
         if sky.symmetry:
             self.symmetry.setText(sky.symmetry)
         for widget in (self.symmetry, self._symmetry_label):

@@ -44,6 +44,7 @@ def test_the_manifest_is_valid():
         "Orientation distribution",
         "Sky map",
         "Tomograms",
+        "Monitor",
         "Project",
     ]
 
@@ -86,11 +87,21 @@ def test_a_header_without_pixel_size_still_opens(project, blob, monkeypatch):
 
 def test_particles_open_on_their_micrographs(shared, viewer, plugin):
     star = shared / "data/betagal_empiar10204/particles_good997.star"
-    (points,) = viewer.open(str(star), plugin=PLUGIN)
-    assert len(points.data) == 997
-    assert len(points.metadata["places"]) == 10
-    assert set(points.data[:, 0]) == set(range(10))
-    assert "rlnDefocusU" in points.features
+    field, points = viewer.open(str(star), plugin=PLUGIN)
+    view = points.metadata["view"]
+    assert len(view.fits) == 997
+    assert len(view.fits.micrographs) == 10
+    assert len(points.data) == len(view.fits.members[0])
+    assert list(viewer.layers) == [field, points]
+    assert viewer.window.dock_widgets["Particles"].view is view
+
+
+def test_large_particle_files_are_read_beside_the_window(shared, viewer, plugin, monkeypatch, qtbot):
+    monkeypatch.setattr(readers, "_LARGE", 0)
+    viewer.open(str(shared / "data/betagal_empiar10204/particles_good997.star"), plugin=PLUGIN)
+    assert len(viewer.layers) == 0
+    qtbot.waitUntil(lambda: "Particles" in viewer.window.dock_widgets, timeout=20000)
+    assert len(viewer.layers) == 2
 
 
 def test_another_star_file_is_refused_in_a_sentence(shared):
