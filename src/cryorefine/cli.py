@@ -24,6 +24,7 @@ from cryorefine.errors import UserError, UserWarningMessage
 from cryorefine.jobs.base import JobAborted, describe, flag_of
 from cryorefine.jobs.command import add_options, options_from
 from cryorefine.jobs.registry import JOBS, load
+from cryorefine.jobs.workflow import WORKFLOWS
 from cryorefine.terminal import project_table, summary, watch
 
 _BRIEF = ("mask-create", "postprocess", "ctf-refine", "reconstruct-particle")
@@ -113,20 +114,34 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="where the results go [default: the folder of the job file]",
     )
+    following = commands.add_parser(
+        "next",
+        help="Tell how far a project has come, and the command of the next step",
+        description="List the steps of the workflow as they stand in a project, and print the command of the "
+        "next one with the reason of each value; nothing is changed.",
+        allow_abbrev=False,
+    )
+    following.add_argument(
+        "--workflow",
+        choices=WORKFLOWS,
+        default="",
+        help="which workflow [default: that of the newest job]",
+    )
     project = commands.add_parser(
         "project",
         help="List the jobs of a project, also of RELION's",
         description="List the jobs of a project, the newest first; nothing is changed.",
         allow_abbrev=False,
     )
-    project.add_argument(
-        "folder",
-        type=Path,
-        nargs="?",
-        default=Path(),
-        metavar="FOLDER",
-        help="the folder of the project [default: the current one]",
-    )
+    for command in (following, project):
+        command.add_argument(
+            "folder",
+            type=Path,
+            nargs="?",
+            default=Path(),
+            metavar="FOLDER",
+            help="the folder of the project [default: the current one]",
+        )
     return parser
 
 
@@ -145,6 +160,12 @@ def _run(arguments: argparse.Namespace) -> None:
         from cryorefine.jobs.project import read_project
 
         for line in project_table(read_project(arguments.folder)):
+            print(line)
+        return
+    if arguments.job == "next":
+        from cryorefine.jobs.workflow_plan import plan_lines, read_plan
+
+        for line in plan_lines(read_plan(arguments.folder, arguments.workflow)):
             print(line)
         return
     if arguments.job == "run":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -97,7 +98,8 @@ class Remembered(QObject):
                 value = self._page[name].value
             except UserError:
                 continue  # half a number
-            if value is not None and value != field.default:
+            default = None if field.default is dataclasses.MISSING else field.default
+            if value != default:
                 values[name] = str(value) if isinstance(value, Path) else value
         return values
 

@@ -22,11 +22,10 @@ from qtpy.QtWidgets import (
 )
 
 from cryorefine.io.pipeline import PIPELINE_FILE
-from cryorefine.jobs.project import read_project
-from cryorefine.jobs.workflow import SUBTOMOGRAMS, WORKFLOWS, Step, Workflow
-from cryorefine.jobs.workflow_starts import Start, find_starts, with_rescaled
-from cryorefine.jobs.workflow_state import Lineage, StepState, next_step, read_states
-from cryorefine.jobs.workflow_values import Given, suggestions_for, values_for
+from cryorefine.jobs.workflow import WORKFLOWS, Step, Workflow
+from cryorefine.jobs.workflow_plan import Plan, read_plan
+from cryorefine.jobs.workflow_starts import Start
+from cryorefine.jobs.workflow_values import Given
 from napari_cryorefine.job_log import LogWindow
 from napari_cryorefine.job_views import open_form, show_job
 from napari_cryorefine.latest import Latest
@@ -59,11 +58,7 @@ class _Snapshot:
     """What has been read for a wish."""
 
     wish: _Wish
-    workflow: Workflow
-    lineage: Lineage
-    starts: dict[str, Start]
-    states: list[StepState]
-    next: Step | None
+    plan: Plan
 
 
 class WorkflowPanel(TabbedPanel):
@@ -88,7 +83,7 @@ class WorkflowPanel(TabbedPanel):
         self._folder = Path()
         self._chosen: dict[str, str] = {}
         self._snapshot: _Snapshot | None = None
-        self._picked_tab = False
+        self._any_workflow = True
         self.rows: dict[str, StepRow] = {}
         self._reader = Latest(_read, self)
         self._reader.made.connect(self._take)
@@ -121,12 +116,13 @@ class WorkflowPanel(TabbedPanel):
         folder = folder.parent if folder.name == PIPELINE_FILE else folder
         self._folder = Path() if folder.resolve() == Path.cwd() else folder
         self._chosen.clear()
-        self._picked_tab = False
+        self._any_workflow = True
         self.refresh()
 
     def refresh(self) -> None:
         """Read the project anew, in a thread; also done every few seconds while the dock is in sight."""
-        wish = _Wish(self._folder, self.workflow.name, dict(self._chosen), _starts_of(self._viewer))
+        name = "" if self._any_workflow else self.workflow.name
+        wish = _Wish(self._folder, name, dict(self._chosen), _starts_of(self._viewer))
         if not self._reader.busy or self._snapshot is None or self._snapshot.wish != wish:
             self._reader.ask(wish)
 
@@ -137,9 +133,9 @@ class WorkflowPanel(TabbedPanel):
         self._say("")
         if form.is_running:
             self._say(f"{step.title} is running; its form can be filled when it has ended.")
-        elif self._snapshot is not None and self._snapshot.workflow is self.workflow:
+        elif self._snapshot is not None:
             self._form = form
-            self._filler.ask((step, self._snapshot, form.page.readable()))
+            self._filler.ask((step, self._snapshot.plan, form.page.readable()))
         return form
 
     def show_step(self, key: str) -> None:
@@ -187,22 +183,22 @@ class WorkflowPanel(TabbedPanel):
 
     def _take(self, snapshot: _Snapshot) -> None:
         """Show what has been read, unless something else is asked for by now."""
-        if snapshot.wish.folder != self._folder or snapshot.workflow is not self.workflow:
+        plan = snapshot.plan
+        if snapshot.wish.folder != self._folder:
             return
-        if not self._picked_tab:
-            self._picked_tab = True
-            if _is_of_tomograms(snapshot) and snapshot.workflow is not SUBTOMOGRAMS:
-                self.show_tab(SUBTOMOGRAMS.name)
-                return
+        if self._any_workflow:
+            self._any_workflow = False
+            self.show_tab(plan.workflow.name)
+        if plan.workflow is not self.workflow:
+            return
         self._snapshot = snapshot
-        for state in snapshot.states:
-            self.rows[state.step.key].show_state(state, is_next=state.step is snapshot.next)
-        project = snapshot.lineage.project
-        folder = project.folder.resolve()
-        self.place.setText(f"{folder.name}{' (RELION project)' if project.of_relion else ''}")
+        for state in plan.states:
+            self.rows[state.step.key].show_state(state, is_next=state.step is plan.next)
+        folder = plan.project.folder.resolve()
+        self.place.setText(f"{folder.name}{' (RELION project)' if plan.project.of_relion else ''}")
         self.place.setToolTip(str(folder))
-        if project.warning:
-            self._say(project.warning)
+        if plan.project.warning:
+            self._say(plan.project.warning)
 
     def _give(self, given: list[Given]) -> None:
         form = self._form
@@ -264,7 +260,7 @@ class WorkflowPanel(TabbedPanel):
         for workflow in WORKFLOWS.values():
             self.tabs.setTabData(self.tabs.addTab(workflow.title), workflow.name)
         self.tabs.currentChanged.connect(lambda _: self._turn())
-        self.tabs.tabBarClicked.connect(lambda _: setattr(self, "_picked_tab", True))
+        self.tabs.tabBarClicked.connect(lambda _: setattr(self, "_any_workflow", False))
         self.area = QScrollArea()
         self.area.setWidgetResizable(True)
         self.area.setFrameShape(QFrame.Shape.NoFrame)
@@ -284,21 +280,15 @@ class WorkflowPanel(TabbedPanel):
 
 def _read(wish: _Wish) -> Iterator[_Snapshot]:
     """Read how far a project has come; runs in the thread."""
-    project = read_project(wish.folder)
-    lineage = Lineage(project)
-    workflow = WORKFLOWS[wish.workflow]
-    starts = find_starts(project, wish.layers)
-    states = with_rescaled(read_states(workflow, project, wish.chosen, lineage), starts)
-    yield _Snapshot(wish, workflow, lineage, starts, states, next_step(states))
+    yield _Snapshot(wish, read_plan(wish.folder, wish.workflow, wish.chosen, wish.layers))
 
 
-def _fill(request: tuple[Step, _Snapshot, dict[str, Any]]) -> Iterator[list[Given]]:
+def _fill(request: tuple[Step, Plan, dict[str, Any]]) -> Iterator[list[Given]]:
     """Find the values of a form; runs in the thread. What has to be worked out comes second."""
-    step, snapshot, values = request
-    given = values_for(step, snapshot.states, snapshot.lineage, snapshot.starts)
+    step, plan, values = request
+    given = plan.values(step)
     yield given
-    filled = values | {one.option: one.value for one in given}
-    yield list(suggestions_for(step, filled, snapshot.states, snapshot.starts))
+    yield list(plan.suggestions(step, values | {one.option: one.value for one in given}))
 
 
 def _starts_of(viewer: Any) -> dict[str, Start]:
@@ -316,15 +306,6 @@ def _starts_of(viewer: Any) -> dict[str, Start]:
         elif about.get("cryorefine") == "particles" and path.suffix == ".star":
             starts["particles"] = Start(path, f"the layer {layer.name}")
     return starts
-
-
-def _is_of_tomograms(snapshot: _Snapshot) -> bool:
-    """Tell whether the newest work of a project, or else what lies in it, is of tilt series."""
-    lineage = snapshot.lineage
-    for job in lineage.project.jobs:
-        if family := lineage.family(job):
-            return family == SUBTOMOGRAMS.name
-    return "optimisation set" in snapshot.starts
 
 
 def _map_steps(viewer: Any, path: Path) -> Steps[None]:

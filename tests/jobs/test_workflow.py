@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,10 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cryorefine import cli
 from cryorefine.io.mrc import write_map
 from cryorefine.io.star import Columns, write_star
-from cryorefine.jobs import suggest
+from cryorefine.jobs import refine3d, suggest
 from cryorefine.jobs.base import Figures, Progress, describe
+from cryorefine.jobs.command import add_options, options_from
 from cryorefine.jobs.events import to_line
 from cryorefine.jobs.folder import lock
 from cryorefine.jobs.project import read_project
@@ -248,6 +252,23 @@ def test_a_reference_that_fits_need_not_be_rescaled(project):
     states = with_rescaled(read_states(SINGLE_PARTICLES, read_project(".")), starts)
     assert states[0].status == "not needed"
     assert next_step(states) is SINGLE_PARTICLES.step("refine3d")
+
+
+def test_the_next_command_is_printed_whole(project, capsys):
+    first_round()
+    assert cli.main(["next"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split() == ["2", "Refine3D", "done", "Refine3D/job001"]
+    words = shlex.split(next(line for line in lines if line.startswith("cryorefine")))
+    parser = argparse.ArgumentParser()
+    add_options(parser, refine3d.Options)
+    options = options_from(parser.parse_args(words[2:]), refine3d.Options)
+    assert options.particles == Path("CtfRefine/job004/particles_ctf_refine.star")
+    assert options.output == Path("Refine3D/job005")
+    assert "  --particles: from CtfRefine/job004" in lines
+    assert cli.main(["next", "--workflow", "subtomograms"]) == 0
+    assert "Next: Extract subtomos" in capsys.readouterr().out
+    assert cli.main(["next", "nowhere"]) == 2
 
 
 def test_the_threshold_of_a_mask_is_above_the_solvent(project):

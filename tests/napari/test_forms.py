@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 import shlex
@@ -20,6 +21,7 @@ from qtpy.QtWidgets import QApplication, QLabel
 from cryorefine.errors import UserError
 from cryorefine.io.mrc import read_map
 from cryorefine.jobs.base import Job, Notice, Progress, describe, option, value_types
+from cryorefine.jobs.command import add_options, options_from
 from cryorefine.jobs.registry import JOBS, load
 from napari_cryorefine.boxes import OptionalNumberEdit
 from napari_cryorefine.forms import JobForm
@@ -495,6 +497,66 @@ def test_a_form_is_found_as_it_was_left_in_its_project(form_of, map_file, tmp_pa
     assert other.page["input"].value is None
     assert other.page["threshold"].value == 0.02
     assert not other.status.text()
+
+
+def other_value(kind: type, what, default):
+    """Return a value of an option that is not its default, with all the digits that a float has."""
+    if kind is bool:
+        return not default
+    if what.choices:
+        return next(kind(choice) for choice in what.choices if kind(choice) != default)
+    if kind in (int, float):
+        low = what.minimum if what.minimum is not None else -1
+        value = (default if isinstance(default, int | float) else low) + (2 if kind is int else 1 / 7)
+        return value if what.maximum is None or value <= what.maximum else kind(low)
+    return Path("folder of mine/file.mrc") if kind is Path else "C4"
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_every_value_survives_closing_and_is_copied_whole(form_of, job, qtbot, messages, monkeypatch):
+    module = load(job)
+    types, described = value_types(module.Options), describe(module.Options)
+    others = {name: other_value(types[name][0], what, f.default) for name, (f, what) in described.items()}
+    if "output" in others and "continue_from" in others:
+        others["continue_from"] = None
+    form = form_of(job)
+    assert form.alias.isHidden() == (not module.JOB.folder)
+    form.page.update(others)
+    assert form.page.asdict() == others
+    # As a command and as Python; the files need not be there.
+    monkeypatch.setattr("napari_cryorefine.page.checked", lambda options: options)
+    options = module.Options(**others)
+    form.more_button.copy_command.trigger()
+    words = shlex.split(QGuiApplication.clipboard().text())
+    parser = argparse.ArgumentParser()
+    add_options(parser, module.Options)
+    assert words[:2] == ["cryorefine", job]
+    assert options_from(parser.parse_args(words[2:]), module.Options) == options
+    form.more_button.copy_python.trigger()
+    ran = []
+
+    def run(given):
+        ran.append(given)
+        yield from ()
+
+    monkeypatch.setattr(module, "run", run)
+    exec(QGuiApplication.clipboard().text(), {})
+    assert ran == [options]
+    # Closed and opened again; each run has a folder of its own.
+    empty = {name: None for name, (_, optional) in types.items() if optional}
+    for values in (others, others | empty):
+        form.page.update(values)
+        form.close_down()
+        form = form_of(job)
+        for name in set(others) - {"output", "continue_from"}:
+            assert form.page[name].value == values[name], name
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_every_map_and_table_may_be_taken_from_a_layer(form_of, job):
+    for box in form_of(job).page:
+        if isinstance(box, PathEdit) and box.name not in ("output", "continue_from"):
+            assert hasattr(box, "layer_menu"), box.name
 
 
 def test_settings_that_are_damaged_or_of_another_version_are_left_out(form_of, settings):
