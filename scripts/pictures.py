@@ -52,23 +52,29 @@ def settle(seconds: float = 1.0) -> None:
 
 
 def forms(project: Path) -> None:
-    """Picture each form, filled as for the demo, as high as its boxes need."""
+    """Picture each form, filled as for the demo."""
     import napari
-    from qtpy.QtWidgets import QScrollArea
 
     viewer = napari.Viewer()
     for name, (file, job) in FORMS.items():
-        dock, form = viewer.window.add_plugin_dock_widget("napari-cryorefine", name)
-        if (job_file := project / job / "job.star").is_file():
-            form.load(job_file)
-            form.status.clear()
-        settle()  # the style of napari makes boxes higher
-        height = form.findChild(QScrollArea).widget().sizeHint().height()
-        viewer.window.resize(1500, height + 260)
-        settle()
-        form.grab().save(str(PICTURES / file))
-        viewer.window.remove_dock_widget(dock)
+        picture_form(viewer, name, project / job / "job.star", file)
     viewer.close()
+
+
+def picture_form(viewer: napari.Viewer, name: str, job_file: Path, file: str) -> None:
+    """Picture a form, filled from a job file if there is one, as high as its boxes need."""
+    from qtpy.QtWidgets import QScrollArea
+
+    dock, form = viewer.window.add_plugin_dock_widget("napari-cryorefine", name)
+    if job_file.is_file():
+        form.load(job_file)
+        form.status.clear()
+    settle()  # the style of napari makes boxes higher
+    height = form.findChild(QScrollArea).widget().sizeHint().height()
+    viewer.window.resize(1500, height + 260)
+    settle()
+    form.grab().save(str(PICTURES / file))
+    viewer.window.remove_dock_widget(dock)
 
 
 def extraction_form() -> None:
@@ -297,7 +303,7 @@ def monitored(project: Path) -> None:
     viewer.window.resize(1500, 1000)
     panel = show_monitor(viewer, project / "Refine3D/job001")
     wait_for(panel)
-    panel.choose(14)
+    panel.choose(panel.chosen.number - 1)
     wait_for(panel)
     viewer.reset_view()
     settle()

@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from pictures import PICTURES, ROOT, on_a_screen, settle, show_solid, shrink, wait_for
+from pictures import PICTURES, ROOT, on_a_screen, picture_form, settle, show_solid, shrink, wait_for
 
 LAST = "Reconstruct/job009"
 
@@ -54,6 +54,15 @@ def averaged() -> None:
     viewer.close()
 
 
+def reconstruction_form() -> None:
+    """Picture the form of the reconstruction, filled as for the last one."""
+    import napari
+
+    viewer = napari.Viewer()
+    picture_form(viewer, "Reconstruct particle", Path(LAST) / "job.star", "form_reconstruct_particle.png")
+    viewer.close()
+
+
 def main(project: Path) -> None:
     """Take all pictures of a finished project of ``make demo-sta``."""
     if not (project / LAST / "optimisation_set.star").is_file():
@@ -63,7 +72,8 @@ def main(project: Path) -> None:
     os.environ["XDG_CONFIG_HOME"] = tempfile.mkdtemp()
     tomograms()
     averaged()
-    names = ("tomograms", "tomograms_3d", "averaged")
+    reconstruction_form()
+    names = ("tomograms", "tomograms_3d", "averaged", "form_reconstruct_particle")
     shrink([PICTURES / f"{name}.png" for name in names])
     print(f"The pictures are in {PICTURES}.")
 
