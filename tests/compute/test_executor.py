@@ -85,14 +85,16 @@ def test_threads_come_to_the_same_bits(truth):
     assert reduce(LocalExecutor(4), pause=0.001)[0] == truth
 
 
-@pytest.mark.parametrize("workers", [1, 2, 4])
+@pytest.mark.parametrize(
+    "workers", [pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow), 4]
+)
 def test_worker_processes_come_to_the_same_bits(truth, tmp_path, workers):
     assert reduce(DaskExecutor("", LocalCluster(workers, 1, [], tmp_path)))[0] == truth
 
 
 def test_a_killed_worker_costs_nothing_but_time(truth, tmp_path):
     cluster = LocalCluster(2, 1, [], tmp_path)
-    killed = []
+    killed: list[psutil.Process] = []
 
     def kill(done):
         # Some of what it did has been folded by then, some is on its way.
@@ -108,6 +110,7 @@ def test_a_killed_worker_costs_nothing_but_time(truth, tmp_path):
     assert any("is gone" in sentence for sentence in said)
 
 
+@pytest.mark.slow
 def test_a_worker_that_ends_for_good_is_replaced(truth, tmp_path):
     cluster = LocalCluster(1, 2, [], tmp_path)
     killed = []
@@ -142,8 +145,14 @@ def scheduler(tmp_path):
         process.wait()
 
 
-def test_a_lost_scheduler_is_said_in_words(scheduler):
+def test_a_mistake_that_a_worker_finds_and_a_lost_scheduler_are_said_in_words(scheduler):
     boss, address = scheduler
+
+    def work(chunk):
+        raise UserError(f"{chunk} is missing")
+
+    with DaskExecutor(address) as executor, pytest.raises(UserError, match="this is missing"):
+        list(executor.reduce(work, lambda tree, chunk: (chunk,), [[["this"]]]))
 
     def kill(done):
         if done == 6:
@@ -157,15 +166,6 @@ def test_a_scheduler_that_is_not_there_is_said_in_words(monkeypatch):
     monkeypatch.setattr(dask_executor, "CONNECT", 0.5)
     with pytest.raises(UserError, match=r"No Dask scheduler .* tcp://127.0.0.1:9"):
         DaskExecutor("tcp://127.0.0.1:9").__enter__()
-
-
-def test_a_mistake_that_a_worker_finds_reaches_its_author(tmp_path):
-    def work(chunk):
-        raise UserError(f"{chunk} is missing")
-
-    cluster = LocalCluster(1, 1, [], tmp_path)
-    with DaskExecutor("", cluster) as executor, pytest.raises(UserError, match=r"first\.mrcs is missing"):
-        list(executor.reduce(work, lambda tree, chunk: (chunk,), [[["first.mrcs"]]]))
 
 
 @pytest.mark.parametrize("count", [0, 1, FAN_IN, FAN_IN + 1, FAN_IN**2 + FAN_IN + 1])

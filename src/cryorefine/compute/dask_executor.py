@@ -193,11 +193,15 @@ class DaskExecutor:
         trees: Sequence[Tree],
     ) -> Reduction:
         """Sum over the chunks of each tree; see :class:`~cryorefine.compute.executor.Executor`."""
+        from distributed.comm.core import CommClosedError
+
         reduction = _Reduction(self._client, self.cluster, function, arguments, trees)
         try:
             return (yield from reduction.run())
         except (Exception, CancelledError) as error:
-            if self._client.status == "running" and not isinstance(error, CancelledError):
+            # The client may not know it yet.
+            lost = isinstance(error, CommClosedError | CancelledError)
+            if self._client.status == "running" and not lost:
                 raise
             raise UserError(
                 f"The Dask scheduler at {self.address} is gone; start it again and go on with --continue: "
