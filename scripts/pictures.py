@@ -311,6 +311,24 @@ def monitored(project: Path) -> None:
     viewer.close()
 
 
+def worked_through(project: Path) -> None:
+    """Picture the workflow with a result of it, and a form that is filled from the steps before."""
+    import napari
+
+    viewer = napari.Viewer()
+    viewer.window.resize(1500, 1000)
+    _, panel = viewer.window.add_plugin_dock_widget("napari-cryorefine", "Workflow")
+    wait_for(panel)
+    panel.show_step("postprocess")
+    wait_for(panel)
+    show_solid(viewer)
+    viewer.screenshot(str(PICTURES / "workflow.png"), canvas_only=False, flash=False)
+    form = panel.open_step("refine3d-again")
+    wait_for(panel)
+    form.grab().save(str(PICTURES / "workflow_form.png"))
+    viewer.close()
+
+
 def run_once(module: Any, **options: Any) -> None:
     """Run a job, unless it has been run before."""
     from cryorefine.jobs import finish
@@ -392,6 +410,7 @@ def main(project: Path) -> None:
     refined_ctf(project)
     forms(project)
     listed(project)
+    worked_through(project)
     monitored(project)
     shrink(PICTURES.glob("*.png"))
     print(f"The pictures are in {PICTURES}.")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cryorefine.errors import UserError
-from napari_cryorefine.defocus_layers import MicrographView
+from napari_cryorefine.defocus_layers import MicrographView, show_fits, view_in
 from napari_cryorefine.particle_fits import read_fits
 
 if TYPE_CHECKING:
@@ -46,18 +46,12 @@ def show_ctf_particles(viewer: ViewerModel, path: Path, folder: Path, job: str) 
     fits = read_fits(path, _input_of(folder) if path.name == PARTICLES else None)
     if fits is None:
         return None
-    view = _shown_in(viewer)
-    if view is None:
-        view = MicrographView(viewer, fits, job)
-    else:
-        view.follow(fits, job)
-    _show_panel(viewer, view)
-    return view
+    return show_fits(viewer, fits, job)
 
 
 def update_micrograph(viewer: ViewerModel, path: Path, micrograph: str) -> None:
     """Take notice of new values of one micrograph while the job runs; they are read when they are shown."""
-    view = _shown_in(viewer)
+    view = view_in(viewer)
     if view is not None:
         view.fits.expect(path, micrograph)
         view.fits.read_expected(view.number)
@@ -91,7 +85,7 @@ def show_aberrations(viewer: ViewerModel, folder: Path) -> None:
     panel = _aberration_panel(viewer, make=True)
     if panel is None:
         return
-    view = _shown_in(viewer)
+    view = view_in(viewer)
     names, texts = [], []
     if view is not None:
         file = view.fits.file
@@ -126,12 +120,6 @@ def optics_texts(file: ParticleFile) -> list[str]:
     return texts
 
 
-def _shown_in(viewer: ViewerModel) -> MicrographView | None:
-    """Return the view whose layers are in this viewer."""
-    views = (layer.metadata.get("view") for layer in viewer.layers)
-    return next((view for view in views if isinstance(view, MicrographView)), None)
-
-
 def _aberration_panel(viewer: ViewerModel, *, make: bool) -> Any:
     """Return the dock of aberrations, or None where there is none or no window to put it in."""
     window = getattr(viewer, "window", None)
@@ -149,21 +137,6 @@ def _aberration_panel(viewer: ViewerModel, *, make: bool) -> Any:
         if particles is not None:
             particles.fit_view()
     return panel
-
-
-def _show_panel(viewer: ViewerModel, view: MicrographView) -> None:
-    window = getattr(viewer, "window", None)
-    if window is None:
-        return
-    from napari_cryorefine.defocus_panel import DOCK, DefocusPanel
-
-    panel: Any = window.dock_widgets.get(DOCK)
-    if panel is not None and panel.view is view:
-        panel.follow()
-        return
-    if panel is not None:
-        window.remove_dock_widget(panel)
-    window.add_dock_widget(DefocusPanel(view), name=DOCK, area="right", tabify=True)
 
 
 def _input_of(folder: Path) -> Path | None:

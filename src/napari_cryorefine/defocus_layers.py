@@ -1,17 +1,25 @@
-"""Particles of one micrograph at their places, coloured by defocus, over the micrograph where it is there."""
+"""Particles of one micrograph or tomogram at their places, coloured by any of their values.
+
+Only these are ever in the layer, however many particles the file has; the micrograph lies under them
+where it is there.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 import numpy as np
 from psygnal import Signal
 
+from cryorefine.errors import UserError
 from napari_cryorefine._compat import show_true_hand
-from napari_cryorefine.layer_data import layer_keywords
+from napari_cryorefine.layer_data import LayerData, layer_keywords
 from napari_cryorefine.layers import own_layer
-from napari_cryorefine.particle_fits import CHANGE, DEFOCUS, ParticleFits
+from napari_cryorefine.particle_columns import CHANGE
+from napari_cryorefine.particle_fits import ParticleFits
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -23,6 +31,8 @@ _LARGEST = 1500
 _EMPTY = 64  # pixels along the edge of an empty field
 _MARK = "#ff2fd6"
 _SHARE = 1 / 55  # of the field: the diameter of a point
+_watched: WeakSet[Any] = WeakSet()
+_IN_SPACE = 100.0  # A: the diameter of a point in a tomogram
 
 
 def colormap_of(name: str) -> Any:
@@ -33,10 +43,30 @@ def colormap_of(name: str) -> Any:
     return Colormap(colours, name=f"cryorefine {'change' if name == CHANGE else 'defocus'}")
 
 
+def particle_layers(fits: ParticleFits, role: str) -> list[LayerData]:
+    """Return the layers that a :class:`MicrographView` of that role takes up, for a reader to hand on.
+
+    The field, where particles lie on micrographs, and the points of the first micrograph or tomogram;
+    both without colours or image, which the view gives them.
+    """
+    ndim = fits.places.shape[1]
+    layers: list[LayerData] = []
+    if not fits.in_space:
+        keywords = layer_keywords(None, 1.0, name="micrograph", kind="micrograph", ndim=2)
+        keywords["metadata"]["role"] = f"{role} micrograph"
+        layers.append((np.zeros((2, 2), np.float32), keywords | {"contrast_limits": (0.0, 1.0)}, "image"))
+    keywords = layer_keywords(fits.file.path, 1.0, name="particles", kind="particles", ndim=ndim)
+    keywords["metadata"] |= {"role": f"{role} particles", "fits": fits}
+    keywords["blending"] = "translucent_no_depth"
+    layers.append((fits.places[fits.members[0]], keywords, "points"))
+    return layers
+
+
 class MicrographView:
     """Shows one micrograph at a time in two layers: the image or an empty field, and its particles.
 
-    Selecting points selects particles and the other way round.
+    Of particles in tomograms it shows one tomogram at a time, in one layer. Selecting points selects
+    particles and the other way round.
 
     Parameters
     ----------
@@ -52,7 +82,10 @@ class MicrographView:
     number : int
         The micrograph that is shown.
     colouring : str
-        The value that colours the points, one of ``fits.columns``.
+        The value that colours the points, one of ``fits.columns``, the first to begin with.
+    read_image : callable, optional
+        Set by whoever has a thread to read in: takes the file of a micrograph, and hands what
+        :func:`micrograph_image` makes of it to :meth:`put_image`.
     shown : Signal
         Number of the micrograph, when another one is shown.
     """
@@ -61,14 +94,22 @@ class MicrographView:
 
     def __init__(self, viewer: ViewerModel, fits: ParticleFits, role: str = "") -> None:
         self.viewer, self.fits, self.role = viewer, fits, role
-        self.number, self.colouring = 0, DEFOCUS
+        self.number, self.colouring = 0, ""
+        self.read_image: Callable[[Path], None] | None = None
         self._files: dict[int, Path | None] = {}
         self._drawing = self._selecting = self._empty = False
         show_true_hand(viewer)
-        viewer.dims.ndisplay = 2
-        self.field = self._field_layer()
-        self.points = self._points_layer()
-        self.points.metadata["view"] = self
+        viewer.dims.ndisplay = 3 if fits.in_space else 2
+        layers = [
+            own_layer(viewer, keywords["metadata"]["role"])
+            or getattr(viewer, f"add_{kind}")(data, **keywords)
+            for data, keywords, kind in particle_layers(fits, role)
+        ]
+        self.field: Image | None = None if fits.in_space else layers[0]
+        self.points: Points = layers[-1]
+        self.points.metadata.update(view=self, fits=None)
+        if hasattr(self.points, "face_colorbar"):
+            self.points.face_colorbar.visible = True
         self.points.selected_data.events.items_changed.connect(self._on_points_selected)
         self.points.mouse_drag_callbacks.append(self._on_click)
         self._connect()
@@ -85,9 +126,11 @@ class MicrographView:
         if same:
             fits.selected[:] = self.fits.selected
         self.fits, self.role = fits, role
-        self.field.metadata["role"], self.points.metadata["role"] = f"{role} micrograph", f"{role} particles"
+        for layer, part in ((self.field, "micrograph"), (self.points, "particles")):
+            if layer is not None:
+                layer.metadata["role"] = f"{role} {part}"
+                layer.visible = True
         self.points.metadata["path"] = str(fits.file.path)
-        self.field.visible = self.points.visible = True
         self._files.clear()
         self._empty = False
         self._connect()
@@ -116,11 +159,11 @@ class MicrographView:
 
     def _draw(self) -> None:
         """Put the particles of the micrograph into the layer, with their values and colours."""
-        if self.colouring not in self.fits.columns:
-            self.colouring = DEFOCUS
+        columns = self.fits.columns
+        if self.colouring not in columns:
+            self.colouring = columns[0] if columns else ""
         name = Path(self.fits.micrographs[self.number]).name
         rows = self.fits.members[self.number]
-        limits = self.fits.limits(self.colouring, self.number)
         points = self.points
         self._drawing = True
         try:
@@ -128,16 +171,22 @@ class MicrographView:
             points.data = self.fits.places[rows]
             points.features = self.fits.features(self.number)
             # Rings leave in sight what they are about.
-            points.symbol = "disc" if self._empty else "ring"
-            points.size = max(self._size()) * (_SHARE if self._empty else 2 * _SHARE)
-            # The limits first: napari would take the values' own range, and fail where all are equal.
-            points.face_contrast_limits = (limits.low, limits.high)
-            points.face_color = self.colouring
-            points.face_colormap = colormap_of(self.colouring)
-            points.name = f"{self.colouring} of {name}"
+            points.symbol = "disc" if self._bare else "ring"
+            points.size = self._diameter()
+            if self.colouring:
+                self._colour()
+            points.name = f"{self.colouring or 'particles'} of {name}"
         finally:
             self._drawing = False
         self._mark()
+
+    def _colour(self) -> None:
+        """Colour the points by their values."""
+        limits = self.fits.limits(self.colouring, self.number)
+        # The limits first: napari would take the values' own range, and fail where all are equal.
+        self.points.face_contrast_limits = (limits.low, limits.high)
+        self.points.face_color = self.colouring
+        self.points.face_colormap = colormap_of(self.colouring)
 
     def _mark(self) -> None:
         """Show which particles are selected: napari's own selection, and a border that stays."""
@@ -145,7 +194,7 @@ class MicrographView:
         self._selecting = True
         try:
             self.points.border_color = np.where(chosen[:, None], _rgba(_MARK), (0.0, 0.0, 0.0, 0.6))
-            self.points.border_width = np.where(chosen, 0.3, 0.06 if self._empty else 0.03)
+            self.points.border_width = np.where(chosen, 0.3, 0.06 if self._bare else 0.03)
             self.points.selected_data = set(np.flatnonzero(chosen).tolist())
         finally:
             self._selecting = False
@@ -177,61 +226,183 @@ class MicrographView:
             chosen ^= {int(hit)}
         self.fits.select(rows[sorted(chosen)], within=rows)
 
-    def _points_layer(self) -> Points:
-        layer = own_layer(self.viewer, f"{self.role} particles")
-        if layer is not None:
-            return layer
-        keywords = layer_keywords(self.fits.file.path, 1.0, name="particles", kind="particles", ndim=2)
-        keywords["metadata"]["role"] = f"{self.role} particles"
-        layer = self.viewer.add_points(np.zeros((0, 2)), blending="translucent_no_depth", **keywords)
-        if hasattr(layer, "face_colorbar"):
-            layer.face_colorbar.visible = True
-        return layer
+    @property
+    def _bare(self) -> bool:
+        """Whether there is no image under the points."""
+        return self._empty or self.field is None
 
-    def _field_layer(self) -> Image:
-        layer = own_layer(self.viewer, f"{self.role} micrograph")
-        if layer is not None:
-            return layer
-        keywords = layer_keywords(None, 1.0, name="micrograph", kind="micrograph", ndim=2)
-        keywords["metadata"]["role"] = f"{self.role} micrograph"
-        return self.viewer.add_image(np.zeros((2, 2), np.float32), contrast_limits=(0.0, 1.0), **keywords)
+    def _diameter(self) -> float:
+        if self.field is None:
+            return _IN_SPACE
+        return max(self._size()) * (_SHARE if self._empty else 2 * _SHARE)
 
     def _show_field(self) -> None:
         """Show the micrograph, or an empty field as large as all particles need."""
+        if self.field is None:
+            return
         path = self._file()
+        name = Path(self.fits.micrographs[self.number]).stem
+        if path is None or self.read_image is not None:
+            self._clear_field(f"{name} (not here)" if path is None else name)
+        if path is None:
+            return
+        if self.read_image is not None:
+            self.read_image(path)
+        else:
+            self._put_field(*micrograph_image(path))
+
+    def put_image(self, path: Path, data: NDArray[np.float32], step: int) -> None:
+        """Show the image of a micrograph, unless another one has been gone to."""
+        if self.field is not None and path == self._file():
+            self._put_field(data, step)
+            self._draw()
+
+    def _put_field(self, data: NDArray[np.float32], step: int) -> None:
+        assert self.field is not None
         before = self._size()
-        if path is not None:
-            data, step = micrograph_image(path)
-            # The pixels that coordinates are counted in, so that points lie on their particles.
-            pixel = float(self.fits.pixel_size[self.fits.members[self.number][0]])
-            self.field.data = data
-            self.field.scale = (step * pixel, step * pixel)
-            self.field.translate = ((step - 1) / 2 * pixel,) * 2
-            low, high = (float(v) for v in np.percentile(data, (1, 99)))
-            self.field.contrast_limits = (low, high if high > low else low + 1)
-        elif not self._empty:  # every setting of a layer makes napari look at all of them anew
+        # The pixels that coordinates are counted in, so that points lie on their particles.
+        pixel = float(self.fits.pixel_size[self.fits.members[self.number][0]])
+        self.field.data = data
+        self.field.scale = (step * pixel, step * pixel)
+        self.field.translate = ((step - 1) / 2 * pixel,) * 2
+        low, high = (float(v) for v in np.percentile(data[::4, ::4], (1, 99)))
+        self.field.contrast_limits = (low, high if high > low else low + 1)
+        self._empty = False
+        self._name_field(Path(self.fits.micrographs[self.number]).stem, str(self._file()))
+        self._fit(before)
+
+    def _clear_field(self, name: str) -> None:
+        assert self.field is not None
+        if not self._empty:  # every setting of a layer makes napari look at all of them anew
+            before = self._size()
             height, width = self.fits.extent()
             self.field.data = np.full((_EMPTY, _EMPTY), 0.22, np.float32)
             self.field.contrast_limits = (0.0, 1.0)
             self.field.scale = scale = (height / _EMPTY, width / _EMPTY)
             # The first pixel's centre is half a pixel from its edge.
             self.field.translate = tuple(width / 2 for width in scale)
-        self._empty = path is None
-        self.field.name = Path(self.fits.micrographs[self.number]).stem + ("" if path else " (not here)")
-        self.field.metadata["path"] = str(path) if path else ""
+            self._empty = True
+            self._fit(before)
+        self._name_field(name, "")
+
+    def _name_field(self, name: str, path: str) -> None:
+        assert self.field is not None
+        self.field.name = name
+        self.field.metadata["path"] = path
+
+    def _fit(self, before: tuple[float, float]) -> None:
+        """Fit the view when the field has become another size."""
         if not np.allclose(before, self._size(), rtol=0.02):
             self.viewer.reset_view()
 
     def _size(self) -> tuple[float, float]:
+        assert self.field is not None
         height, width = np.array(self.field.data.shape) * self.field.scale
         return float(height), float(width)
 
     def _file(self) -> Path | None:
         if self.number not in self._files:
             self._files[self.number] = find_micrograph(
-                self.fits.micrographs[self.number], self.fits.file.path or Path()
+                self.fits.micrographs[self.number], Path(self.fits.file.path or "")
             )
         return self._files[self.number]
+
+
+def show_fits(viewer: ViewerModel, fits: ParticleFits, role: str) -> MicrographView:
+    """Show particles in place of those that are shown, with their dock where there is a window.
+
+    Parameters
+    ----------
+    viewer : Viewer or ViewerModel
+        Where to show them.
+    fits : ParticleFits
+        The particles.
+    role : str
+        Names their layers among ours.
+    """
+    view = view_in(viewer)
+    if view is not None and view.fits.in_space == fits.in_space:
+        view.follow(fits, role)
+    else:
+        _remove(viewer, view)
+        view = MicrographView(viewer, fits, role)
+    _show_panel(viewer, view)
+    return view
+
+
+def show_later(viewer: ViewerModel, path: Path) -> None:
+    """Read particles in a thread and show them when they are there, or say what is wrong with them."""
+    from napari.qt.threading import create_worker
+    from napari.utils.notifications import show_error
+
+    from cryorefine.io.particles import read_particles
+
+    def read() -> tuple[ParticleFits | None, UserError | None]:
+        try:
+            return ParticleFits(read_particles(path)), None
+        except UserError as error:
+            return None, error
+
+    def show(result: tuple[ParticleFits | None, UserError | None]) -> None:
+        fits, error = result
+        if fits is None:
+            show_error(str(error))
+        else:
+            show_fits(viewer, fits, str(path))
+
+    progress = {"desc": f"Reading {path.name}", "total": 0}
+    create_worker(read, _connect={"returned": show}, _progress=progress)
+
+
+def view_in(viewer: ViewerModel) -> MicrographView | None:
+    """Return the view whose layers are in this viewer."""
+    views = (layer.metadata.get("view") for layer in viewer.layers)
+    return next((view for view in views if isinstance(view, MicrographView)), None)
+
+
+def watch_for_particles() -> None:
+    """Give the viewer that is being used a view of the layers of :func:`particle_layers` when they arrive.
+
+    Readers call this; they never see the viewer.
+    """
+    import napari
+
+    viewer = napari.current_viewer()
+    if viewer is None or viewer in _watched:
+        return
+    _watched.add(viewer)
+
+    def on_inserted(event: Any) -> None:
+        fits = event.value.metadata.get("fits")
+        if not isinstance(fits, ParticleFits):
+            return
+        _remove(viewer, view_in(viewer))
+        role = event.value.metadata["role"].removesuffix(" particles")
+        _show_panel(viewer, MicrographView(viewer, fits, role))
+
+    viewer.layers.events.inserted.connect(on_inserted)
+
+
+def _remove(viewer: ViewerModel, view: MicrographView | None) -> None:
+    """Remove the layers of a view, which another one takes the place of."""
+    for layer in (view.field, view.points) if view is not None else ():
+        if layer in viewer.layers:
+            viewer.layers.remove(layer)
+
+
+def _show_panel(viewer: ViewerModel, view: MicrographView) -> None:
+    window = getattr(viewer, "window", None)
+    if window is None:
+        return
+    from napari_cryorefine.defocus_panel import DOCK, DefocusPanel
+
+    panel: Any = window.dock_widgets.get(DOCK)
+    if panel is not None and panel.view is view:
+        panel.follow()
+        return
+    if panel is not None:
+        window.remove_dock_widget(panel)
+    window.add_dock_widget(DefocusPanel(view), name=DOCK, area="right", tabify=True)
 
 
 def find_micrograph(name: str, beside: Path) -> Path | None:

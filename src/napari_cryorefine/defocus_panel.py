@@ -1,7 +1,8 @@
-"""The dock beside the micrographs: which one, what colours its particles, and the table of them."""
+"""The dock beside micrographs or tomograms: which one, what colours its particles, and the table of them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,12 +23,14 @@ from qtpy.QtWidgets import (
 )
 
 from cryorefine.errors import UserError
+from napari_cryorefine.defocus_layers import micrograph_image
+from napari_cryorefine.latest import Latest
 from napari_cryorefine.particle_table import ParticleTable
 
 if TYPE_CHECKING:
     from napari_cryorefine.defocus_layers import MicrographView
 
-DOCK = "Particles on micrographs"
+DOCK = "Particles"
 _READ_EVERY, _READ_AT_ONCE = 250, 10  # milliseconds, and micrographs
 SHOWN = ("This micrograph", "Selected particles", "All particles")
 
@@ -55,6 +58,10 @@ class DefocusPanel(QWidget):
         self._reading.setInterval(_READ_EVERY)
         self._reading.timeout.connect(self._read_some)
         self._reading.start()
+        self._images = Latest(_read_image, self)
+        self._images.made.connect(lambda made: view.put_image(*made))
+        self._images.failed.connect(self._complain)
+        view.read_image = self._images.ask
         self._build()
         view.shown.connect(self._on_shown)
         self._connect()
@@ -68,6 +75,11 @@ class DefocusPanel(QWidget):
     def show_micrograph(self, number: int) -> None:
         """Go to a micrograph."""
         self.view.show(number)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a micrograph is being read."""
+        return self._images.busy
 
     def select_outliers(self) -> None:
         """Select the particles that are far from the others of their micrograph, of all micrographs."""
@@ -106,10 +118,11 @@ class DefocusPanel(QWidget):
 
     def _build(self) -> None:
         self.slider = QSlider(Qt.Orientation.Horizontal)
-        self.slider.setToolTip("Go through the micrographs")
+        place = "tomogram" if self.view.fits.in_space else "micrograph"
+        self.slider.setToolTip(f"Go through the {place}s")
         self.slider.valueChanged.connect(self.show_micrograph)
         self.names = QComboBox()
-        self.names.setToolTip("Go to a micrograph by its name")
+        self.names.setToolTip(f"Go to a {place} by its name")
         self.names.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         self.names.setMinimumContentsLength(18)
         self.names.activated.connect(self.show_micrograph)
@@ -146,7 +159,7 @@ class DefocusPanel(QWidget):
         grid = QGridLayout()
         grid.setColumnStretch(1, 1)
         for row, (text, widget) in enumerate(
-            (("Micrograph", self.names), ("Colour", self.colouring), ("Table", self.listed))
+            ((place.capitalize(), self.names), ("Colour", self.colouring), ("Table", self.listed))
         ):
             grid.addWidget(QLabel(text), row, 0)
             grid.addWidget(widget, row, 1)
@@ -251,8 +264,18 @@ class DefocusPanel(QWidget):
         if path:
             self.write(Path(path), selected=selected)
 
+    def _complain(self, error: Exception) -> None:
+        if not isinstance(error, UserError):
+            raise error
+        self._say(str(error))
+
     def _say(self, text: str) -> None:
         self.status.setText(text)
+
+
+def _read_image(path: Path) -> Iterator[tuple[Path, NDArray[np.float32], int]]:
+    """Read a micrograph, in a thread."""
+    yield (path, *micrograph_image(path))
 
 
 def _button(text: str, tip: str, action: Any) -> QPushButton:

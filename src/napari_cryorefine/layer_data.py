@@ -1,4 +1,4 @@
-"""Maps, stacks and particles as the data, keywords and type of napari layers.
+"""Maps and stacks as the data, keywords and type of napari layers.
 
 Every layer has its axes named z, y, x (with the number of the image, micrograph or tomogram before
 them where there are several), angstroms as units, and in its metadata the ``path`` it came from.
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cryorefine.io.mrc import Map
-    from cryorefine.io.particles import ParticleFile
 
 LayerData = tuple[Any, dict[str, Any], str]
 
@@ -100,69 +99,6 @@ def stack_layer(source: Map, *, name: str = "", axis: str = "image") -> LayerDat
     return data, keywords, "image"
 
 
-def particles_layer(source: ParticleFile, *, name: str = "") -> LayerData:
-    """Return particles where they lie on their micrographs, as a points layer.
-
-    Points are (micrograph, 0, y, x), or (tomogram, z, y, x) where the particles have a depth. All
-    columns of the particle table are features; ``rlnDefocusU`` colours the points if it is there.
-
-    Parameters
-    ----------
-    source : ParticleFile
-        Particles with the columns rlnCoordinateX and rlnCoordinateY.
-    name : str
-        Name of the layer; the file's name without its ending by default.
-
-    Raises
-    ------
-    UserError
-        If the particles have no coordinates.
-    """
-    from cryorefine.errors import UserError
-    from cryorefine.io.particles import column
-
-    table = source.particles.reset_index(drop=True)
-    if not {"rlnCoordinateX", "rlnCoordinateY"} <= set(table.columns):
-        raise UserError(
-            f"{source.path} says nothing about where its particles lie (rlnCoordinateX and "
-            "rlnCoordinateY); open their image stacks (.mrcs) instead."
-        )
-    places, place = _places(source)
-    depth = "rlnCoordinateZ" in table
-    coordinates = np.zeros((len(table), 4))
-    coordinates[:, 0] = place
-    for axis, label in ((1, "rlnCoordinateZ"), (2, "rlnCoordinateY"), (3, "rlnCoordinateX")):
-        if label in table:
-            coordinates[:, axis] = table[label].to_numpy(dtype=np.float64)
-    pixel = np.ones(1)
-    for label in (
-        "rlnMicrographOriginalPixelSize",
-        "rlnMicrographPixelSize",
-        "rlnTomoTiltSeriesPixelSize",
-        "rlnImagePixelSize",
-    ):
-        pixel = column(source, label, 0.0)
-        if (pixel > 0).all():
-            break
-    coordinates[:, 1:] *= np.where(pixel > 0, pixel, 1.0)[:, None]
-
-    keywords = layer_keywords(
-        source.path, 1.0, name=name, kind="particles", axis="tomogram" if depth else "micrograph"
-    )
-    keywords["metadata"] |= {"places": places}
-    keywords |= {"features": table, "size": 100.0, "border_width": 0.08, "symbol": "ring"}
-    if "rlnDefocusU" in table:
-        keywords |= {
-            "face_color": "rlnDefocusU",
-            "border_color": "rlnDefocusU",
-            "face_colormap": "viridis",
-            "border_colormap": "viridis",
-        }
-    else:
-        keywords |= {"face_color": MASK_COLOR, "border_color": MASK_COLOR}
-    return coordinates, keywords, "points"
-
-
 def mask_regions(mask: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Return 1 in the core of a mask (value 1), 2 in its soft edge, 0 outside; shape (z, y, x)."""
     regions = np.zeros(mask.shape, np.uint8)
@@ -185,13 +121,3 @@ def layer_keywords(
         "axis_labels": axes,
         "metadata": {"path": str(path) if path else "", "pixel_size": pixel_size, "cryorefine": kind},
     }
-
-
-def _places(source: ParticleFile) -> tuple[list[str], NDArray[np.int64]]:
-    """Names of the micrographs or tomograms, and for each particle the number of its own."""
-    table = source.particles
-    label = next((name for name in ("rlnTomoName", "rlnMicrographName") if name in table), None)
-    if label is None:
-        return [""], np.zeros(len(table), np.int64)
-    names, numbers = np.unique(table[label].astype(str).to_numpy(dtype=object), return_inverse=True)
-    return [str(name) for name in names], numbers

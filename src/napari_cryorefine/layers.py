@@ -18,7 +18,6 @@ from napari_cryorefine.layer_data import (
     layer_keywords,
     map_layer,
     mask_regions,
-    particles_layer,
     stack_layer,
 )
 from napari_cryorefine.outlines import MaskOutlines
@@ -242,8 +241,12 @@ def add_stack(viewer: ViewerModel, source: Map | Path | str, *, name: str = "", 
     return viewer.add_image(data, **keywords)
 
 
-def add_particles(viewer: ViewerModel, source: ParticleFile | Path | str, *, name: str = "") -> Points:
-    """Show where particles lie on their micrographs, coloured by defocus.
+def add_particles(viewer: ViewerModel, source: ParticleFile | Path | str) -> Points:
+    """Show where particles lie, one micrograph or tomogram at a time, coloured by any of their values.
+
+    Particles that are shown already give way. ``layer.metadata["view"]`` goes to other micrographs
+    (``view.show(3)``) and colours by other values (``view.colour_by("Rot (°)")``); in a window a dock
+    does.
 
     Parameters
     ----------
@@ -251,8 +254,11 @@ def add_particles(viewer: ViewerModel, source: ParticleFile | Path | str, *, nam
         Where to show them.
     source : ParticleFile or path
         The particles or their STAR file.
-    name : str
-        Name of the layer; the file's name without its ending by default.
+
+    Returns
+    -------
+    napari.layers.Points
+        The layer of the particles.
 
     Raises
     ------
@@ -260,10 +266,11 @@ def add_particles(viewer: ViewerModel, source: ParticleFile | Path | str, *, nam
         If the file is missing, holds no particles, or says nothing about where they lie.
     """
     from cryorefine.io.particles import read_particles
+    from napari_cryorefine.defocus_layers import show_fits
+    from napari_cryorefine.particle_fits import ParticleFits
 
     particles = read_particles(Path(source)) if isinstance(source, str | Path) else source
-    data, keywords, _ = particles_layer(particles, name=name)
-    return viewer.add_points(data, **keywords)
+    return show_fits(viewer, ParticleFits(particles), str(particles.path)).points
 
 
 def source_path(layer: Layer) -> Path | None:

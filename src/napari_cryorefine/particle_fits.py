@@ -1,4 +1,4 @@
-"""Particles with the values of their CTFs, micrograph by micrograph: what tables and layers show.
+"""Particles with their values, micrograph by micrograph or tomogram by tomogram: what tables and layers show.
 
 Works on whole particle sets of hundreds of thousands; whoever draws takes one micrograph at a time.
 Loads no Qt.
@@ -13,32 +13,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from psygnal import Signal
 
+from napari_cryorefine.particle_columns import CHANGE, DEFOCUS, DERIVED, FITTED, telling_columns
+
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
     from cryorefine.io.particles import ParticleFile
 
-DEFOCUS, CHANGE = "Defocus (Å)", "Change (Å)"
-_FITTED = {
-    "rlnPhaseShift": "Phase shift (°)",
-    "rlnCtfBfactor": "B-factor (Å²)",
-    "rlnCtfScalefactor": "Scale",
-    "cryorefineDefocusUncertainty": "± Defocus (Å)",
-    "cryorefineAstigmatismUncertainty": "± Astigmatism (Å)",
-    "cryorefinePhaseShiftUncertainty": "± Phase shift (°)",
-    "cryorefineCtfBfactorUncertainty": "± B-factor (Å²)",
-    "cryorefineCtfScalefactorUncertainty": "± Scale",
-    "cryorefineSignal": "Signal",
-    "cryorefineNoise": "Noise",
-}
-_LIVE = (
-    "rlnDefocusU",
-    "rlnDefocusV",
-    "rlnDefocusAngle",
-    "cryorefineDefocusChange",
-    *_FITTED,
-)
+_LIVE = (*DERIVED, *FITTED)
 _MAD = 1.4826  # of a normal distribution: standard deviation over median absolute deviation
 
 
@@ -56,38 +39,43 @@ class ParticleFits:
     Parameters
     ----------
     file : ParticleFile
-        The particles, with their micrographs, coordinates and defocus.
+        The particles, with their coordinates on micrographs or in tomograms.
     before : ndarray, shape (particles,), optional
         Mean defocus in A before the fit, where the file does not tell the change itself.
 
     Attributes
     ----------
     micrographs : list of str
-        Names of the micrographs, in the order of the file.
+        Names of the micrographs or tomograms, in the order of the file.
     members : list of ndarray of int
         Particles of each micrograph.
-    places : ndarray, shape (particles, 2)
-        y and x in A on the micrograph.
+    places : ndarray, shape (particles, 2) or (particles, 3)
+        y and x in A on the micrograph; z, y and x in the tomogram.
     pixel_size : ndarray, shape (particles,)
         A/px of the micrographs.
     selected : ndarray of bool, shape (particles,)
         Which particles are selected; set it with :meth:`select`.
+    in_space : bool
+        Whether they lie in tomograms.
     values_changed : Signal
         Number of the micrograph whose values are new.
     selection_changed : Signal
         The selection is another.
+
+    Raises
+    ------
+    UserError
+        If the file does not tell where its particles lie.
     """
 
     values_changed = Signal(int)
     selection_changed = Signal()
 
     def __init__(self, file: ParticleFile, before: NDArray[np.float64] | None = None) -> None:
-        from cryorefine.jobs.particle_places import micrograph_pixel_size, places_in_angstrom
-
         self.file = file
-        self.places = places_in_angstrom(file)[:, ::-1]
-        self.pixel_size = micrograph_pixel_size(file)
-        names = file.particles["rlnMicrographName"].astype(str).to_numpy(dtype=object)
+        self.places, self.pixel_size = _places(file)
+        self.in_space = self.places.shape[1] == 3
+        names = _names(file)
         self.micrographs, self.micrograph = _in_order(names)
         order = np.argsort(self.micrograph, kind="stable")
         ends = np.cumsum(np.bincount(self.micrograph, minlength=len(self.micrographs)))
@@ -100,6 +88,8 @@ class ParticleFits:
         }
         if before is not None and "cryorefineDefocusChange" not in self._raw:
             self._raw["cryorefineDefocusChange"] = self._mean_defocus() - before
+        self._others = telling_columns(file.particles)
+        self._made: dict[str, NDArray[np.float64]] = {}
         self._number_of: dict[str, int] = {}
         self._expected: dict[int, Path] = {}
 
@@ -110,17 +100,23 @@ class ParticleFits:
     @property
     def columns(self) -> list[str]:
         """Names of the values that there are, with their units; all have one number for each particle."""
-        names = [DEFOCUS]
-        if "cryorefineDefocusChange" in self._raw:
+        raw = self._raw
+        names = [DEFOCUS] if "rlnDefocusU" in raw else []
+        if "cryorefineDefocusChange" in raw:
             names.append(CHANGE)
-        if "rlnDefocusV" in self._raw:
+        if {"rlnDefocusU", "rlnDefocusV"} <= set(raw):
             names.append("Astigmatism (Å)")
-        if "rlnDefocusAngle" in self._raw:
+        if "rlnDefocusAngle" in raw:
             names.append("Angle (°)")
-        return names + [name for label, name in _FITTED.items() if label in self._raw]
+        return names + [name for label, name in FITTED.items() if label in raw] + list(self._others)
 
     def column(self, name: str) -> NDArray[np.float64]:
         """Return a value of every particle, shape (particles,)."""
+        if name not in self._made:
+            self._made[name] = self._column(name)
+        return self._made[name]
+
+    def _column(self, name: str) -> NDArray[np.float64]:
         if name == DEFOCUS:
             return self._mean_defocus()
         if name == CHANGE:
@@ -129,7 +125,9 @@ class ParticleFits:
             return self._raw["rlnDefocusU"] - self._raw["rlnDefocusV"]
         if name == "Angle (°)":
             return self._raw["rlnDefocusAngle"]
-        return self._raw[next(label for label, shown in _FITTED.items() if shown == name)]
+        if name in self._others:
+            return self.file.particles[self._others[name]].to_numpy(np.float64)
+        return self._raw[next(label for label, shown in FITTED.items() if shown == name)]
 
     def features(self, micrograph: int) -> pd.DataFrame:
         """Return all values of one micrograph's particles, and which particles they are."""
@@ -154,7 +152,7 @@ class ParticleFits:
 
     def extent(self) -> tuple[float, float]:
         """Return height and width in A of a field that holds every particle of every micrograph."""
-        height, width = self.places.max(axis=0) * 1.03
+        height, width = self.places[:, -2:].max(axis=0) * 1.03
         return float(height), float(width)
 
     def outliers(self, name: str, sigmas: float) -> NDArray[np.bool_]:
@@ -230,6 +228,7 @@ class ParticleFits:
             if label in table:
                 column = self._raw.setdefault(label, np.full(len(self), np.nan))
                 column[rows[known]] = table[label].to_numpy(np.float64)[known]
+        self._made.clear()
         self.values_changed.emit(micrograph)
 
     def write(self, path: Path, rows: NDArray[np.bool_]) -> None:
@@ -285,6 +284,40 @@ def read_fits(path: Path, before: Path | None = None) -> ParticleFits | None:
     known = dict(zip(old.particles["rlnImageName"].astype(str), mean_defocus(old), strict=True))
     names = file.particles["rlnImageName"].astype(str)
     return ParticleFits(file, np.array([known.get(name, np.nan) for name in names]))
+
+
+def _places(file: ParticleFile) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return where particles lie in A, (y, x) or (z, y, x), and the pixel size of each."""
+    from cryorefine.errors import UserError
+    from cryorefine.io.particles import column
+    from cryorefine.jobs.particle_places import micrograph_pixel_size, places_in_angstrom
+    from cryorefine.tomo.particles import CENTRED
+
+    known = set(file.particles)
+    if set(CENTRED) <= known:
+        centred = np.stack([column(file, label) for label in reversed(CENTRED)], axis=1)
+        return centred, np.ones(len(centred))
+    if not {"rlnCoordinateX", "rlnCoordinateY"} <= known:
+        raise UserError(
+            f"{file.path} says nothing about where its particles lie (rlnCoordinateX and "
+            "rlnCoordinateY); open their image stacks (.mrcs) instead."
+        )
+    pixel_size = micrograph_pixel_size(file)
+    places = places_in_angstrom(file)[:, ::-1]
+    if "rlnCoordinateZ" not in known:
+        return places, pixel_size
+    unbinned = column(file, "rlnTomoTiltSeriesPixelSize", 0.0)
+    if (unbinned > 0).all():
+        places, pixel_size = places * (unbinned / pixel_size)[:, None], unbinned
+    return np.concatenate([(column(file, "rlnCoordinateZ") * pixel_size)[:, None], places], 1), pixel_size
+
+
+def _names(file: ParticleFile) -> Any:
+    """Return the name of each particle's micrograph or tomogram; one without a name holds all the others."""
+    for label in ("rlnTomoName", "rlnMicrographName"):
+        if label in file.particles:
+            return file.particles[label].astype(str).to_numpy(dtype=object)
+    return np.full(len(file.particles), "particles", dtype=object)
 
 
 def _in_order(names: NDArray[np.object_]) -> tuple[list[str], NDArray[np.int64]]:

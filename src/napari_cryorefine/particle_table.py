@@ -9,11 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from qtpy.QtCore import QAbstractTableModel, QItemSelection, QItemSelectionModel, QModelIndex, Qt
+from qtpy.QtGui import QBrush, QColor
 from qtpy.QtWidgets import QAbstractItemView, QTableView, QWidget
 
 from napari_cryorefine.particle_fits import ParticleFits
 
 _NUMBERS = ("Particle", "Micrograph")
+_MOST_RUNS, _MOST_ROWS = 300, 10_000
+"""Rows that Qt's selection is told of, and runs of them; more take it seconds and are coloured alone."""
+_MARK = QColor(255, 47, 214, 70)
 
 
 class ParticleTableModel(QAbstractTableModel):
@@ -30,6 +34,8 @@ class ParticleTableModel(QAbstractTableModel):
         """Show these particles, in the order that was asked for last."""
         self.beginResetModel()
         self._columns = [*_NUMBERS, *self.fits.columns]
+        if self.fits.in_space:
+            self._columns[1] = "Tomogram"
         self.rows = self._in_order(rows)
         self.endResetModel()
 
@@ -60,12 +66,14 @@ class ParticleTableModel(QAbstractTableModel):
         """Return the text of one value."""
         if role == Qt.ItemDataRole.TextAlignmentRole:
             return int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+        if role == Qt.ItemDataRole.BackgroundRole:
+            return QBrush(_MARK) if self.fits.selected[self.rows[index.row()]] else None
         if role != Qt.ItemDataRole.DisplayRole:
             return None
         row, name = int(self.rows[index.row()]), self._columns[index.column()]
         if name == "Particle":
             return str(row + 1)
-        if name == "Micrograph":
+        if index.column() == 1:
             return Path(self.fits.micrographs[self.fits.micrograph[row]]).stem
         value = float(self.fits.column(name)[row])
         if np.isnan(value):
@@ -77,7 +85,7 @@ class ParticleTableModel(QAbstractTableModel):
         name = self._columns[column] if column < len(self._columns) else "Particle"
         if name == "Particle":
             values = rows.astype(np.float64)
-        elif name == "Micrograph":
+        elif column == 1:
             values = self.fits.micrograph[rows].astype(np.float64)
         else:
             values = self.fits.column(name)[rows]
@@ -111,6 +119,7 @@ class ParticleTable(QTableView):
         self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.setSortingEnabled(True)
         self.sortByColumn(0, Qt.SortOrder.AscendingOrder)
+        self.horizontalHeader().setResizeContentsPrecision(0)  # only what is in sight
         self.verticalHeader().hide()
         self.verticalHeader().setDefaultSectionSize(22)
         self.selectionModel().selectionChanged.connect(self._on_selected)
@@ -139,12 +148,15 @@ class ParticleTable(QTableView):
         selected = np.flatnonzero(self._model.fits.selected[self._model.rows])
         model, last = self._model, self._model.columnCount() - 1
         selection = QItemSelection()
-        # Runs of neighbouring rows, because a hundred thousand single ranges would take seconds.
-        for run in np.split(selected, np.flatnonzero(np.diff(selected) > 1) + 1) if len(selected) else ():
-            selection.select(model.index(int(run[0]), 0), model.index(int(run[-1]), last))
+        ends = np.flatnonzero(np.diff(selected) > 1)
+        if 0 < len(selected) <= _MOST_ROWS and len(ends) < _MOST_RUNS:
+            firsts, lasts = selected[np.r_[0, ends + 1]], selected[np.r_[ends, len(selected) - 1]]
+            for first, final in zip(firsts.tolist(), lasts.tolist(), strict=True):
+                selection.select(model.index(first, 0), model.index(final, last))
         self._quiet = True
         self.selectionModel().select(selection, QItemSelectionModel.SelectionFlag.ClearAndSelect)
         self._quiet = False
+        self.viewport().update()
         if len(selected):
             self.scrollTo(model.index(int(selected[0]), 0))
 

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from napari_cryorefine._compat import watch_current_viewer
-from napari_cryorefine.layer_data import STACKS, LayerData, map_layer, particles_layer, stack_layer
+from napari_cryorefine.layer_data import STACKS, LayerData, map_layer, stack_layer
 
+_LARGE = 1 << 23  # bytes of a STAR file, which takes longer to read than a window may stand still
 Reader = Callable[[str | Sequence[str]], list[LayerData]]
 
 
@@ -84,22 +85,29 @@ def read_tomograms_star(path: Path) -> list[LayerData]:
 
 
 def read_particle_star(path: Path) -> list[LayerData]:
-    """Read a particle STAR file as points on micrographs or in tomograms.
+    """Read a particle STAR file: the particles of its first micrograph or tomogram, the others in a dock.
+
+    A window is not kept waiting for a large file: it is read in a thread, and shown when it is there.
 
     Raises
     ------
     UserError
         If the file holds no particles, or says nothing about where they lie.
     """
+    import napari
+
     from cryorefine.io.particles import read_particles
+    from napari_cryorefine.defocus_layers import particle_layers, show_later, watch_for_particles
+    from napari_cryorefine.particle_fits import ParticleFits
 
-    particles = read_particles(path)
+    viewer = napari.current_viewer()
+    if path.stat().st_size > _LARGE and viewer is not None and hasattr(viewer, "window"):
+        show_later(viewer, path)
+        return [(None,)]  # type: ignore[list-item]  # napari's sign that there is no layer to add
+    fits = ParticleFits(read_particles(path))
     watch_current_viewer()
-    if {"rlnTomoName", "rlnCenteredCoordinateXAngst"} <= set(particles.particles.columns):
-        from napari_cryorefine.tomography_layers import loose_particles_layer
-
-        return [loose_particles_layer(particles)]
-    return [particles_layer(particles)]
+    watch_for_particles()
+    return particle_layers(fits, str(path))
 
 
 def _files(path: str | Sequence[str]) -> list[Path]:

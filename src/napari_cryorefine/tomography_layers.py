@@ -19,7 +19,6 @@ from napari_cryorefine.tomography import Tomography, tilt_angles, tilt_order
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from cryorefine.io.particles import ParticleFile
     from cryorefine.io.tomograms import TiltSeries
 
 ROLE = "tomography"
@@ -63,27 +62,6 @@ def tomogram_layers(tomography: Tomography, name: str) -> list[LayerData]:
     for _, keywords, _ in layers:
         keywords["metadata"] |= {"tomography": tomography, "tomogram": name}
     return layers
-
-
-def loose_particles_layer(source: ParticleFile) -> LayerData:
-    """Return particles of tomograms without the tomograms: (tomogram, z, y, x) in A from the middle of each.
-
-    Parameters
-    ----------
-    source : ParticleFile
-        With rlnTomoName and rlnCenteredCoordinate columns.
-    """
-    from cryorefine.io.particles import column
-    from cryorefine.tomo.particles import CENTRED
-
-    names, number = np.unique(
-        source.particles["rlnTomoName"].astype(str).to_numpy(object), return_inverse=True
-    )
-    x, y, z = (column(source, label) for label in CENTRED)
-    keywords = layer_keywords(source.path, 1.0, name="", kind="particles", axis="tomogram")
-    keywords["metadata"] |= {"places": [str(name) for name in names]}
-    keywords |= {"features": source.particles.reset_index(drop=True), "size": 100.0} | _CIRCLE
-    return np.stack([number, z, y, x], axis=1), keywords, "points"
 
 
 def reference_layers(tomography: Tomography, name: str) -> list[LayerData]:

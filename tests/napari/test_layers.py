@@ -32,10 +32,11 @@ def test_every_layer_is_in_angstrom_with_its_axes_named(model, map_file, half_ma
     layers.add_mask(model, Map(np.clip(blob, 0, 1), 2.5))
     layers.add_stack(model, Map(blob, 2.5))
     layers.add_particles(model, particle_file(**COORDINATES))
-    assert len(model.layers) == 7
+    assert len(model.layers) == 8
     for layer in model.layers:
-        assert [str(unit) for unit in layer.units[-3:]] == ["angstrom"] * 3
-        assert layer.axis_labels[-3:] == ("z", "y", "x")
+        axes = min(layer.ndim, 3)  # micrographs and their particles have no depth
+        assert [str(unit) for unit in layer.units[-axes:]] == ["angstrom"] * axes
+        assert layer.axis_labels[-axes:] == ("z", "y", "x")[-axes:]
         assert "path" in layer.metadata
     # None of them is without units or in others: napari would then show all of them in pixels.
     assert model.layers.extent.units is not None
@@ -169,31 +170,51 @@ def test_a_stack_does_not_mix_image_numbers_with_depth(model, blob):
 
 def test_particles_lie_where_their_micrograph_coordinates_say(model):
     points = layers.add_particles(model, particle_file(**COORDINATES))
-    expected = [
-        [1, 0, 10 * 0.885, 100 * 0.885],
-        [0, 0, 20 * 0.885, 200 * 0.885],
-        [1, 0, 30 * 0.885, 300 * 0.885],
-    ]
-    np.testing.assert_allclose(points.data, expected)
-    assert points.metadata["places"] == ["a.mrc", "b.mrc"]
-    assert list(points.features["rlnCoordinateX"]) == [100.0, 200.0, 300.0]
+    np.testing.assert_allclose(points.data, np.array([[10, 100], [30, 300]]) * 0.885)
+    assert list(points.features["Coordinate X"]) == [100.0, 300.0]
+    points.metadata["view"].show(1)
+    np.testing.assert_allclose(points.data, np.array([[20, 200]]) * 0.885)
+    assert points.name.endswith("of a.mrc")
 
 
-def test_particles_are_coloured_by_defocus(model):
-    points = layers.add_particles(model, particle_file(**COORDINATES, rlnDefocusU=[1000.0, 1000.0, 2000.0]))
-    colors = points.face_color
-    assert (colors[0] == colors[1]).all()
-    assert (colors[0] != colors[2]).any()
+def test_particles_are_coloured_by_any_of_their_numbers(model):
+    values = {"rlnDefocusU": [1000.0, 2000.0, 1000.0], "rlnAngleRot": [10.0, 20.0, 30.0], "rlnOpticsGroup": 1}
+    points = layers.add_particles(model, particle_file(**COORDINATES, **values))
+    view = points.metadata["view"]
+    assert view.fits.columns == ["Defocus (Å)", "Coordinate X", "Coordinate Y", "Rot (°)"]
+    assert view.colouring == "Defocus (Å)"
+    assert (points.face_color[0] == points.face_color[1]).all()
+    view.colour_by("Rot (°)")
+    assert (points.face_color[0] != points.face_color[1]).any()
+    assert points.name == "Rot (°) of b.mrc"
+    assert points.face_contrast_limits == (10.0, 30.0)
 
 
 def test_particles_in_a_tomogram_keep_their_depth(model):
     columns = COORDINATES | {"rlnCoordinateZ": [1.0, 2.0, 3.0], "rlnTomoName": ["t2", "t1", "t2"]}
     points = layers.add_particles(model, particle_file(**columns))
-    np.testing.assert_allclose(points.data[:, 1], np.array([1, 2, 3]) * 0.885)
-    np.testing.assert_allclose(points.data[:, 0], [1, 0, 1])
-    assert points.axis_labels == ("tomogram", "z", "y", "x")
+    np.testing.assert_allclose(points.data, np.array([[1, 10, 100], [3, 30, 300]]) * 0.885)
+    assert points.axis_labels == ("z", "y", "x")
+    assert model.dims.ndisplay == 3
+    assert [layer.name for layer in model.layers] == ["Coordinate X of t2"]
 
 
-def test_particles_without_coordinates_are_refused_in_a_sentence():
+def test_particles_of_tomograms_that_are_not_there_lie_about_the_middle(model):
+    centred = {f"rlnCenteredCoordinate{axis}Angst": [1.0, -20.0, 3.0] for axis in "XYZ"}
+    points = layers.add_particles(model, particle_file(rlnTomoName=["t2", "t1", "t2"], **centred))
+    np.testing.assert_allclose(points.data, [[1, 1, 1], [3, 3, 3]])
+
+
+def test_particles_of_another_file_take_the_place_of_those_that_are_shown(model):
+    layers.add_particles(model, particle_file(**COORDINATES))
+    other = layers.add_particles(model, particle_file("other.star", **COORDINATES))
+    assert len(model.layers) == 2
+    assert other.metadata["path"] == "other.star"
+    in_space = COORDINATES | {"rlnCoordinateZ": [1.0, 2.0, 3.0], "rlnTomoName": ["t2", "t1", "t2"]}
+    layers.add_particles(model, particle_file(**in_space))
+    assert len(model.layers) == 1
+
+
+def test_particles_without_coordinates_are_refused_in_a_sentence(model):
     with pytest.raises(UserError, match=r"particles.star .*rlnCoordinateX.*\.mrcs"):
-        layer_data.particles_layer(particle_file())
+        layers.add_particles(model, particle_file())
