@@ -60,7 +60,10 @@ class Latest(QObject):
     def _next(self) -> None:
         from napari.qt.threading import create_worker
 
-        self._worker = create_worker(self._drive, self._waiting.pop(), _start_thread=False)
+        def drive(request: Any) -> Generator[Any, None, list[Exception]]:
+            return (yield from self._drive(request))  # napari describes what it runs, perhaps after our end
+
+        self._worker = create_worker(drive, self._waiting.pop(), _start_thread=False)
         self._worker.yielded.connect(self.made.emit)
         self._worker.returned.connect(self._on_returned)
         self._worker.finished.connect(self._on_finished)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QSignalBlocker, QSize, Qt, QTimer
+from qtpy.QtCore import QEvent, QSignalBlocker, QSize, Qt, QTimer
 from qtpy.QtGui import QHideEvent, QShowEvent
 from qtpy.QtWidgets import (
     QCheckBox,
@@ -131,6 +131,19 @@ class Monitor(QWidget):
         """Read nothing that nobody looks at; the job goes on."""
         super().hideEvent(event)
         self._timer.stop()
+
+    def changeEvent(self, event: QEvent) -> None:
+        """Notice when napari closes the dock: it takes the monitor out and leaves it without a parent."""
+        super().changeEvent(event)
+        if event.type() == QEvent.Type.ParentChange and self.parent() is None:
+            self.close_down()
+
+    def close_down(self) -> None:
+        """Stop looking; the job goes on."""
+        self._timer.stop()
+        for worker in (self._reader, self._maps, self._views):
+            worker.forget()
+        self.steering.close_down()
 
     def sizeHint(self) -> QSize:
         """Ask for a row of plots under two lines."""

@@ -114,6 +114,12 @@ class Steering(QWidget):
         elif reading is not None and not ours and reading.iterations and not running:
             self.words.setText(NOTHING_TO_GO_ON)
 
+    def close_down(self) -> None:
+        """Stop waiting for a job that has been started; it goes on."""
+        if self._run is not None:
+            self._run.leave()
+            self._run = None
+
     def stop_later(self) -> None:
         """Ask the job to stop when its iteration is whole."""
         if self._reading is not None:
