@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from html import escape
 from typing import Any
@@ -31,10 +32,12 @@ class ReasonLine(QLabel):
 
     def tell(self, reason: str) -> None:
         """Say where the value in the box is from."""
+        reason = _in_print(reason)
         self._show(f"↳ {escape(reason)}", f"Filled in: {reason}")
 
     def offer(self, value: Any, reason: str, take: Callable[[], None]) -> None:
         """Say that there is another value than that in the box, which a click takes."""
+        reason = _in_print(reason)
         text = f'yours is kept; {escape(reason)}: {escape(str(value))} <a href="take">take it</a>'
         self._show(text, f"There is also {value}, {reason}")
         self._take = take
@@ -57,3 +60,8 @@ class ReasonLine(QLabel):
         self.setText(text)
         self._box.tooltip = f"{self._help}\n\n{tip}".strip()
         self.setVisible(not self._box.native.isHidden())
+
+
+def _in_print(reason: str) -> str:
+    """Return a reason with the signs of its units, which the terminal is spared."""
+    return re.sub(r"(?<=\d) um\b", " µm", re.sub(r"(?<=\d) A\b", " Å", reason))
