@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 
 import numpy as np
 import psutil
 import pytest
+from tests.compute.outside import outside_scheduler
 
 from cryorefine.compute import dask_executor
 from cryorefine.compute.cluster import LocalCluster, gpu_names, make_cluster, parse_cluster
@@ -126,40 +124,20 @@ def test_a_worker_that_ends_for_good_is_replaced(truth, tmp_path):
     assert cluster.processes == {}
 
 
-@pytest.fixture
-def scheduler(tmp_path):
-    """A scheduler and a worker that somebody else has started: (process, address)."""
-    place = tmp_path / "scheduler.json"
-    words = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0"]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    boss = subprocess.Popen([*words, "--no-dashboard", "--scheduler-file", str(place)], **quiet)
-    words = [sys.executable, "-m", "cryorefine.compute.worker", "--scheduler-file", str(place)]
-    worker = subprocess.Popen([*words, "--no-nanny", "--no-dashboard", "--death-timeout", "10"], **quiet)
-    deadline = time.monotonic() + 60
-    while not place.exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    yield boss, json.loads(place.read_text())["address"]
-    for process in (boss, worker):
-        process.kill()
-        process.wait()
-
-
-def test_a_mistake_that_a_worker_finds_and_a_lost_scheduler_are_said_in_words(scheduler):
-    boss, address = scheduler
-
+def test_a_mistake_that_a_worker_finds_and_a_lost_scheduler_are_said_in_words():
     def work(chunk):
         raise UserError(f"{chunk} is missing")
 
-    with DaskExecutor(address) as executor, pytest.raises(UserError, match="this is missing"):
-        list(executor.reduce(work, lambda tree, chunk: (chunk,), [[["this"]]]))
+    with outside_scheduler() as (scheduler, address):
+        with DaskExecutor(address) as executor, pytest.raises(UserError, match="this is missing"):
+            list(executor.reduce(work, lambda tree, chunk: (chunk,), [[["this"]]]))
 
-    def kill(done):
-        if done == 6:
-            boss.kill()
+        def kill(done):
+            if done == 6:
+                scheduler.kill()
 
-    with pytest.raises(UserError, match=f"scheduler at {address} is gone; .* --continue"):
-        reduce(DaskExecutor(address), 0.02, kill)
+        with pytest.raises(UserError, match=f"scheduler at {address} is gone; .* --continue"):
+            reduce(DaskExecutor(address), 0.02, kill)
 
 
 def test_a_scheduler_that_is_not_there_is_said_in_words(monkeypatch):

@@ -13,7 +13,7 @@ from cryorefine.jobs.continuing import CONTINUE_FILE, continued_options
 from cryorefine.jobs.refine3d import JOB, Options
 from cryorefine.jobs.relion_job import write_job
 
-MAY_CHANGE = ("reference_mask", "threads")
+MAY_CHANGE = ("reference_mask", "threads", "scheduler", "cluster")
 
 
 @pytest.fixture
@@ -68,3 +68,14 @@ def test_what_may_not_change_is_named(begun: Options) -> None:
 def test_an_iteration_without_its_refinement_is_refused() -> None:
     with pytest.raises(UserError, match="--continue"):
         Options(continue_iteration=3, particles=Path("p.star"), reference=Path("m.mrc")).check()
+
+
+def test_a_cluster_takes_the_place_of_a_scheduler_and_the_other_way_round(begun: Options) -> None:
+    on_scheduler = replace(begun, scheduler="tcp://node1:8786")
+    write_star(begun.output / "job.star", write_job(JOB, on_scheduler))
+    assert going_on(begun).scheduler == "tcp://node1:8786"
+    for given in ({"cluster": "local:2"}, {}):  # the second time with what was given the first time
+        again = going_on(begun, **given)
+        assert (again.scheduler, again.cluster) == ("", "local:2")
+    back = going_on(begun, scheduler="tcp://node2:8786")
+    assert (back.scheduler, back.cluster) == ("tcp://node2:8786", "")

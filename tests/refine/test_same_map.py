@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -12,6 +11,7 @@ from dataclasses import replace
 
 import psutil
 import pytest
+from tests.compute.outside import outside_scheduler
 from tests.refine.conftest import optics, settings
 
 from cryorefine.errors import UserError
@@ -90,14 +90,8 @@ def test_workers_of_a_cluster_do_not_change_a_bit_even_if_one_is_killed(particle
 
 @pytest.mark.slow
 def test_a_lost_scheduler_costs_an_iteration(particles, undisturbed, tmp_path):
-    folder, place = tmp_path / "job001", tmp_path / "scheduler.json"
-    words = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0"]
-    scheduler = subprocess.Popen([*words, "--no-dashboard", "--scheduler-file", str(place)])
-    words = [sys.executable, "-m", "cryorefine.compute.worker", "--scheduler-file", str(place)]
-    worker = subprocess.Popen([*words, "--no-nanny", "--no-dashboard", "--death-timeout", "5"])
-    try:
-        wait_for(place, scheduler)
-        address = json.loads(place.read_text())["address"]
+    folder = tmp_path / "job001"
+    with outside_scheduler() as (scheduler, address):
         job = refine3d.run(options(particles, folder, scheduler=address))
         for event in job:
             if isinstance(event, Progress) and event.stage == "Iteration 3" and event.done:
@@ -105,12 +99,8 @@ def test_a_lost_scheduler_costs_an_iteration(particles, undisturbed, tmp_path):
                 break
         with pytest.raises(UserError, match="is gone"):
             finish(job)
-    finally:
-        for process in (scheduler, worker):
-            process.kill()
-            process.wait()
-    assert (folder / "run_it002_checkpoint.npz").exists()
-    finish(refine3d.run(refine3d.Options(continue_from=folder, cluster="local:2")))
+    assert iterations_to_continue(folder)[-1] == 2
+    finish(refine3d.run(refine3d.Options(continue_from=folder, cluster="none")))
     assert outcome(folder) == undisturbed
 
 

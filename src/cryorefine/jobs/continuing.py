@@ -14,6 +14,8 @@ OptionsT = TypeVar("OptionsT")
 CONTINUE_FILE = "continue_job.star"
 """The options with which a job went on the last time."""
 _ABOUT_GOING_ON = ("output", "continue_from", "continue_iteration")
+_EITHER = (("scheduler", "cluster"),)
+"""Options of which one, given anew, takes the place of the other."""
 
 
 def continued_options(job: Job, options: OptionsT, may_change: Collection[str]) -> OptionsT:
@@ -53,7 +55,7 @@ def continued_options(job: Job, options: OptionsT, may_change: Collection[str]) 
         earlier = read_job(changed_before).options
         given = {f.name: getattr(earlier, f.name) for f in dataclasses.fields(asked) if f.name in may_change}
         defaults = {f.name: f.default for f in dataclasses.fields(asked)}
-        saved = dataclasses.replace(saved, **{k: v for k, v in given.items() if v != defaults[k]})
+        saved = _with(saved, {k: v for k, v in given.items() if v != defaults[k]})
     for field in dataclasses.fields(asked):
         value = getattr(asked, field.name)
         if field.name in changes or value == field.default:
@@ -65,5 +67,14 @@ def continued_options(job: Job, options: OptionsT, may_change: Collection[str]) 
                 "continued keeps it: leave the option out or start a new job."
             )
         changes[field.name] = value
-    result: OptionsT = dataclasses.replace(saved, **changes)
+    result: OptionsT = _with(saved, changes)
     return result
+
+
+def _with(saved: Any, changes: dict[str, Any]) -> Any:
+    defaults = {field.name: field.default for field in dataclasses.fields(saved)}
+    for pair in _EITHER:
+        for given, other in (pair, pair[::-1]):
+            if given in changes and other not in changes:
+                changes = changes | {other: defaults[other]}
+    return dataclasses.replace(saved, **changes)

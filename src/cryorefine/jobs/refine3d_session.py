@@ -20,6 +20,7 @@ from cryorefine.jobs.command import command
 from cryorefine.jobs.folder import stop_after_iteration
 from cryorefine.jobs.refine3d import ANGULAR_STEPS, JOB, Options, Result
 from cryorefine.jobs.refine3d_input import Inputs, find_inputs, write_set
+from cryorefine.jobs.vocabulary import NO_CLUSTER
 from cryorefine.maps.fsc import resolution
 from cryorefine.refine.ctf_refinement import Stage
 from cryorefine.refine.engine import ChunkDone, IterationDone, Note, Settings, refine
@@ -72,8 +73,7 @@ def open_session(options: Options) -> Run[Session]:
     point_group(options.symmetry)
     if options.relax_symmetry:
         point_group(options.relax_symmetry)
-    elsewhere = bool(options.scheduler) or options.cluster.startswith("slurm")
-    if not elsewhere:
+    if not options.scheduler and not options.cluster.startswith("slurm"):
         array_module(options.device)
     inputs = find_inputs(options)
     if inputs.notice:
@@ -137,7 +137,7 @@ def open_session(options: Options) -> Run[Session]:
         sigma_tilt=options.sigma_tilt or 0.0,
         refine_ctf=options.refine_ctf,
         threads=options.threads,
-        device=worker_device(options.device) if options.scheduler or options.cluster else options.device,
+        device=worker_device(options.device) if options.scheduler or _cluster(options) else options.device,
         scratch=options.output.absolute(),
     )
     reader = ImageReader(particles.root)
@@ -150,6 +150,10 @@ def open_session(options: Options) -> Run[Session]:
         yield from _checking(particles, reader, options)
         state = yield from _first_state(options, inputs, particles, reader, settings, optics)
     return Session(options, inputs, file, particles, reader, settings, state)
+
+
+def _cluster(options: Options) -> str:
+    return "" if options.cluster == NO_CLUSTER else options.cluster
 
 
 def _reference_optics(particles: ParticleSet) -> int:
@@ -275,7 +279,7 @@ def run_session(session: Session) -> Run[Result]:
     optimisation_set: Path | None = None
     about = (session.file, session.particles, session.settings, words)
     where = make_executor(
-        options.threads, options.scheduler, options.cluster, device=options.device, folder=folder
+        options.threads, options.scheduler, _cluster(options), device=options.device, folder=folder
     )
     with where as executor:
         for sentence in executor.notices:

@@ -93,6 +93,9 @@ def check_device(name: str) -> None:
         raise UserError(f"--device {name} is not a device; give cpu, auto or gpu:N.")
 
 
+NO_CLUSTER = "none"
+
+
 def scheduler() -> Any:
     """Make the option that names a running Dask scheduler."""
     return option(
@@ -111,7 +114,7 @@ def cluster() -> Any:
         label="Start a cluster",
         help="Share the work between processes that the job starts and stops: local:4 for four on this "
         "machine, or slurm:jobs=20,cores=8,memory=32GB,queue=NAME,walltime=12:00:00 for jobs of a queue. "
-        "Empty for none.",
+        "none for this machine's threads, where a refinement that goes on began with workers.",
         group="Compute",
     )
 
@@ -130,5 +133,5 @@ def check_workers(scheduler: str, cluster: str) -> None:
         raise UserError(f"--scheduler {scheduler} is not a Dask address; give one like tcp://node1:8786.")
     if scheduler and cluster:
         raise UserError("--scheduler and --cluster contradict each other; leave one of them out.")
-    if cluster:
+    if cluster not in ("", NO_CLUSTER):
         parse_cluster(cluster)
