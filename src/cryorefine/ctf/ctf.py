@@ -60,10 +60,12 @@ class CtfParameters:
         shape = np.broadcast_shapes(*(np.shape(getattr(self, f.name)) for f in fields(self)))
         if len(shape) > 1:
             raise ValueError(f"CTF parameters must be numbers or arrays (n,), not {shape}")
+        # Asked for with every column of every chunk of images.
+        object.__setattr__(self, "_count", shape[0] if shape else 1)
 
     def __len__(self) -> int:
         """Return the number of images; 1 when every parameter is a single number."""
-        return int(np.prod(np.broadcast_shapes(*(np.shape(getattr(self, f.name)) for f in fields(self)))))
+        return int(self._count)  # type: ignore[attr-defined]
 
     def take(self, indices: NDArray[np.int64] | slice) -> CtfParameters:
         """Return the parameters of some of the images.
@@ -78,7 +80,8 @@ class CtfParameters:
 
     def column(self, name: str) -> NDArray[np.float64]:
         """Return one parameter for every image, shape (n,)."""
-        return np.broadcast_to(np.asarray(getattr(self, name), dtype=np.float64), (len(self),))
+        values = np.asarray(getattr(self, name), dtype=np.float64)
+        return values if values.shape == (len(self),) else np.broadcast_to(values, (len(self),))
 
 
 def electron_wavelength(voltage: ArrayLike) -> NDArray[np.float64]:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.fft
 from numpy.typing import NDArray
 
 from cryorefine.ctf.aberrations import even_phase, magnify, odd_phase
@@ -60,6 +59,8 @@ def shift_whole_pixels(images: F32, shifts: NDArray[np.int64]) -> F32:
 
 def coloured_noise(sigma2: F64, box: int, scale: float, seeds: NDArray[np.int64], dimensions: int = 2) -> F32:
     """Gaussian noise with a given spectrum, one image or volume for each seed, shape (n, [z,] y, x)."""
+    import scipy.fft
+
     shape = (box,) * dimensions
     *others, last = np.meshgrid(
         *[np.fft.fftfreq(box, 1 / box)] * (dimensions - 1), np.arange(box // 2 + 1), indexing="ij"
@@ -174,6 +175,8 @@ def _transform(images: F32) -> C64:
 
     With the same divisor in both cases a volume is to a turned reference what an image is to its slice.
     """
+    import scipy.fft
+
     box = images.shape[-1]
     axes = tuple(range(1, images.ndim))
     spectrum = scipy.fft.rfftn(scipy.fft.ifftshift(images, axes=axes), axes=axes, overwrite_x=True)

@@ -9,7 +9,6 @@ with an image directly.
 from __future__ import annotations
 
 import numpy as np
-import scipy.fft
 from numba import njit
 from numpy.typing import NDArray
 
@@ -61,6 +60,8 @@ def fourier_volume(reference: F32, size: int, padding: float, threads: int = 1) 
     threads : int
         Threads of the FFT.
     """
+    import scipy.fft
+
     box = reference.shape[0]
     large = padded_box(box, padding)
     corrected = reference / interpolation_falloff(box, padding)
@@ -91,6 +92,8 @@ def _crop(transform: NDArray[np.complex64], limit: int) -> C64:
 
 def map_from_fourier(volume: C64, box: int, padding: float, threads: int = 1) -> F32:
     """Undo :func:`fourier_volume` but for the interpolation fall-off, shape (box, box, box)."""
+    import scipy.fft
+
     limit = volume.shape[0] // 2
     large = padded_box(box, padding)
     transform = np.zeros((large, large, large // 2 + 1), np.complex64)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import chdtri
 
 from cryorefine.ctf.aberrations import beam_tilt_scale, merge_beam_tilt
 from cryorefine.ctf.ctf import CtfParameters, electron_wavelength
@@ -62,7 +62,22 @@ class GroupFit:
 
 def threshold(count: int) -> float:
     """Return how much log-likelihood a fit of so many values must gain to be believed."""
-    return 0.5 * float(chdtri(count, _CHANCE))
+    low, high = 0.0, 100.0 + 10.0 * count
+    while high - low > 1e-9 * high:
+        middle = (low + high) / 2
+        low, high = (middle, high) if _chance(count, middle) > _CHANCE else (low, middle)
+    return low
+
+
+def _chance(count: int, gain: float) -> float:
+    """Return how often chance alone gains so much log-likelihood: twice that is distributed as chi-square.
+
+    The sums for even and odd numbers are those of Abramowitz & Stegun (1964), 26.4.4 and 26.4.5.
+    """
+    powers = [k / 2 for k in range(count - 2, 0, -2)]
+    if count % 2 == 0:
+        return math.exp(-gain) * sum(gain**p / math.gamma(p + 1) for p in (*powers, 0.0))
+    return math.erfc(math.sqrt(gain)) + math.exp(-gain) * sum(gain**p / math.gamma(p + 1) for p in powers)
 
 
 def plain_odd(optics: OpticsGroup) -> F64:

@@ -3,11 +3,11 @@
 A half map made from a particle's image X holds a share of X, noise and all; compared with X, that share
 would pass for signal. With the sums N and W of images and weights and the gain G = 1 / (W + rest), a
 particle that was inserted as w c X with the weight w c^2 has added h w c X to its own slice, and the share
-q = h w c^2 of what is seen there: h is the sum over the corners i and j of the voxel of t_i t_j M_ij G_j, with
-the weights t of the interpolation and the transform M of the window that the map is multiplied with. The map
-of the others has the slice (V - h w c X) / (1 - q). What the particle adds to *other* pixels, through window
-and interpolation, is noise of the reference like any other particle's: noise of different pixels is
-independent.
+q = h w c^2 of what is seen there: h is the sum over the corners i and j of the voxel of t_i t_j M_ij G_j,
+with the weights t of the interpolation and the transform M of the window that the map is multiplied with.
+The map of the others has the slice (V - h w c X) / (1 - q). What the particle adds to *other* pixels,
+through window and interpolation, is noise of the reference like any other particle's: noise of different
+pixels is independent.
 """
 
 from __future__ import annotations

@@ -84,7 +84,8 @@ def _power(comparison: Comparison, chunk: Any) -> F64:
     image = comparison.spectra(chunk)
     shells = comparison.frame.shells + 1
     result = np.zeros((3, len(image), shells))
-    _shell_sums(image, image, np.ones(image.shape, np.float32), plane.shell, result)
+    transfer = np.ones(image.shape, np.float32)
+    _shell_sums(image, image, np.ones(image.shape[1], np.complex64), transfer, plane.shell, result)
     count = np.bincount(plane.shell, minlength=shells)[:shells]
     return result[2] / (2 * np.maximum(count, 1))
 
@@ -128,7 +129,8 @@ def _spectra(compared: Compared, shells: int) -> F32:
     result = np.zeros((3, len(compared.image), shells))
     _shell_sums(
         compared.slice,
-        compared.without_odd_aberrations(),
+        compared.image,
+        compared.odd_correction,
         compared.transfer(),
         compared.plane.plane.shell,
         result,
@@ -137,14 +139,16 @@ def _spectra(compared: Compared, shells: int) -> F32:
 
 
 @njit(**_FAST)
-def _shell_sums(prediction: C64, image: C64, transfer: F32, shell: NDArray[np.int32], out: F64) -> None:
+def _shell_sums(
+    prediction: C64, image: C64, correction: C64, transfer: F32, shell: NDArray[np.int32], out: F64
+) -> None:
     """Sum Re(conj(c V) X), |c V|^2 and |X|^2 by shell for each image; out (3, n, shells)."""
     for i in range(image.shape[0]):
         for p in range(image.shape[1]):
             k = shell[p]
             if k >= out.shape[2]:
                 continue
-            v, x, c = prediction[i, p], image[i, p], transfer[i, p]
+            v, x, c = prediction[i, p], image[i, p] * correction[p], transfer[i, p]
             out[0, i, k] += c * (v.real * x.real + v.imag * x.imag)
             out[1, i, k] += c * c * (v.real * v.real + v.imag * v.imag)
             out[2, i, k] += x.real * x.real + x.imag * x.imag

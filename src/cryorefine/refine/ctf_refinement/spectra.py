@@ -6,11 +6,11 @@ import threading
 from typing import Any
 
 import numpy as np
-import scipy.fft
 from numba import njit
 from numpy.typing import NDArray
 
 from cryorefine.io.images import ImageReader
+from cryorefine.maps import fft
 from cryorefine.refine.ctf_refinement.division import Chunk
 from cryorefine.refine.half_plane import HalfPlane
 from cryorefine.refine.particle_set import ParticleSet
@@ -86,7 +86,7 @@ class Spectra:
         particles, plane = self._particles, self._planes[chunk.view]
         view = particles.views[chunk.view]
         images = self._reader.read([str(name) for name in particles.image_names[chunk.particles]])
-        transform = scipy.fft.rfft2(images, overwrite_x=True)
+        transform = fft.real_forward(images, (1, 2))
         offsets = particles.offsets[chunk.particles] @ view.projection.T
         shifts = offsets / particles.optics[view.optics].pixel_size
         result = np.empty((len(images), plane.pixels), np.complex64)
@@ -121,7 +121,7 @@ def _gather(
     for i in range(transform.shape[0]):
         for k in range(half + 1):
             angle = -2 * np.pi * k * (shifts[i, 0] / box - 0.5)
-            along_x[k] = np.complex64(complex(np.cos(angle), np.sin(angle)) / box**2)
+            along_x[k] = np.complex64(complex(np.cos(angle), np.sin(angle)))
         for k in range(-half, half + 1):
             angle = -2 * np.pi * k * (shifts[i, 1] / box - 0.5)
             along_y[k + half] = np.complex64(complex(np.cos(angle), np.sin(angle)))
