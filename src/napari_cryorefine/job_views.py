@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from cryorefine.jobs.workflow_state import job_of
 from napari_cryorefine.forms import OWN_PROCESS, JobForm
-from napari_cryorefine.results import results_steps
+from napari_cryorefine.layers import add_map
+from napari_cryorefine.results import job_name, results_steps
 
 if TYPE_CHECKING:
     import napari.viewer
 
     from cryorefine.jobs.project import ProjectJob
     from napari_cryorefine.shower import Shower
+    from napari_cryorefine.steps import Steps
 
 PLUGIN = "napari-cryorefine"
 FORMS = {
@@ -75,11 +77,25 @@ def open_job_file(viewer: napari.viewer.Viewer, path: Path) -> JobForm | None:
 
 
 def show_job(viewer: Any, job: ProjectJob, shower: Shower) -> None:
-    """Show what a job has made; one that runs in a process of its own is followed in its form."""
+    """Show what a job has made; a refinement in the monitor, other long jobs that run in their form."""
     name = job_of(job)
-    if job.status == "running" and name in OWN_PROCESS:
+    if name == "refine3d" and (job.status == "running" or any(job.folder.glob("run_it*_model.star"))):
+        from napari_cryorefine.monitor import show_monitor
+
+        show_monitor(viewer, job.folder)
+        if (job.folder / "run_class001.mrc").is_file():
+            shower.show(_joined_map(viewer, job.folder))
+    elif job.status == "running" and name in OWN_PROCESS:
         form = open_form(viewer, name)
         if not form.is_running:
             form.watch(job.folder)
     else:
         shower.show(results_steps(viewer, job.folder))
+
+
+def _joined_map(viewer: Any, folder: Path) -> Steps[None]:
+    """Add the map of both halves to the layers, hidden: the monitor shows the halves themselves."""
+    known = set(viewer.layers)
+    layer = add_map(viewer, (yield folder / "run_class001.mrc"), role=f"{job_name(folder)} run_class001")
+    if layer not in known:
+        layer.visible = False

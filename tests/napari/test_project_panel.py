@@ -18,6 +18,7 @@ from cryorefine.jobs.registry import JOBS
 from cryorefine.jobs.workflow_state import job_of
 from napari_cryorefine.forms import JobForm
 from napari_cryorefine.job_views import FORMS
+from napari_cryorefine.monitor import Monitor
 from napari_cryorefine.project_panel import ProjectPanel
 
 SECONDS = 60_000
@@ -152,7 +153,7 @@ def test_a_folder_becomes_a_project_of_relion_only_when_asked(viewer, qtbot, pro
     qtbot.waitUntil(lambda: not panel.busy, timeout=SECONDS)
 
 
-def test_a_running_refinement_is_followed_in_its_form(viewer, qtbot, refined, plugin, messages):
+def test_a_running_refinement_is_followed_in_the_monitor(viewer, qtbot, refined, plugin, messages):
     folder = refined / "Refine3D/job003"
     folder.mkdir()
     (folder / "job.star").write_text("\ndata_job\n\n_rlnJobTypeLabel relion.refine3d\n")
@@ -162,13 +163,12 @@ def test_a_running_refinement_is_followed_in_its_form(viewer, qtbot, refined, pl
         assert rows(panel)[0] == ["Refine3D/job003", "", "running"]
         panel.choose("Refine3D/job003")
         panel.show_results()
-        form = open_form(viewer)
-        assert form.is_running
-        assert form.folder == folder
+        (monitor,) = [dock for dock in viewer.window.dock_widgets.values() if isinstance(dock, Monitor)]
+        qtbot.waitUntil(lambda: monitor.name.text() == "Refine3D/job003", timeout=SECONDS)
     finally:
         held.release()
-    (folder / "RELION_JOB_EXIT_SUCCESS").touch()
-    qtbot.waitUntil(lambda: not form.is_running, timeout=SECONDS)
+    viewer.window.remove_dock_widget(monitor)
+    monitor.deleteLater()
 
 
 def test_the_list_is_read_beside_the_window(viewer, qtbot, project, monkeypatch):
