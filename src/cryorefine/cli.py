@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 from cryorefine import __version__
 from cryorefine.compute.blas import prefer_wide_kernels
 from cryorefine.compute.memory import keep_freed_memory
+from cryorefine.compute.start import load_less
 from cryorefine.errors import UserError, UserWarningMessage
 from cryorefine.jobs.base import JobAborted, describe, flag_of
 from cryorefine.jobs.command import add_options, options_from
@@ -178,6 +179,7 @@ def _run(arguments: argparse.Namespace) -> None:
     else:
         module = load(arguments.job)
         options = options_from(arguments, module.Options)
+    load_less()
     running = module.run(options)
     for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
         if signal.getsignal(number) == signal.SIG_DFL:
