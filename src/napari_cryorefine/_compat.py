@@ -1,4 +1,4 @@
-"""Where napari's versions differ, and the camera that shows maps in their true hand.
+"""Where versions of napari and Qt's bindings differ, and the camera that shows maps in their true hand.
 
 napari draws axis 0 towards the viewer, axis 1 downwards and axis 2 to the right. A map is an array
 (z, y, x), so by default its y axis points down and it is seen as its mirror image in 3D. With y up
@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from napari.components import Camera, ViewerModel
+    from qtpy.QtCore import QObject
 
 TRUE_HAND = ("towards", "up", "right")
 """Directions of the axes z, y, x on the screen that show a map in its true hand."""
@@ -77,3 +80,17 @@ def draws_in_software() -> bool:
     except (ImportError, AttributeError, RuntimeError):
         return False
     return any(name in renderer.lower() for name in ("llvmpipe", "softpipe", "swrast", "software"))
+
+
+def call_soon(owner: QObject, function: Callable[[], object]) -> None:
+    """Call a function as soon as Qt has done with the present event, unless its owner is gone by then.
+
+    ``QTimer.singleShot`` takes an owner in PySide6, but not in PyQt6.
+    """
+    from qtpy.QtCore import QTimer
+
+    timer = QTimer(owner)
+    timer.setSingleShot(True)
+    timer.timeout.connect(function)
+    timer.timeout.connect(timer.deleteLater)
+    timer.start(0)

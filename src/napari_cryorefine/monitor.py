@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from qtpy.QtWidgets import (
 
 from cryorefine.jobs.base import Progress
 from cryorefine.jobs.refinement_history import Iteration
+from napari_cryorefine._compat import call_soon
 from napari_cryorefine.job_log import LogWindow
 from napari_cryorefine.latest import Latest
 from napari_cryorefine.monitor_layers import BOTH, VIEWS, IterationMaps, choose_view, read_maps, show_maps
@@ -28,6 +30,7 @@ from napari_cryorefine.monitor_reading import Reader, Reading, figures_line, rea
 from napari_cryorefine.monitor_steering import Steering
 from napari_cryorefine.progress import Stopwatch
 from napari_cryorefine.results import job_name
+from napari_cryorefine.warm import warm_up
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -82,9 +85,12 @@ class Monitor(QWidget):
         self.sky: SkyPanel | None = None
         self._build()
         viewer.events.theme.connect(self._paint)
-        # One plot after the other: together they would keep the window from answering.
+        # Loaded in a thread, then made one after the other: together they would keep the window waiting.
         self._stages = [self._build_fsc, self._build_trends, self._build_sky]
-        QTimer.singleShot(0, self, self._build_next)
+        self._loader = Latest(_load_plots, self)
+        self._loader.idle.connect(self._build_next)
+        self._loader.ask(None)
+        warm_up(viewer)
 
     @property
     def busy(self) -> bool:
@@ -252,7 +258,7 @@ class Monitor(QWidget):
         stage = self._stages.pop(0)
         stage()
         if self._stages:
-            QTimer.singleShot(0, self, self._build_next)
+            call_soon(self, self._build_next)
 
     def _build_fsc(self) -> None:
         from napari_cryorefine.monitor_plots import FscHistory
@@ -339,6 +345,13 @@ class Monitor(QWidget):
 
     def _change_view(self, view: str) -> None:
         choose_view(self._viewer, self.name.text(), view)
+
+
+def _load_plots(_: None) -> Iterator[None]:
+    import napari_cryorefine.monitor_plots
+    import napari_cryorefine.sky_panel  # noqa: F401
+
+    yield None
 
 
 def show_monitor(viewer: napari.viewer.Viewer, folder: Path) -> Monitor:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QEvent, QTimer
+from qtpy.QtCore import QEvent
 from qtpy.QtWidgets import QDockWidget, QMainWindow, QPushButton, QWidget
+
+from napari_cryorefine._compat import call_soon
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +24,7 @@ class TabbedPanel(QWidget):
         if self.parent() is None:
             self.close_down()
         else:
-            QTimer.singleShot(0, self, self._join_others)
+            call_soon(self, self._join_others)
 
     def close_down(self) -> None:
         """Take away what is shown only while the dock is open."""
@@ -33,7 +35,7 @@ class TabbedPanel(QWidget):
         if dock is not None:
             dock.show()
             dock.raise_()
-            QTimer.singleShot(0, dock, dock.raise_)  # once the tabs are there
+            call_soon(dock, dock.raise_)  # once the tabs are there
         self.setFocus()
 
     def _join_others(self) -> None:
@@ -47,7 +49,7 @@ class TabbedPanel(QWidget):
             if panel is not self and other is not None and window.dockWidgetArea(other) == area:
                 if not other.isFloating() and other not in window.tabifiedDockWidgets(dock):
                     window.tabifyDockWidget(other, dock)
-                QTimer.singleShot(0, dock, dock.raise_)  # once the tabs are there
+                call_soon(dock, dock.raise_)  # once the tabs are there
                 return
 
     def _dock(self) -> Any:
