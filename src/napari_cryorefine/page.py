@@ -95,9 +95,9 @@ class OptionsPage(Container[BaseValueWidget[Any]]):
         box = self[option]
         value = shortened(value) if isinstance(value, Path) else value
         if option in self.typed and box.value != value:
-            self.reasons[option].offer(value, reason, lambda: self._take(option, value, reason))
+            self.reasons[option].offer(value, reason, lambda: self.take(option, value, reason))
             return False
-        self._take(option, value, reason)
+        self.take(option, value, reason)
         return True
 
     def readable(self) -> dict[str, Any]:
@@ -110,7 +110,8 @@ class OptionsPage(Container[BaseValueWidget[Any]]):
                 values[box.name] = None
         return values
 
-    def _take(self, option: str, value: Any, reason: str) -> None:
+    def take(self, option: str, value: Any, reason: str) -> None:
+        """Fill in a value and say where it is from, whatever was there."""
         box = self[option]
         self._giving = True
         try:

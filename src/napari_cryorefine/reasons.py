@@ -8,6 +8,7 @@ from html import escape
 from typing import Any
 
 from magicgui.widgets.bases import BaseValueWidget
+from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QLabel
 
 
@@ -25,6 +26,7 @@ class ReasonLine(QLabel):
         self._box, self._help = box, box.tooltip or ""
         self._take: Callable[[], None] | None = None
         self.setWordWrap(True)
+        self.setTextFormat(Qt.TextFormat.RichText)
         self.setIndent(6)
         self.setStyleSheet("font-size: 11px;")
         self.linkActivated.connect(lambda _: self.take())
@@ -33,13 +35,13 @@ class ReasonLine(QLabel):
     def tell(self, reason: str) -> None:
         """Say where the value in the box is from."""
         reason = _in_print(reason)
-        self._show(f"↳ {escape(reason)}", f"Filled in: {reason}")
+        self._show(f"↳ {escape(reason, quote=False)}", f"Filled in: {reason}")
 
     def offer(self, value: Any, reason: str, take: Callable[[], None]) -> None:
         """Say that there is another value than that in the box, which a click takes."""
         reason = _in_print(reason)
-        text = f'yours is kept; {escape(reason)}: {escape(str(value))} <a href="take">take it</a>'
-        self._show(text, f"There is also {value}, {reason}")
+        other = escape(f"{reason}: {value}", quote=False)
+        self._show(f'yours is kept; {other} <a href="take">take it</a>', f"There is also {value}, {reason}")
         self._take = take
 
     def take(self) -> None:

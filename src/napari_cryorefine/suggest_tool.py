@@ -1,4 +1,4 @@
-"""A row under a form's options that suggests some of them, each with its reason."""
+"""A row under a form's options that suggests some of them, each with its reason below it."""
 
 from __future__ import annotations
 
@@ -48,9 +48,10 @@ class SuggestTool(QWidget):
             "Fill in what follows from the particle and the files named above; change it at will"
         )
         self.button.clicked.connect(lambda: self.ask())
-        self.reasons = QLabel()
-        self.reasons.setWordWrap(True)
-        self.reasons.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.told = QLabel()
+        self.told.setWordWrap(True)
+        self.told.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.told.hide()
         self._worker = Latest(self._work, self)
         self._worker.made.connect(self._fill)
         self._worker.failed.connect(self._complain)
@@ -62,7 +63,7 @@ class SuggestTool(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addLayout(row)
-        layout.addWidget(self.reasons)
+        layout.addWidget(self.told)
 
     @property
     def busy(self) -> bool:
@@ -76,7 +77,7 @@ class SuggestTool(QWidget):
         if not diameter:
             self._complain(UserError("The suggestions need the diameter of the particle; give it first."))
             return
-        self.reasons.setText("Looking at the files…")
+        self._tell("Looking at the files…")
         self._worker.ask((values, float(diameter)))
 
     def close_down(self) -> None:
@@ -87,14 +88,18 @@ class SuggestTool(QWidget):
         yield self._suggest(*request)
 
     def _fill(self, found: dict[str, Suggestion]) -> None:
-        lines = []
         for name, suggestion in found.items():
             box: Any = self._page[name]
-            box.value = type(box.value)(suggestion.value) if box.value is not None else suggestion.value
-            lines.append(suggestion.reason)
-        self.reasons.setText("\n".join(lines))
+            value = type(box.value)(suggestion.value) if box.value is not None else suggestion.value
+            self._page.take(name, value, suggestion.reason)
+        labels = ", ".join(self._page[name].label for name in found)
+        self._tell(f"Filled in, with the reason below each: {labels}." if found else "")
 
     def _complain(self, error: Exception) -> None:
         if not isinstance(error, UserError):
             raise error
-        self.reasons.setText(self._page.by_labels(str(error)))
+        self._tell(self._page.by_labels(str(error)))
+
+    def _tell(self, text: str) -> None:
+        self.told.setText(text)
+        self.told.setVisible(bool(text))

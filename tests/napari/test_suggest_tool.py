@@ -48,7 +48,8 @@ def test_boxes_are_filled_in_with_their_reasons_and_may_be_changed(qtbot, model,
     qtbot.waitUntil(lambda: not form.suggest_tool.busy, timeout=SECONDS)
     assert form.page["crop_size"].value == 192
     assert 480 <= form.page["box_size"].value <= 540
-    assert "3.30 um" in form.suggest_tool.reasons.text()
+    assert "3.30 µm" in form.page.reasons["box_size"].text()
+    assert "Box size" in form.suggest_tool.told.text()
     form.page["box_size"].value = 400
     assert form.page["box_size"].value == 400
 
@@ -58,7 +59,7 @@ def test_what_is_missing_is_told_in_the_tool(qtbot, model, project, messages):
     qtbot.addWidget(form)
     form.suggest_tool.button.click()
     qtbot.waitUntil(lambda: not form.suggest_tool.busy, timeout=SECONDS)
-    assert "need the tomograms" in form.suggest_tool.reasons.text()
+    assert "need the tomograms" in form.suggest_tool.told.text()
 
 
 def test_the_sampling_of_a_refinement_follows_filter_and_mask(qtbot, model, project, messages):
@@ -69,7 +70,7 @@ def test_the_sampling_of_a_refinement_follows_filter_and_mask(qtbot, model, proj
     form.suggest_tool.button.click()
     qtbot.waitUntil(lambda: not form.suggest_tool.busy, timeout=SECONDS)
     assert form.page["initial_angular_sampling"].value == 3.7
-    assert "arctan(2 d / D) = 6.0 degrees" in form.suggest_tool.reasons.text()
+    assert "arctan(2 d / D) = 6.0 degrees" in form.page.reasons["initial_angular_sampling"].text()
 
 
 def test_a_reconstruction_is_shown_from_its_folder_and_an_extraction_needs_nothing(model, half_maps, project):

@@ -149,9 +149,29 @@ def test_a_person_goes_from_the_sample_to_a_sharpened_map(panel_in, qtbot, refin
     qtbot.waitUntil(lambda: "postprocess_masked" in [layer.name for layer in viewer.layers], timeout=SECONDS)
     settle(qtbot, panel)
 
+    # A job that is cancelled is told so, and its form is filled again.
+    qtbot.mouseClick(panel.rows["local"].open_button, LEFT)
+    settle(qtbot, panel)
+    form = form_in(viewer, "local-resolution")
+    form.page.update(sampling=3.0, sphere_radius=12.0, sphere_edge=5.0)
+    qtbot.mouseClick(form.run_button, LEFT)
+    qtbot.waitUntil(lambda: form.bar.maximum() > 1, timeout=SECONDS)
+    qtbot.mouseClick(form.cancel_button, LEFT)
+    qtbot.waitUntil(lambda: not form.is_running, timeout=SECONDS)
+    assert form.status.text() == "Stopped."
+    refreshed(qtbot, panel)
+    assert told(panel, "local") == ("aborted", "stopped")
+    assert panel.rows["local"].show_button.text() == "Log"
+    panel.come_forward()
+    qtbot.mouseClick(panel.rows["local"].open_button, LEFT)
+    settle(qtbot, panel)
+    assert (form.page["half_map"].value, form.page["sampling"].value) == (HALF, 3.0)
+
     # A form that is closed and opened again is as it was left, an emptied box included.
+    panel.come_forward()
     qtbot.mouseClick(panel.rows["postprocess"].open_button, LEFT)
     settle(qtbot, panel)
+    form = form_in(viewer, "postprocess")
     form.page["mask"].line_edit.native.selectAll()
     qtbot.keyClick(form.page["mask"].line_edit.native, Qt.Key.Key_Delete)
     qtbot.keyClick(form.page["mask"].line_edit.native, Qt.Key.Key_Escape)
