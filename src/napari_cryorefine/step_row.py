@@ -71,6 +71,7 @@ class StepRow(QFrame):
         super().__init__()
         self.step = step
         self.state = StepState(step)
+        self._shown: tuple[StepState, bool] | None = None
         self.setObjectName("step")
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         self.setToolTip(f"{step.purpose}\nEnter opens its form, Alt+{number} comes here.")
@@ -106,6 +107,9 @@ class StepRow(QFrame):
 
     def show_state(self, state: StepState, *, is_next: bool) -> None:
         """Show how the step stands, and whether it is the one to do next."""
+        if self._shown == (state, is_next):
+            return
+        self._shown = (state, is_next)
         self.state = state
         sign, color, word = _SIGNS.get(state.status, _NOTHING)
         self.sign.setText(sign)

@@ -135,7 +135,9 @@ class WorkflowPanel(TabbedPanel):
             self._say(f"{step.title} is running; its form can be filled when it has ended.")
         elif self._snapshot is not None:
             self._form = form
-            self._filler.ask((step, self._snapshot.plan, form.page.readable()))
+            values = form.page.readable()
+            typed = {name: value for name, value in values.items() if name in form.page.typed}
+            self._filler.ask((step, self._snapshot.plan, values, typed))
         return form
 
     def show_step(self, key: str) -> None:
@@ -202,8 +204,8 @@ class WorkflowPanel(TabbedPanel):
 
     def _give(self, given: list[Given]) -> None:
         form = self._form
-        if form is None or form.is_running:
-            return
+        if form is None or form.parent() is None or form.is_running:
+            return  # it has been closed, or started, in the meantime
         kept = [one.option for one in given if not form.page.give(one.option, one.value, one.reason)]
         if kept:
             form.say("What you typed is kept; below it stands what the steps before would give.")
@@ -283,12 +285,12 @@ def _read(wish: _Wish) -> Iterator[_Snapshot]:
     yield _Snapshot(wish, read_plan(wish.folder, wish.workflow, wish.chosen, wish.layers))
 
 
-def _fill(request: tuple[Step, Plan, dict[str, Any]]) -> Iterator[list[Given]]:
+def _fill(request: tuple[Step, Plan, dict[str, Any], dict[str, Any]]) -> Iterator[list[Given]]:
     """Find the values of a form; runs in the thread. What has to be worked out comes second."""
-    step, plan, values = request
+    step, plan, values, typed = request
     given = plan.values(step)
     yield given
-    yield list(plan.suggestions(step, values | {one.option: one.value for one in given}))
+    yield list(plan.suggestions(step, values | {one.option: one.value for one in given} | typed))
 
 
 def _starts_of(viewer: Any) -> dict[str, Start]:

@@ -210,6 +210,15 @@ def test_what_was_filled_is_kept_fresh_and_what_was_typed_is_kept(panel_in, qtbo
     panel.open_step("postprocess")
     settle(qtbot, panel)
     assert form.page["mask"].value == Path("mine.mrc")
+    # What is worked out follows from what was typed, too.
+    mask_form = panel.open_step("mask")
+    settle(qtbot, panel)
+    first = mask_form.page["threshold"].value
+    write_map(refined / "twice.mrc", 2 * blob, 2.5)
+    mask_form.page["input"].value = Path("twice.mrc")
+    panel.open_step("mask")
+    settle(qtbot, panel)
+    assert mask_form.page["threshold"].value == pytest.approx(2 * first, rel=0.02)
     # The job that is looked at decides what is offered.
     row = panel.rows["mask"]
     row.jobs.setCurrentIndex(1)
