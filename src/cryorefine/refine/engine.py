@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import time
 from collections.abc import Generator
@@ -12,6 +13,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from cryorefine.compute.array_module import gpus
 from cryorefine.compute.executor import Executor, News, Tree
 from cryorefine.geometry.euler import angles
 from cryorefine.geometry.healpix import angular_step, nearest_pixels
@@ -28,7 +30,6 @@ from cryorefine.maps.fsc import GOLD_STANDARD, first_shell_below
 from cryorefine.refine import schedule as rules
 from cryorefine.refine.accuracy import estimate_accuracies
 from cryorefine.refine.ctf_refinement import Stage
-from cryorefine.refine.expectation import ParticleResults
 from cryorefine.refine.joint_ctf import refine_transfer, with_transfer
 from cryorefine.refine.maximisation import MaximisationOptions, MaximisationResult, maximise
 from cryorefine.refine.parameters import ExpectationParameters, ImageModel, Sampling
@@ -45,6 +46,8 @@ ScalarT = TypeVar("ScalarT", bound=np.generic)
 
 # Particles of a chunk, which share slices; fewer where their images as read take more memory (bytes).
 LARGEST_CHUNK, SMALLEST_CHUNK = 128, 8
+# On a GPU a chunk's time is less, but not that of bringing its volumes back and adding them.
+LARGER_ON_GPU = 8
 CHUNK_MEMORY = 48 * 2**20
 # Chunks of a group, which is one task of a cluster: few enough that even a quarter of a million particles
 # leave hundreds of tasks, and so many of more that a task is not over in a second on the fastest device.
@@ -89,7 +92,7 @@ class Settings:
     threads : int
         Threads for that estimate; 0 means as many as there are cores.
     device : str
-        Where dense scores are computed.
+        Where it is computed.
     scratch : Path
         Folder for the references that workers read.
     """
@@ -239,10 +242,9 @@ def iterate(
     sampling = _sampling(schedule, settings, pixel, current)
     plan = [parameters(h, schedule, sampling) for h in range(2)]
     members = [np.flatnonzero(state.half == h + 1) for h in range(2)]
-    chunk = chunk_size(particles)
+    chunk = chunk_size(particles, settings.device)
     trees: list[Tree] = [grouped(_pieces(m, state.table.poses, chunk)) for m in members]
-    sums, found = yield from _compare(iteration, trees, executor, current, reader, plan)
-    table = _collect(state.table, found)
+    sums, table = yield from _compare(iteration, trees, executor, current, reader, plan, state.table)
 
     def by_half(values: NDArray[ScalarT]) -> tuple[NDArray[ScalarT], NDArray[ScalarT]]:
         return values[members[0]], values[members[1]]
@@ -261,6 +263,7 @@ def iterate(
         mask_diameter=diameter,
         solvent_fsc=settings.solvent_fsc,
         dimensions=current.dimensions,
+        device=settings.device,
     )
     result = maximise(
         sums,
@@ -327,28 +330,32 @@ def _compare(
     current: ParticleSet,
     reader: ImageReader,
     plan: list[ExpectationParameters],
-) -> Generator[ChunkDone | Note, None, tuple[tuple[HalfSums, HalfSums], list[tuple[I64, ParticleResults]]]]:
-    """Compare all chunks of both half sets with their references."""
+    table: PoseTable,
+) -> Generator[ChunkDone | Note, None, tuple[tuple[HalfSums, HalfSums], PoseTable]]:
+    """Compare all chunks of both half sets with their references; returns sums and the new table."""
 
     def arguments(half: int, piece: I64) -> tuple[ParticleSet, ImageReader, ExpectationParameters]:
         return current.take(piece), reader, plan[half]
 
-    found: list[tuple[I64, ParticleResults]] = []
+    columns = {field.name: getattr(table, field.name).copy() for field in dataclasses.fields(table)}
     total = sum(len(group) for tree in trees for group in tree)
+    done = 0
     running = executor.reduce(run_chunk, arguments, trees)
-    yield ChunkDone(iteration, 0, total)
+    yield ChunkDone(iteration, done, total)
     while True:
         try:
             event = next(running)
         except StopIteration as stop:
             first, second = stop.value
-            return (first, second), found
+            return (first, second), PoseTable(**columns)
         if isinstance(event, News):
             if event.sentence:
                 yield Note(event.sentence)
         else:
-            found.append((event.chunk, event.value))
-        yield ChunkDone(iteration, len(found), total)
+            done += 1
+            for name, column in columns.items():
+                column[event.chunk] = getattr(event.value, name)
+        yield ChunkDone(iteration, done, total)
 
 
 def _with_accuracies(
@@ -372,12 +379,14 @@ def _with_accuracies(
     return replace(schedule, accuracy_angle=angle, accuracy_shift=shift)
 
 
-def chunk_size(particles: ParticleSet) -> int:
+def chunk_size(particles: ParticleSet, device: str) -> int:
     """Particles of a chunk, by the memory that their images take on average."""
+    on_gpu = device.startswith("gpu") or bool(gpus(device))
+    larger = LARGER_ON_GPU if on_gpu else 1
     optics = np.array([view.optics for view in particles.views])[particles.image_view]
     values = np.array([float(group.box) ** group.dimensions for group in particles.optics])
     mean = 4 * values[optics].sum() / len(particles)
-    return int(np.clip(CHUNK_MEMORY // mean, SMALLEST_CHUNK, LARGEST_CHUNK))
+    return int(np.clip(larger * CHUNK_MEMORY // mean, SMALLEST_CHUNK, larger * LARGEST_CHUNK))
 
 
 def _pieces(members: I64, poses: F64, chunk: int) -> list[I64]:
@@ -395,17 +404,6 @@ def grouped(pieces: list[I64]) -> list[list[I64]]:
     """Put chunks into groups; how depends on their number alone, not on who works on them."""
     size = int(np.clip(len(pieces) // CHUNKS_FOR_GROUPS, 1, LARGEST_GROUP))
     return [pieces[k : k + size] for k in range(0, len(pieces), size)]
-
-
-def _collect(old: PoseTable, found: list[tuple[I64, ParticleResults]]) -> PoseTable:
-    columns = {
-        name: getattr(old, name).copy()
-        for name in ("poses", "offsets", "norm", "log_likelihood", "largest_weight", "significant")
-    }
-    for piece, result in found:
-        for name, column in columns.items():
-            column[piece] = getattr(result, name)
-    return PoseTable(**columns)
 
 
 def _after(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -163,11 +164,16 @@ class ParticleSet:
         changes = {name: values[images] for name in _OF_IMAGES if (values := getattr(self, name)) is not None}
         return replace(self, **changes, image_particle=self.image_particle[images], ctf=self.ctf.take(images))
 
+    @cached_property
+    def _sorted_images(self) -> tuple[Index, Index]:
+        """Images in the order of their particles, and where each particle's begin: (images,), (n + 1,)."""
+        order = np.argsort(self.image_particle, kind="stable")
+        return order, np.searchsorted(self.image_particle[order], np.arange(len(self) + 1))
+
     def take(self, particles: Index) -> ParticleSet:
         """Return some of the particles with their images, in the order given."""
-        order = np.argsort(self.image_particle, kind="stable")
-        first = np.searchsorted(self.image_particle[order], particles, "left")
-        last = np.searchsorted(self.image_particle[order], particles, "right")
+        order, begin = self._sorted_images
+        first, last = begin[particles], begin[particles + 1]
         images = np.concatenate([order[a:b] for a, b in zip(first, last, strict=True)] or [order[:0]])
         changes = {
             name: values[particles] for name in _OF_PARTICLES if (values := getattr(self, name)) is not None
