@@ -63,6 +63,8 @@ def add_map(
     UserError
         If the file is missing or not a map.
     """
+    from napari_cryorefine.large_maps import large_keywords
+
     loaded = _load(source)
     data, keywords, _ = map_layer(loaded, name=name)
     layer = own_layer(viewer, role)
@@ -70,7 +72,7 @@ def add_map(
         _refresh(layer, data, keywords)
         layer.name = keywords["name"]
         return layer
-    keywords["metadata"]["role"] = role
+    keywords["metadata"] |= {"role": role} | large_keywords(viewer, loaded)
     show_true_hand(viewer)
     return viewer.add_image(data, **(keywords | style))
 
@@ -280,9 +282,9 @@ def source_path(layer: Layer) -> Path | None:
 
 
 def _load(source: Map | Path | str) -> Map:
-    from cryorefine.io.mrc import read_map
+    from napari_cryorefine.large_maps import read_for_display
 
-    return read_map(Path(source)) if isinstance(source, str | Path) else source
+    return read_for_display(Path(source)) if isinstance(source, str | Path) else source
 
 
 def own_layer(viewer: ViewerModel, role: str) -> Any:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from cryorefine.io.mrc import Map
 from napari_cryorefine._compat import watch_current_viewer
+from napari_cryorefine.large_maps import large_keywords, read_for_display
 from napari_cryorefine.layer_data import STACKS, LayerData, map_layer, stack_layer
 
 _LARGE = 1 << 23  # bytes of a STAR file, which takes longer to read than a window may stand still
@@ -23,7 +25,7 @@ def get_particle_reader(path: str | Sequence[str]) -> Reader:
 
 
 def read_mrc(path: Path) -> list[LayerData]:
-    """Read an MRC file as an image layer in angstroms.
+    """Read an MRC file as an image layer in angstroms; the slices of a large map as they are looked at.
 
     A header without a pixel size is taken as 1 A per pixel, with a warning: layers with and without
     units could not be shown together.
@@ -33,21 +35,29 @@ def read_mrc(path: Path) -> list[LayerData]:
     UserError
         If the file is missing, truncated or of another format.
     """
+    import napari
     from napari.utils.notifications import show_warning
 
-    from cryorefine.io.mrc import Map, read_layout, read_map
+    from cryorefine.io.mrc import read_layout, read_map
 
     pixel_size = read_layout(path).pixel_size
     if pixel_size <= 0:
         show_warning(f"{path.name} has no pixel size in its header; 1 Å is assumed.")
         pixel_size = 1.0
-    source = read_map(path, pixel_size=pixel_size)
     watch_current_viewer()
     if path.suffix.lower() in STACKS:
+        source = read_map(path, pixel_size=pixel_size)
         return [stack_layer(source, axis=STACKS[path.suffix.lower()])]
+    source = read_for_display(path, pixel_size=pixel_size)
     if len(source.data) == 1:
         source = Map(source.data[0], source.pixel_size, source.path)
-    return [map_layer(source)]
+    data, keywords, kind = map_layer(source)
+    viewer = napari.current_viewer()
+    if large := large_keywords(viewer, source):
+        keywords["metadata"] |= large
+        # In 3D it would be sent to the graphics card before its coarser copy is there.
+        keywords["visible"] = viewer.dims.ndisplay == 2
+    return [(data, keywords, kind)]
 
 
 def read_star_layers(path: Path) -> list[LayerData]:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QObject, Signal
 
-from cryorefine.io.mrc import Map, read_map
+from cryorefine.io.mrc import Map
+from napari_cryorefine.large_maps import read_for_display
 from napari_cryorefine.latest import Latest
 
 if TYPE_CHECKING:
@@ -83,4 +84,4 @@ class Shower(QObject):
 
 
 def _read(path: Path) -> Iterator[Map]:
-    yield read_map(path)
+    yield read_for_display(path)

@@ -10,7 +10,8 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
-from cryorefine.io.mrc import Map, read_map
+from cryorefine.io.mrc import Map
+from napari_cryorefine.large_maps import read_for_display
 
 T = TypeVar("T")
 Steps: TypeAlias = Generator[Path, Map, T]
@@ -22,6 +23,6 @@ def at_once(steps: Steps[T]) -> T:
     try:
         path = next(steps)
         while True:
-            path = steps.send(read_map(path))
+            path = steps.send(read_for_display(path))
     except StopIteration as stop:
         return stop.value

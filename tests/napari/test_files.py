@@ -180,3 +180,34 @@ def test_the_readers_are_found_without_loading_what_computes():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_large_map_stays_in_its_file_and_is_coarser_in_3d(
+    project, map_file, blob, viewer, plugin, monkeypatch, qtbot
+):
+    from napari_cryorefine import large_maps
+
+    monkeypatch.setattr(large_maps, "LARGE", 1000)
+    monkeypatch.setattr(large_maps, "COARSE", 8)
+    (layer,) = viewer.open(str(map_file), plugin=PLUGIN)
+    assert isinstance(layer.data, np.memmap)
+    viewer.dims.ndisplay = 3
+    assert not layer.visible
+    qtbot.waitUntil(lambda: len(viewer.layers) == 2, timeout=20000)
+    copy = viewer.layers[1]
+    np.testing.assert_allclose(copy.data, blob.reshape(8, 3, 8, 3, 8, 3).mean(axis=(1, 3, 5)), atol=1e-6)
+    # both fill the same space
+    for edge in (-0.5, 0.5):
+        corner = [
+            np.where(np.array([edge] * 3) < 0, -0.5, np.array(each.data.shape) - 0.5)
+            for each in (layer, copy)
+        ]
+        np.testing.assert_allclose(layer.data_to_world(corner[0]), copy.data_to_world(corner[1]))
+    viewer.dims.ndisplay = 2
+    assert layer.visible
+    assert not copy.visible
+    viewer.dims.ndisplay = 3
+    assert copy.visible
+    viewer.layers.remove(layer)
+    viewer.dims.ndisplay = 2
+    assert len(viewer.layers) == 0

@@ -34,13 +34,13 @@ def steps_of(shown, *paths):
 
 
 def test_maps_are_read_apart_from_the_window_and_shown_in_it(qtbot, maps, monkeypatch):
-    readers, read_map = [], shower.read_map
+    readers, read_map = [], shower.read_for_display
 
     def reading(path):
         readers.append(threading.current_thread())
         return read_map(path)
 
-    monkeypatch.setattr(shower, "read_map", reading)
+    monkeypatch.setattr(shower, "read_for_display", reading)
     shown, one = [], shower.Shower()
     one.show(steps_of(shown, maps[0], maps[1]))
     one.show(steps_of(shown, maps[2]))
