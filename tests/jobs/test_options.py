@@ -209,7 +209,7 @@ def test_a_mistake_is_one_sentence_with_option_value_and_remedy(
     [
         ({}, "needs --particles"),
         ({"particles": Path("/dev/null")}, "needs --reference"),
-        ({"device": "cuda"}, "--device cuda is not a device; give cpu, auto or gpu:N"),
+        ({"device": "cuda"}, "--device cuda is not a device; give cpu, auto, gpu, or gpu:0,1"),
         ({"scheduler": "node1"}, "--scheduler node1 is not a Dask address"),
         ({"cluster": "local"}, "--cluster local does not say how many processes"),
         ({"scheduler": "tcp://n:1", "cluster": "local:2"}, "--scheduler and --cluster contradict each other"),

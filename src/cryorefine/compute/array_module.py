@@ -2,44 +2,80 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from cryorefine.errors import UserError
 
+INSTALL = "pip install 'napari-cryorefine[cuda12]', or [cuda13] for CUDA 13"
 
-def array_module(device: str) -> Any:
-    """Return NumPy or CuPy for a device name, with the GPU selected.
+
+def is_device(name: str) -> bool:
+    """Tell whether a text is the name of a device: cpu, auto, gpu or gpu:0,1."""
+    return re.fullmatch(r"cpu|auto|gpu(:\d+(,\d+)*)?", name) is not None
+
+
+def gpus(device: str) -> list[int]:
+    """Return the numbers of the GPUs that a device's name stands for; none for the processor.
 
     Parameters
     ----------
     device : str
-        "cpu", "auto" (a GPU if there is one) or "gpu:N".
+        "cpu", "auto" (all GPUs, or the processor if there is none), "gpu" (all of them) or "gpu:0,1".
 
     Raises
     ------
     UserError
-        If a GPU is asked for and there is none.
+        If GPUs are asked for that cannot be used; it says what to do.
     """
-    import numpy
-
     if device == "cpu":
-        return numpy
+        return []
     try:
         import cupy
 
-        count = cupy.cuda.runtime.getDeviceCount()
-    except Exception as error:  # no CuPy, no driver, no device: CuPy has an exception of its own for each
-        if device == "auto":
-            return numpy
-        raise UserError(
-            f"--device {device} needs an NVIDIA GPU and CuPy (pip install 'napari-cryorefine[cuda12]'), and "
-            f"none could be used ({type(error).__name__}); use --device cpu."
-        ) from error
-    number = 0 if device == "auto" else int(device.removeprefix("gpu:"))
-    if number >= count:
-        raise UserError(f"--device {device} does not exist; this machine has gpu:0 to gpu:{count - 1}.")
-    cupy.cuda.Device(number).use()
-    return cupy
+        count = int(cupy.cuda.runtime.getDeviceCount())
+        reason = "" if count else "this machine has no NVIDIA GPU"
+    except ImportError as error:
+        count, reason = 0, f"CuPy cannot be loaded ({error}): {INSTALL}"
+    except Exception as error:  # CuPy's own, for no driver, an old driver, no device
+        count, reason = 0, _in_words(str(error))
+    if device == "auto":
+        return list(range(count))
+    if reason:
+        raise UserError(f"--device {device} cannot be used, since {reason}; or take --device cpu.")
+    _, _, listed = device.partition(":")
+    numbers = [int(number) for number in listed.split(",")] if listed else list(range(count))
+    for number in numbers:
+        if number >= count:
+            have = "only gpu:0" if count == 1 else f"gpu:0 to gpu:{count - 1}"
+            raise UserError(f"--device {device} names GPU {number}, but this machine has {have}.")
+    return sorted(set(numbers))
+
+
+def _in_words(error: str) -> str:
+    """Say what CuPy's error means."""
+    if "InsufficientDriver" in error:
+        return "there is no NVIDIA driver, or one that is older than CuPy needs: install a newer driver"
+    if "NoDevice" in error:
+        return "this machine has no NVIDIA GPU"
+    return f"CuPy fails to use a GPU ({error.splitlines()[0] if error else 'no reason given'})"
+
+
+def array_module(device: str) -> Any:
+    """Return NumPy or CuPy, whichever makes arrays for a device.
+
+    Raises
+    ------
+    UserError
+        As :func:`gpus`.
+    """
+    if gpus(device):
+        import cupy
+
+        return cupy
+    import numpy
+
+    return numpy
 
 
 def to_host(array: Any) -> Any:

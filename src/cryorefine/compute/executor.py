@@ -17,7 +17,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
+from cryorefine.compute.array_module import gpus
 from cryorefine.compute.fold import Chain, Fold, Sum, SumT, blocks
+from cryorefine.compute.gpu_turns import TURNS
 
 ResultT = TypeVar("ResultT")
 Tree = Sequence[Sequence[Any]]
@@ -187,7 +189,9 @@ def make_executor(
         Where workers that are started leave their logs.
     """
     if not scheduler and not cluster:
-        return LocalExecutor(threads)
+        numbers = gpus(device)
+        # Those that wait for a GPU's turn only hold memory, but for one that reads ahead.
+        return LocalExecutor(min(threads or 999, TURNS * len(numbers) + 1) if numbers else threads)
     from cryorefine.compute.dask_executor import DaskExecutor
 
     if scheduler:

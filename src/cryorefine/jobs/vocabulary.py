@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
+from cryorefine.compute.array_module import is_device
 from cryorefine.errors import UserError
 from cryorefine.jobs.base import option
 
@@ -76,7 +76,8 @@ def device() -> Any:
     return option(
         "cpu",
         label="Device",
-        help="Where to compute: cpu, auto (a GPU if there is one) or gpu:0, gpu:1 and so on.",
+        help="Where to compute: cpu, gpu (all GPUs), gpu:0 or gpu:0,1 (these) or auto (GPUs if there are "
+        "any).",
         group="Compute",
     )
 
@@ -89,8 +90,8 @@ def check_device(name: str) -> None:
     UserError
         If it is none.
     """
-    if not re.fullmatch(r"cpu|auto|gpu:\d+", name):
-        raise UserError(f"--device {name} is not a device; give cpu, auto or gpu:N.")
+    if not is_device(name):
+        raise UserError(f"--device {name} is not a device; give cpu, auto, gpu, or gpu:0,1 and the like.")
 
 
 NO_CLUSTER = "none"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +15,7 @@ from cryorefine.maps.filters import initial_lowpass
 from cryorefine.maps.fsc import first_shell_below
 from cryorefine.maps.masks import soft_sphere
 from cryorefine.maps.solvent import RANDOMISE_BELOW, HalfMaps, solvent_corrected_fsc
+from cryorefine.refine.gpu.volumes import GpuVolumes, gpu_volumes
 from cryorefine.refine.reconstruct import Prior, join_low_resolution, prior_from_fsc, reconstruct
 from cryorefine.refine.state import HalfModel
 from cryorefine.refine.sums import HalfSums
@@ -60,6 +63,8 @@ class MaximisationOptions:
         Correct the FSC for the solvent with the mask.
     dimensions : int
         Dimensions of the particles' shifts.
+    device : str
+        Where the maps are solved for.
     """
 
     size: int
@@ -75,6 +80,7 @@ class MaximisationOptions:
     mask_diameter: float
     solvent_fsc: bool
     dimensions: int = 2
+    device: str = "cpu"
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,47 +122,9 @@ def maximise(
         For each half set the scale group, norm correction, largest weight and log-likelihood of its
         particles.
     """
-    operators = point_group(options.symmetry).operators
-    notices: list[str] = []
-
-    def symmetric(half: HalfSums) -> Volume:
-        enforce_friedel(half.numerator, half.weight)
-        return symmetrise(half.numerator, half.weight, operators, options.size, options.padding)
-
-    def solve(volume: Volume, prior: Prior | None) -> F32:
-        return reconstruct(*volume, box=options.box, size=options.size, padding=options.padding, prior=prior)
-
-    with ThreadPoolExecutor(2) as pool:
-        one, two = pool.map(symmetric, sums)
-
-        def unregularised() -> tuple[F32, F32]:
-            first, second = pool.map(lambda volume: solve(volume, None), (one, two))
-            return first, second
-
-        # The final half maps share nothing, not even their low resolutions.
-        unfiltered = unregularised() if options.last else None
-        shell = int(np.ceil(options.box * options.pixel_size * min(1 / JOIN_BELOW, options.resolution)))
-        join_low_resolution(one, two, shell=shell, padding=options.padding)
-        fsc = half_volume_correlation(one, two, options.size, options.box // 2 + 1, options.padding)
-        if options.solvent_fsc and options.mask is not None:
-            maps = unregularised()
-            fsc = flattened_fsc(*maps, options.mask, options.size, notices)
-            unfiltered = unfiltered or maps
-        if options.last:
-            whole = (one[0] + two[0], one[1] + two[1])
-            priors = [
-                prior_from_fsc(fsc, whole[1], size=options.size, padding=options.padding, joined=True)
-            ] * 2
-            maps = (solve(whole, priors[0]),) * 2
-        else:
-            priors = [
-                prior_from_fsc(fsc, weight, size=options.size, padding=options.padding, joined=False)
-                for _, weight in (one, two)
-            ]
-            first, second = pool.map(solve, (one, two), priors)
-            maps = (first, second)
+    solved = _solve_on(options.device, sums, options)
     halves = []
-    for h, (density, prior) in enumerate(zip(maps, priors, strict=True)):
+    for h, (density, prior) in enumerate(zip(solved.maps, solved.priors, strict=True)):
         reference = density
         if not options.last:
             if options.first and options.initial_lowpass > 0:
@@ -172,9 +140,82 @@ def maximise(
             log_likelihood=float(np.sum(likelihoods[h])),
         )
         halves.append(update_noise_model(model, sums[h], group[h], norms[h], options))
+    joined = solved.maps[0] if options.last else None
     return MaximisationResult(
-        (halves[0], halves[1]), fsc, unfiltered, maps[0] if options.last else None, tuple(notices)
+        (halves[0], halves[1]), solved.fsc, solved.unfiltered, joined, tuple(solved.notices)
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Solved:
+    """Maps of both halves, what the FSC says of them, and what :class:`MaximisationResult` holds."""
+
+    maps: tuple[F32, F32]
+    priors: tuple[Prior, Prior]
+    fsc: F64
+    unfiltered: tuple[F32, F32] | None
+    notices: list[str]
+
+
+def _solve_on(device: str, sums: tuple[HalfSums, HalfSums], options: MaximisationOptions) -> _Solved:
+    """Solve for the maps on a GPU, if that is the device and has the memory, or else on the processor."""
+    notices = []
+    with gpu_volumes(device) as gpu:
+        if gpu is not None:
+            try:
+                return _solve(sums, options, gpu)
+            except MemoryError:
+                notices.append(
+                    "The GPU's memory is too small for the maps' transforms; the processor reconstructs."
+                )
+    solved = _solve(sums, options, None)
+    return replace(solved, notices=notices + solved.notices)
+
+
+def _solve(sums: tuple[HalfSums, HalfSums], options: MaximisationOptions, gpu: GpuVolumes | None) -> _Solved:
+    operators = point_group(options.symmetry).operators
+    notices: list[str] = []
+    size, padding = options.size, options.padding
+
+    def symmetric(half: HalfSums) -> Volume:
+        if gpu is None:
+            enforce_friedel(half.numerator, half.weight)
+            return symmetrise(half.numerator, half.weight, operators, size, padding)
+        numerator, weight = gpu.xp.asarray(half.numerator), gpu.xp.asarray(half.weight)
+        gpu.enforce_friedel(numerator, weight)
+        return symmetrise(numerator, weight, operators, size, padding, gpu)
+
+    def solve(volume: Volume, prior: Prior | None) -> F32:
+        return reconstruct(*volume, box=options.box, size=size, padding=padding, prior=prior, gpu=gpu)
+
+    with ThreadPoolExecutor(2) as pool:
+        # On a GPU, which belongs to this thread, the halves come one after the other.
+        both: Any = pool.map if gpu is None else map
+        one, two = both(symmetric, sums)
+
+        def unregularised() -> tuple[F32, F32]:
+            first, second = both(lambda volume: solve(volume, None), (one, two))
+            return first, second
+
+        # The final half maps share nothing, not even their low resolutions.
+        unfiltered = unregularised() if options.last else None
+        shell = int(np.ceil(options.box * options.pixel_size * min(1 / JOIN_BELOW, options.resolution)))
+        join_low_resolution(one, two, shell=shell, padding=padding, gpu=gpu)
+        fsc = half_volume_correlation(one, two, size, options.box // 2 + 1, padding, gpu)
+        if options.solvent_fsc and options.mask is not None:
+            maps = unregularised()
+            fsc = flattened_fsc(*maps, options.mask, size, notices)
+            unfiltered = unfiltered or maps
+        prior = partial(prior_from_fsc, fsc, size=size, padding=padding, gpu=gpu)
+        if options.last:
+            whole = (one[0] + two[0], one[1] + two[1])
+            priors = (prior(whole[1], joined=True),) * 2
+            maps = (solve(whole, priors[0]),) * 2
+        else:
+            priors = prior(one[1], joined=False), prior(two[1], joined=False)
+            first, second = both(solve, (one, two), priors)
+            maps = (first, second)
+    return _Solved(maps, priors, fsc, unfiltered, notices)
 
 
 def flatten(density: F32, options: MaximisationOptions) -> F32:

@@ -7,6 +7,7 @@ taken from the gold-standard FSC (Scheres & Chen, Nat. Methods 9 (2012) 853-854)
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numba import njit
@@ -20,6 +21,9 @@ from cryorefine.refine.volume import (
     radius,
     shell_means,
 )
+
+if TYPE_CHECKING:
+    from cryorefine.refine.gpu.volumes import GpuVolumes
 
 FIRST_REGULARISED_SHELL = 5
 Curve = NDArray[np.float64]
@@ -38,7 +42,9 @@ class Prior:
     tau2: Curve
 
 
-def prior_from_fsc(fsc: Curve, weight: F32, *, size: int, padding: float, joined: bool) -> Prior:
+def prior_from_fsc(
+    fsc: Curve, weight: F32, *, size: int, padding: float, joined: bool, gpu: GpuVolumes | None = None
+) -> Prior:
     """Estimate signal and noise of a reconstruction.
 
     Parameters
@@ -53,8 +59,10 @@ def prior_from_fsc(fsc: Curve, weight: F32, *, size: int, padding: float, joined
         Padding factor.
     joined : bool
         Whether the set is both halves together: the FSC of the whole is then sqrt(2 f / (1 + f)).
+    gpu : GpuVolumes or None
+        Where the weights are, if they are on a GPU.
     """
-    means = shell_means(weight, padding, len(fsc))
+    means = (shell_means if gpu is None else gpu.shell_means)(weight, padding, len(fsc))
     correlation = np.maximum(fsc, 0.001)
     if joined:
         correlation = np.sqrt(2 * correlation / (1 + correlation))
@@ -68,7 +76,7 @@ def prior_from_fsc(fsc: Curve, weight: F32, *, size: int, padding: float, joined
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _divide(numerator: C64, weight: F32, extra: Curve, floor: Curve, reach: float, padding: float) -> C64:
+def divide(numerator: C64, weight: F32, extra: Curve, floor: Curve, reach: float, padding: float) -> C64:
     """Numerator / max(weight + extra(shell), floor(shell)) inside a sphere of the given reach."""
     limit = numerator.shape[0] // 2
     result = np.zeros_like(numerator)
@@ -87,7 +95,15 @@ def _divide(numerator: C64, weight: F32, extra: Curve, floor: Curve, reach: floa
 
 
 def reconstruct(
-    numerator: C64, weight: F32, *, box: int, size: int, padding: float, prior: Prior | None, threads: int = 1
+    numerator: C64,
+    weight: F32,
+    *,
+    box: int,
+    size: int,
+    padding: float,
+    prior: Prior | None,
+    threads: int = 1,
+    gpu: GpuVolumes | None = None,
 ) -> F32:
     """Solve for the map.
 
@@ -103,6 +119,8 @@ def reconstruct(
         Signal and noise by shell; None gives the unregularised map.
     threads : int
         Threads of the FFT.
+    gpu : GpuVolumes or None
+        Where the accumulators are, if they are on a GPU.
 
     Returns
     -------
@@ -110,14 +128,15 @@ def reconstruct(
         Map, with a soft sphere (radius box/2, edge 3 px) outside of which it is constant.
     """
     shells = box // 2 + 1
-    means = shell_means(weight, padding, shells)
+    means = (shell_means if gpu is None else gpu.shell_means)(weight, padding, shells)
     extra = np.zeros(shells)
     if prior is not None:
         # 1 / (padding^3 tau2) = mean weight / SSNR
         extra[FIRST_REGULARISED_SHELL:] = (means / prior.ssnr)[FIRST_REGULARISED_SHELL:]
     floor = (means + extra) / 1000
-    volume = _divide(numerator, weight, extra, floor, padding * size / 2, padding)
-    density = map_from_fourier(volume, box, padding, threads)
+    reach = padding * size / 2
+    volume = (divide if gpu is None else gpu.divide)(numerator, weight, extra, floor, reach, padding)
+    density = map_from_fourier(volume, box, padding, threads, gpu)
     edge = 3.0
     r = radius(box)
     inside = np.clip((box / 2 - r) / edge, 0, 1)
@@ -128,7 +147,12 @@ def reconstruct(
 
 
 def join_low_resolution(
-    first: tuple[C64, F32], second: tuple[C64, F32], *, shell: int, padding: float
+    first: tuple[C64, F32],
+    second: tuple[C64, F32],
+    *,
+    shell: int,
+    padding: float,
+    gpu: GpuVolumes | None = None,
 ) -> None:
     """Give both halves the average of their data and weights up to a shell, in place.
 
@@ -137,7 +161,7 @@ def join_low_resolution(
     limit = first[0].shape[0] // 2
     index = np.arange(-limit, limit + 1)
     r2 = index[:, None, None] ** 2 + index[:, None] ** 2 + np.arange(limit + 2) ** 2
-    inside = r2 <= (shell * padding) ** 2
+    inside = (np if gpu is None else gpu.xp).asarray(r2 <= (shell * padding) ** 2)
     for one, two in zip(first, second, strict=True):
         mean = (one[inside] + two[inside]) / 2
         one[inside] = mean

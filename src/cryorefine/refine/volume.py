@@ -8,9 +8,16 @@ with an image directly.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
+
+from cryorefine.compute.array_module import to_host
+
+if TYPE_CHECKING:
+    from cryorefine.refine.gpu.volumes import GpuVolumes
 
 C64 = NDArray[np.complex64]
 F32 = NDArray[np.float32]
@@ -21,10 +28,15 @@ def volume_limit(size: int, padding: float) -> int:
     return int(padding * (size / 2 + 1)) + 1
 
 
+def volume_shape(size: int, padding: float) -> tuple[int, int, int]:
+    """Shape of a Fourier volume for a current image size."""
+    limit = volume_limit(size, padding)
+    return 2 * limit + 1, 2 * limit + 1, limit + 2
+
+
 def empty_volume(size: int, padding: float) -> tuple[C64, F32]:
     """Accumulators (numerator, weight) of zeros for a current image size."""
-    limit = volume_limit(size, padding)
-    shape = (2 * limit + 1, 2 * limit + 1, limit + 2)
+    shape = volume_shape(size, padding)
     return np.zeros(shape, np.complex64), np.zeros(shape, np.float32)
 
 
@@ -90,25 +102,36 @@ def _crop(transform: NDArray[np.complex64], limit: int) -> C64:
     return result
 
 
-def map_from_fourier(volume: C64, box: int, padding: float, threads: int = 1) -> F32:
-    """Undo :func:`fourier_volume` but for the interpolation fall-off, shape (box, box, box)."""
-    import scipy.fft
+def map_from_fourier(
+    volume: C64, box: int, padding: float, threads: int = 1, gpu: GpuVolumes | None = None
+) -> F32:
+    """Undo :func:`fourier_volume` but for the interpolation fall-off, shape (box, box, box).
 
+    A volume on a GPU is transformed there.
+    """
+    xp: Any
+    fft: Any
+    if gpu is None:
+        import scipy.fft
+
+        xp, fft, workers = np, scipy.fft, {"workers": threads}
+    else:
+        import cupyx.scipy.fft
+
+        xp, fft, workers = gpu.xp, cupyx.scipy.fft, {}
     limit = volume.shape[0] // 2
     large = padded_box(box, padding)
-    transform = np.zeros((large, large, large // 2 + 1), np.complex64)
+    transform = xp.zeros((large, large, large // 2 + 1), np.complex64)
     reach = min(limit, large // 2 - 1)
-    rows = _axis(reach, large)
+    rows = xp.asarray(_axis(reach, large))
     inner = slice(limit - reach, limit + reach + 1)
     width = min(limit + 2, large // 2 + 1)
-    transform[np.ix_(rows, rows, np.arange(width))] = volume[inner, inner, :width]
+    transform[rows[:, None], rows, :width] = volume[inner, inner, :width]
     transform *= np.float32(box**2)
-    padded = scipy.fft.fftshift(
-        scipy.fft.irfftn(transform, s=(large,) * 3, workers=threads, overwrite_x=True)
-    )
+    padded = fft.fftshift(fft.irfftn(transform, s=(large,) * 3, overwrite_x=True, **workers))
     first = large // 2 - box // 2
     cut = slice(first, first + box)
-    return np.ascontiguousarray(padded[cut, cut, cut], dtype=np.float32)
+    return np.ascontiguousarray(to_host(padded[cut, cut, cut]), dtype=np.float32)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -172,7 +195,12 @@ def _add_rotated(
 
 
 def symmetrise(
-    numerator: C64, weight: F32, operators: NDArray[np.float64], size: int, padding: float
+    numerator: C64,
+    weight: F32,
+    operators: NDArray[np.float64],
+    size: int,
+    padding: float,
+    gpu: GpuVolumes | None = None,
 ) -> tuple[C64, F32]:
     """Add the copies of a Fourier volume and its weights that a point group makes.
 
@@ -186,6 +214,8 @@ def symmetrise(
         Current image size in pixels.
     padding : float
         Padding factor.
+    gpu : GpuVolumes or None
+        Where the volumes are, if they are on a GPU.
 
     Returns
     -------
@@ -193,10 +223,10 @@ def symmetrise(
         The sums over the group, not divided by its order.
     """
     total, total_weight = numerator.copy(), weight.copy()
+    add_rotated = _add_rotated if gpu is None else gpu.add_rotated
     for matrix in operators[1:]:
-        _add_rotated(
-            numerator, weight, np.ascontiguousarray(matrix), padding * size / 2 + 1, total, total_weight
-        )
+        reach = padding * size / 2 + 1
+        add_rotated(numerator, weight, np.ascontiguousarray(matrix), reach, total, total_weight)
     return total, total_weight
 
 
@@ -249,7 +279,12 @@ def _unpadded(numerator: C64, weight: F32, padding: float, size: int) -> NDArray
 
 
 def half_volume_correlation(
-    first: tuple[C64, F32], second: tuple[C64, F32], size: int, shells: int, padding: float
+    first: tuple[C64, F32],
+    second: tuple[C64, F32],
+    size: int,
+    shells: int,
+    padding: float,
+    gpu: GpuVolumes | None = None,
 ) -> NDArray[np.float64]:
     """Fourier shell correlation of two half sets from their accumulators.
 
@@ -263,8 +298,11 @@ def half_volume_correlation(
         Length of the result, box/2 + 1.
     padding : float
         Padding factor.
+    gpu : GpuVolumes or None
+        Where the accumulators are, if they are on a GPU.
     """
-    one, two = (_unpadded(*half, padding, size) for half in (first, second))
+    unpadded = _unpadded if gpu is None else gpu.unpadded
+    one, two = (to_host(unpadded(*half, padding, size)) for half in (first, second))
     half = size // 2
     index = np.arange(-half, half + 1)
     r2 = index[:, None, None] ** 2 + index[:, None] ** 2 + np.arange(half + 1) ** 2

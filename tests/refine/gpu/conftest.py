@@ -6,6 +6,7 @@ import sys
 import pytest
 from tests.refine.gpu import fake_cupy
 
+from cryorefine.compute import gpu_turns
 from cryorefine.refine.gpu import source
 
 
@@ -27,8 +28,16 @@ def stand_in(compiled, monkeypatch):
     forget()
 
 
+@pytest.fixture
+def two_gpus(stand_in):
+    """The stand-in with two GPUs."""
+    stand_in.cuda.runtime.getDeviceCount = lambda: 2
+    return stand_in
+
+
 def forget():
-    """Compiled kernels belong to the CuPy that compiled them."""
+    """Compiled kernels and streams belong to the CuPy that made them."""
+    gpu_turns.turns.cache_clear()
     source._module.cache_clear()
     source._kernel.cache_clear()
 

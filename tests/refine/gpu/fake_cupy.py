@@ -23,6 +23,8 @@ HERE = Path(__file__).parent
 class ndarray(np.ndarray):
     """An array "on the GPU"."""
 
+    __cuda_array_interface__ = None
+
     def get(self):
         return np.array(self.view(np.ndarray))
 
@@ -32,12 +34,14 @@ class ndarray(np.ndarray):
         plain = [_plain(each) for each in inputs]
         if out is not None:
             keywords["out"] = tuple(_plain(each) for each in out)
+        if ufunc.__name__ not in CUPY_UFUNCS:
+            raise TypeError(f"{ufunc.__name__} is not among what CuPy is known to do")
         result = getattr(ufunc, method)(*plain, **keywords)
         return out[0] if out is not None else _device(result)
 
     def __array_function__(self, function, kinds, arguments, keywords):
-        if not hasattr(real(), function.__name__):
-            raise AttributeError(f"CuPy has no {function.__name__}")
+        if function.__name__ not in CUPY_FUNCTIONS:
+            raise TypeError(f"{function.__name__} is not among what CuPy is known to do")
         refuse([*arguments, *keywords.values()])
         return _device(function(*_plain(list(arguments)), **{k: _plain(v) for k, v in keywords.items()}))
 
@@ -55,8 +59,8 @@ class ndarray(np.ndarray):
 
 
 def _check_key(key):
-    # CuPy takes NumPy's arrays of indices; it does not take lists of its own.
     keys = key if isinstance(key, tuple) else (key,)
+    refuse(keys)
     assert not any(isinstance(each, list) for each in keys)
 
 
@@ -84,11 +88,6 @@ def _device(value):
     return np.asarray(value).view(ndarray) if isinstance(value, (np.ndarray, np.generic)) else value
 
 
-def real():
-    """Names of the real CuPy's functions, where it is installed, else NumPy's."""
-    return np
-
-
 def asarray(values, dtype=None):
     return np.array(_plain(values), dtype=dtype, copy=True if not isinstance(values, ndarray) else None).view(
         ndarray
@@ -99,10 +98,15 @@ def asnumpy(values):
     return values.get() if isinstance(values, ndarray) else np.asarray(values)
 
 
-def _proxy(name):
+def _proxy(name, cupy):
     function = getattr(np, name)
 
     def call(*arguments, **keywords):
+        if (
+            name in ("zeros", "empty")
+            and np.prod(arguments[0]) * np.dtype(arguments[1]).itemsize > cupy.largest
+        ):
+            raise OutOfMemoryError
         refuse([a for a in arguments if not isinstance(a, (list, tuple))])
         refuse(keywords.values())
         return _device(function(*_plain(list(arguments)), **{k: _plain(v) for k, v in keywords.items()}))
@@ -145,6 +149,9 @@ class MemoryPool:
 
     def free_all_blocks(self):
         return None
+
+
+CURRENT = Stream()
 
 
 class RawModule:
@@ -201,14 +208,18 @@ def as_module(gpus: int = 1, memory: int = 2**30) -> dict[str, types.ModuleType]
 
     cupy = types.ModuleType("cupy")
     for name in CUPY_FUNCTIONS:
-        setattr(cupy, name, _proxy(name))
-    for name in ("float32", "float64", "complex64", "int32", "int64", "uint64", "pi", "newaxis"):
-        setattr(cupy, name, getattr(np, name))
+        setattr(cupy, name, _proxy(name, cupy))
+    cupy.largest = memory
     runtime = types.SimpleNamespace(getDeviceCount=lambda: gpus, memGetInfo=lambda: (memory, memory))
     pool = MemoryPool()
     here = sys.modules[__name__]
     cupy.cuda = types.SimpleNamespace(
-        runtime=runtime, Device=Device, Stream=Stream, memory=here, OutOfMemoryError=OutOfMemoryError
+        runtime=runtime,
+        Device=Device,
+        Stream=Stream,
+        get_current_stream=lambda: CURRENT,
+        memory=here,
+        OutOfMemoryError=OutOfMemoryError,
     )
     cupy.ndarray, cupy.asarray, cupy.asnumpy, cupy.RawModule = ndarray, asarray, asnumpy, RawModule
     cupy.get_default_memory_pool = lambda: pool
@@ -232,9 +243,12 @@ def _transform(function):
     return call
 
 
-# What the code asks of CuPy and NumPy alike.
+# What the code asks of CuPy and NumPy alike; all of it is in CuPy 13 and 14.
 CUPY_FUNCTIONS = """
-abs arange array ascontiguousarray bincount broadcast_to concatenate conj cumsum divide empty empty_like exp
-flatnonzero floor full hypot ix_ maximum minimum ones ones_like repeat reshape sqrt stack sum tensordot tile
-where zeros zeros_like any all multiply sinc add
+abs ascontiguousarray concatenate empty exp flatnonzero log maximum ones_like sqrt sum tensordot zeros
+zeros_like
+""".split()
+CUPY_UFUNCS = """
+absolute add divide exp greater_equal log logical_or matmul maximum multiply negative power sqrt square
+subtract
 """.split()

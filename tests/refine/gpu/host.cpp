@@ -14,7 +14,7 @@ struct float2 {
 struct Index {
     unsigned x;
 };
-static Index blockIdx, threadIdx, blockDim;
+static thread_local Index blockIdx, threadIdx, blockDim;
 
 static float __uint_as_float(unsigned bits)
 {

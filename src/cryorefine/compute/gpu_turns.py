@@ -1,0 +1,102 @@
+"""Who computes on which GPU: threads take turns, and each goes where there is room."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+from cryorefine.compute.array_module import gpus
+
+# While one thread prepares its lists on the processor, another one's kernels run.
+TURNS = 2
+# What is free is shared out between the turns, and between what each of them holds at a time: images,
+# volumes, slices, scores and their masks. More than this is of no use.
+SHARES = 8
+LARGEST_SHARE = 2**31
+
+
+class Copies:
+    """Copies of a few of the processor's arrays on one GPU, for all of its turns: the last two used."""
+
+    KEPT = 2
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._pairs: OrderedDict[int, tuple[Any, Any]] = OrderedDict()
+
+    def of(self, values: Any) -> Any:
+        """Return the copy of an array, which must not be changed any more."""
+        import cupy
+
+        with self._lock:
+            if id(values) not in self._pairs:
+                while len(self._pairs) >= self.KEPT:
+                    self._pairs.popitem(last=False)
+                # The original is kept as well, so that its id stays its own.
+                self._pairs[id(values)] = values, cupy.asarray(values)
+                # Other turns' streams may read it from now on.
+                cupy.cuda.get_current_stream().synchronize()
+            self._pairs.move_to_end(id(values))
+            return self._pairs[id(values)][1]
+
+
+class GpuTurns:
+    """Turns on some GPUs, for the threads of this process.
+
+    Parameters
+    ----------
+    numbers : sequence of int
+        The GPUs.
+    """
+
+    def __init__(self, numbers: tuple[int, ...]) -> None:
+        import cupy
+
+        self._free: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
+        self._copies = {number: Copies() for number in numbers}
+        for number in numbers * TURNS:
+            with cupy.cuda.Device(number):
+                # A stream for each turn, since CuPy keeps memory for later by stream.
+                self._free.put((number, cupy.cuda.Stream(non_blocking=True)))
+
+    @contextmanager
+    def turn(self) -> Iterator[Copies]:
+        """Wait for a turn; inside, CuPy works on its GPU. Gives what the GPU's turns share."""
+        import cupy
+
+        number, stream = self._free.get()
+        try:
+            with cupy.cuda.Device(number), stream:
+                yield self._copies[number]
+                stream.synchronize()
+        finally:
+            self._free.put((number, stream))
+
+
+@cache
+def turns(device: str) -> GpuTurns | None:
+    """Return the turns on a device's GPUs, the same ones for all threads; None for the processor."""
+    numbers = tuple(gpus(device))
+    return GpuTurns(numbers) if numbers else None
+
+
+def share_of_memory() -> int:
+    """Return how many bytes an array of a turn on the current GPU may take."""
+    import cupy
+
+    pool = cupy.get_default_memory_pool()
+    free = cupy.cuda.runtime.memGetInfo()[0] + pool.free_bytes()
+    return int(min(LARGEST_SHARE, free // (TURNS * SHARES)))
+
+
+def free_memory() -> None:
+    """Give back what CuPy keeps of the current GPU's memory for later."""
+    import cupy
+
+    pool: Any = cupy.get_default_memory_pool()
+    pool.free_all_blocks()
