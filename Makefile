@@ -19,7 +19,7 @@ demo: $(INSTALLED) system
 demo-sta: $(INSTALLED) system
 	@$(BIN)/python scripts/demo_sta.py demo-sta
 
-test: lint system
+test: lint docs system
 	$(BIN)/python -m pytest -m "not slow"
 
 lint: $(INSTALLED)
@@ -31,7 +31,6 @@ lint: $(INSTALLED)
 
 docs: $(INSTALLED)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
-
 
 test-oldest: $(INSTALLED) system
 	sh scripts/test_oldest.sh $(BIN) .venv-oldest

@@ -69,9 +69,10 @@ def picture_form(viewer: napari.Viewer, name: str, job_file: Path, file: str) ->
     if job_file.is_file():
         form.load(job_file)
         form.status.clear()
+    viewer.window.resize(1500, 900)
     settle()  # the style of napari makes boxes higher
-    height = form.findChild(QScrollArea).widget().sizeHint().height()
-    viewer.window.resize(1500, height + 260)
+    page = form.findChild(QScrollArea)
+    viewer.window.resize(1500, 900 + page.widget().sizeHint().height() - page.viewport().height())
     settle()
     form.grab().save(str(PICTURES / file))
     viewer.window.remove_dock_widget(dock)
