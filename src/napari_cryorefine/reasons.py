@@ -11,6 +11,9 @@ from magicgui.widgets.bases import BaseValueWidget
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QLabel
 
+ACCENT = "#3d8fe0"
+"""Colour that is readable on dark and on light."""
+
 
 class ReasonLine(QLabel):
     """A line in small print, hidden while there is nothing to say.
@@ -41,7 +44,8 @@ class ReasonLine(QLabel):
         """Say that there is another value than that in the box, which a click takes."""
         reason = _in_print(reason)
         other = escape(f"{reason}: {value}", quote=False)
-        self._show(f'yours is kept; {other} <a href="take">take it</a>', f"There is also {value}, {reason}")
+        link = f'<a href="take" style="color: {ACCENT}">take it</a>'
+        self._show(f"yours is kept; {other} {link}", f"There is also {value}, {reason}")
         self._take = take
 
     def take(self) -> None:

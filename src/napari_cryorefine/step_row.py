@@ -21,9 +21,9 @@ from superqt import QElidingLabel
 from cryorefine.jobs.project import ProjectJob
 from cryorefine.jobs.workflow import Step
 from cryorefine.jobs.workflow_state import NOT_NEEDED, StepState
+from napari_cryorefine.reasons import ACCENT
 from napari_cryorefine.tabbed import make_button
 
-ACCENT = "#3d8fe0"
 _SIGNS = {
     "succeeded": ("✔", "#3fa45b", "done"),
     NOT_NEEDED: ("✔", "#3fa45b", "not needed"),

@@ -43,6 +43,8 @@ class TabbedPanel(QWidget):
         window = dock.parent() if dock is not None else None
         if not isinstance(window, QMainWindow) or dock.isFloating():
             return
+        # Tabs are narrow: napari's "MaskCreate (napari-cryorefine)" would be cut off.
+        dock.setWindowTitle(dock.windowTitle().partition(" (")[0])
         area = window.dockWidgetArea(dock)
         for panel in window.findChildren(TabbedPanel):
             other = panel._dock()

@@ -61,6 +61,17 @@ class _Snapshot:
     plan: Plan
 
 
+@dataclass(frozen=True)
+class _Filling:
+    """A form that is to be filled, and what stands on it, of which some was typed."""
+
+    form: JobForm
+    step: Step
+    plan: Plan
+    values: dict[str, Any]
+    typed: dict[str, Any]
+
+
 class WorkflowPanel(TabbedPanel):
     """Every step of single-particle and subtomogram refinement, with its form filled from the steps before.
 
@@ -88,10 +99,7 @@ class WorkflowPanel(TabbedPanel):
         self._reader = Latest(_read, self)
         self._reader.made.connect(self._take)
         self._reader.failed.connect(lambda error: self._say(str(error)))
-        self._filler = Latest(_fill, self)
-        self._filler.made.connect(self._give)
-        self._filler.failed.connect(lambda error: self._say(str(error)))
-        self._form: JobForm | None = None
+        self._fillers: dict[str, Latest] = {}
         self._shower = Shower(self)
         self._shower.failed.connect(lambda error: self._say(str(error)))
         self._timer = QTimer(self)
@@ -104,7 +112,8 @@ class WorkflowPanel(TabbedPanel):
     @property
     def busy(self) -> bool:
         """Whether the project is being read, a form filled or a result shown."""
-        return self._reader.busy or self._filler.busy or self._shower.busy
+        fillers = self._fillers.values()
+        return self._reader.busy or self._shower.busy or any(filler.busy for filler in fillers)
 
     @property
     def workflow(self) -> Workflow:
@@ -134,10 +143,9 @@ class WorkflowPanel(TabbedPanel):
         if form.is_running:
             self._say(f"{step.title} is running; its form can be filled when it has ended.")
         elif self._snapshot is not None:
-            self._form = form
             values = form.page.readable()
             typed = {name: value for name, value in values.items() if name in form.page.typed}
-            self._filler.ask((step, self._snapshot.plan, values, typed))
+            self._filler_of(step).ask(_Filling(form, step, self._snapshot.plan, values, typed))
         return form
 
     def show_step(self, key: str) -> None:
@@ -176,7 +184,8 @@ class WorkflowPanel(TabbedPanel):
         """Drop what is being read."""
         self._timer.stop()
         self._reader.forget()
-        self._filler.forget()
+        for filler in self._fillers.values():
+            filler.forget()
         self._shower.forget()
 
     def sizeHint(self) -> QSize:
@@ -202,9 +211,17 @@ class WorkflowPanel(TabbedPanel):
         if plan.project.warning:
             self._say(plan.project.warning)
 
-    def _give(self, given: list[Given]) -> None:
-        form = self._form
-        if form is None or form.parent() is None or form.is_running:
+    def _filler_of(self, step: Step) -> Latest:
+        """Return what fills the form of a step: each has its own, for some take their time."""
+        if step.job not in self._fillers:
+            self._fillers[step.job] = filler = Latest(_fill, self)
+            filler.made.connect(self._give)
+            filler.failed.connect(lambda error: self._say(str(error)))
+        return self._fillers[step.job]
+
+    def _give(self, found: tuple[JobForm, list[Given]]) -> None:
+        form, given = found
+        if form.parent() is None or form.is_running:
             return  # it has been closed, or started, in the meantime
         kept = [one.option for one in given if not form.page.give(one.option, one.value, one.reason)]
         if kept:
@@ -285,12 +302,12 @@ def _read(wish: _Wish) -> Iterator[_Snapshot]:
     yield _Snapshot(wish, read_plan(wish.folder, wish.workflow, wish.chosen, wish.layers))
 
 
-def _fill(request: tuple[Step, Plan, dict[str, Any], dict[str, Any]]) -> Iterator[list[Given]]:
+def _fill(wish: _Filling) -> Iterator[tuple[JobForm, list[Given]]]:
     """Find the values of a form; runs in the thread. What has to be worked out comes second."""
-    step, plan, values, typed = request
-    given = plan.values(step)
-    yield given
-    yield list(plan.suggestions(step, values | {one.option: one.value for one in given} | typed))
+    given = wish.plan.values(wish.step)
+    yield wish.form, given
+    values = wish.values | {one.option: one.value for one in given} | wish.typed
+    yield wish.form, list(wish.plan.suggestions(wish.step, values))
 
 
 def _starts_of(viewer: Any) -> dict[str, Start]:

@@ -229,6 +229,16 @@ def test_what_was_filled_is_kept_fresh_and_what_was_typed_is_kept(panel_in, qtbo
     assert "MaskCreate/job002" in form.page.reasons["mask"].text()
 
 
+def test_forms_that_are_opened_in_haste_get_their_own_values(panel_in, qtbot, refined):
+    _, panel = panel_in()
+    forms = {key: panel.open_step(key) for key in ("mask", "postprocess", "local")}
+    settle(qtbot, panel)
+    assert forms["local"].page["half_map"].value == HALF
+    assert forms["postprocess"].page["half_map"].value == HALF
+    assert "solvent" in forms["mask"].page.reasons["threshold"].text()
+    assert forms["mask"].page["input"].value == HALF.with_name("run_class001.mrc")
+
+
 def test_the_panel_works_in_a_project_of_relion_with_aliases(panel_in, qtbot, refined):
     start_pipeline(refined)
     make_mask()
