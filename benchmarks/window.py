@@ -219,7 +219,70 @@ def results_opened(viewer: Any, heart: Heartbeat, half: Path, mask: Path) -> Non
     say("results: two maps", heart, settle(lambda: form.is_running))
 
 
-STEPS = {"docks": docks, "mask": masks_by_eye, "fit": fits_tried, "results": results_opened}
+def write_refinement(folder: Path, half: Path, iterations: int = 6, particles: int = 100_000) -> None:
+    """Write what RELION would leave of a refinement: the same maps and particles in every iteration."""
+    import pandas as pd
+
+    from cryorefine.io.star import write_star
+
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(2)
+    shells = np.arange(129)
+    curve = pd.DataFrame(
+        {"rlnResolution": shells / 358.4, "rlnGoldStandardFsc": 1 / (1 + (shells / 60) ** 4)}
+    )
+    angles = pd.DataFrame(
+        {
+            "rlnImageName": [f"{number + 1:06d}@stack.mrcs" for number in range(particles)],
+            "rlnOpticsGroup": 1,
+            "rlnAngleRot": rng.uniform(-180, 180, particles).round(3),
+            "rlnAngleTilt": rng.uniform(0, 180, particles).round(3),
+        }
+    )
+    optics = pd.DataFrame({"rlnOpticsGroup": [1], "rlnImagePixelSize": [1.4]})
+    classes = pd.DataFrame({"rlnAccuracyRotations": [2.0], "rlnAccuracyTranslationsAngst": [1.0]})
+    for number in range(1, iterations + 1):
+        root = folder / f"run_it{number:03d}"
+        general = {"rlnCurrentResolution": 20.0 - number, "rlnAveragePmax": 0.5}
+        blocks = {"model_general": general, "model_classes": classes, "model_class_1": curve}
+        write_star(root.with_name(f"{root.name}_half1_model.star"), blocks)
+        sampling = {"rlnHealpixOrder": 2, "rlnOffsetStep": 2.0, "rlnSymmetryGroup": "D2"}
+        write_star(root.with_name(f"{root.name}_sampling.star"), {"sampling_general": sampling})
+        write_star(root.with_name(f"{root.name}_data.star"), {"optics": optics, "particles": angles})
+        for name in ("half1", "half2"):
+            os.link(half.with_name(f"{name}_unfil.mrc"), root.with_name(f"{root.name}_{name}_class001.mrc"))
+        changes = {"rlnChangesOptimalOrientations": 3.0, "rlnChangesOptimalOffsets": 1.0}
+        write_star(root.with_name(f"{root.name}_optimiser.star"), {"optimiser_general": changes})
+
+
+def monitored(viewer: Any, heart: Heartbeat, half: Path, mask: Path) -> None:
+    """Open the monitor on a refinement of 100,000 particles, and go through its iterations."""
+    from napari_cryorefine.monitor import show_monitor
+
+    folder = half.parent / "Refine3D" / "job001"
+    if not folder.exists():
+        write_refinement(folder, half)
+    add_map(viewer, mask)
+    heart.start()
+    began = time.perf_counter()
+    panel = show_monitor(viewer, folder)
+    opened = time.perf_counter() - began
+    say("monitor: opened", heart, opened + settle(lambda: panel.busy))
+    settle(lambda: False, 4.0)
+
+    def move(number: int) -> None:
+        panel.slider.setValue(number % 6)
+
+    drag(panel, heart, "monitor: iteration", move, times=6)
+
+
+STEPS = {
+    "docks": docks,
+    "mask": masks_by_eye,
+    "fit": fits_tried,
+    "results": results_opened,
+    "monitor": monitored,
+}
 
 
 def main() -> None:
@@ -243,6 +306,9 @@ def main() -> None:
     os.environ["XDG_CONFIG_HOME"] = tempfile.mkdtemp()  # forms as they are the first time
     import napari
 
+    from napari_cryorefine import collector
+
+    collector.PAUSE = 3_600_000  # a person would move the mouse, and nothing be collected meanwhile
     viewer = napari.Viewer()
     viewer.window.resize(1500, 1050)
     heart = Heartbeat(options.where)

@@ -64,7 +64,7 @@ class Latest(QObject):
             return (yield from self._drive(request))  # napari describes what it runs, perhaps after our end
 
         self._worker = create_worker(drive, self._waiting.pop(), _start_thread=False)
-        self._worker.yielded.connect(self.made.emit)
+        self._worker.yielded.connect(self._on_yielded)
         self._worker.returned.connect(self._on_returned)
         self._worker.finished.connect(self._on_finished)
         self._worker.start()
@@ -79,6 +79,10 @@ class Latest(QObject):
         except Exception as error:
             return [error]
         return []
+
+    def _on_yielded(self, piece: Any) -> None:
+        # Connected as a method, which Qt forgets when this object is deleted; a signal's own emit it keeps.
+        self.made.emit(piece)
 
     def _on_returned(self, errors: list[Exception]) -> None:
         for error in errors if not self._waiting else ():

@@ -22,7 +22,7 @@ from qtpy.QtWidgets import (
 
 from cryorefine.jobs.base import Progress
 from cryorefine.jobs.refinement_history import Iteration
-from napari_cryorefine._compat import call_soon
+from napari_cryorefine.collector import collect_when_idle
 from napari_cryorefine.job_log import LogWindow
 from napari_cryorefine.latest import Latest
 from napari_cryorefine.monitor_layers import BOTH, VIEWS, IterationMaps, choose_view, read_maps, show_maps
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from napari_cryorefine.sky_panel import SkyPanel
 
 MONITOR_DOCK = "Monitor"
+_STAGE_MS = 15
+"""Between layers and plots that are made one after the other, so that the window answers in between."""
 _RUNNING_MS, _QUIET_MS = 1000, 4000
 """How often the folder is looked at while its job runs, and when it does not."""
 
@@ -86,22 +88,30 @@ class Monitor(QWidget):
         self._build()
         viewer.events.theme.connect(self._paint)
         # Loaded in a thread, then made one after the other: together they would keep the window waiting.
-        self._stages = [self._build_fsc, self._build_trends, self._build_sky]
+        self._stages = [self._build_fsc, self._build_trends, *[self._add_trend] * 5, self._build_sky]
+        self._showing: Iterator[None] | None = None
+        self._stage_timer = QTimer(self)
+        self._stage_timer.setSingleShot(True)
+        self._stage_timer.setInterval(_STAGE_MS)
+        self._stage_timer.timeout.connect(self._next_stage)
         self._loader = Latest(_load_plots, self)
-        self._loader.idle.connect(self._build_next)
+        self._loader.idle.connect(self._stage_timer.start)
         self._loader.ask(None)
         warm_up(viewer)
+        collect_when_idle()
 
     @property
     def busy(self) -> bool:
         """Whether something is being read, shown or built."""
-        return self._reader.busy or self._maps.busy or self._views.busy or bool(self._stages)
+        working = self._reader.busy or self._maps.busy or self._views.busy
+        return working or bool(self._stages) or self._showing is not None
 
     def open(self, folder: Path) -> None:
         """Follow the job of this folder from now on."""
         self._folder, self.reading, self.chosen, self._shown = folder, None, None, None
         self._maps.forget()
         self._views.forget()
+        self._showing = None
         self.follow.setChecked(True)
         self.name.setText(job_name(folder))
         self.name.setToolTip(str(folder.resolve()))
@@ -149,6 +159,7 @@ class Monitor(QWidget):
         self._timer.stop()
         for worker in (self._reader, self._maps, self._views):
             worker.forget()
+        self._showing = None
         self.steering.close_down()
 
     def sizeHint(self) -> QSize:
@@ -169,8 +180,8 @@ class Monitor(QWidget):
         with QSignalBlocker(self.slider):
             self.slider.setRange(0, max(len(iterations) - 1, 0))
             self.slider.setEnabled(len(iterations) > 1)
-        if changed and self.trends is not None:
-            self.trends.show_iterations(iterations)
+        if changed:
+            self._draw_iterations()
         if iterations:
             self._pick(self._place_of_chosen())
         else:
@@ -211,9 +222,17 @@ class Monitor(QWidget):
         if self.reading is None or self.chosen is None:
             return
         if self.fsc is not None:
-            self.fsc.show_iterations(self.reading.iterations, self.chosen)
+            self.fsc.show_chosen(self.chosen)
         if self.trends is not None:
             self.trends.mark(self.chosen.number)
+
+    def _draw_iterations(self) -> None:
+        if self.reading is None:
+            return
+        if self.fsc is not None:
+            self.fsc.show_iterations(self.reading.iterations)
+        if self.trends is not None:
+            self.trends.show_iterations(self.reading.iterations)
 
     def _moved(self, place: int) -> None:
         """Go to the iteration that a person has moved the slider to."""
@@ -229,8 +248,20 @@ class Monitor(QWidget):
 
     def _show_maps(self, maps: IterationMaps) -> None:
         if self.chosen is not None and maps.iteration.half_maps == self.chosen.half_maps:
-            show_maps(self._viewer, maps, self.name.text(), self.view.currentText())
             self._shown = maps.iteration
+            self._showing = show_maps(self._viewer, maps, self.name.text(), self.view.currentText())
+            self._stage_timer.start()
+
+    def _show_next(self) -> None:
+        """Show one layer after the other: a layer takes napari about as long as a window may stand still."""
+        if self._showing is None:
+            return
+        try:
+            next(self._showing)
+        except StopIteration:
+            self._showing = None
+        else:
+            self._stage_timer.start()
 
     def _show_views(self, made: tuple[Iteration, Sky]) -> None:
         if self.sky is not None and self.chosen is not None and made[0].data == self.chosen.data:
@@ -254,17 +285,21 @@ class Monitor(QWidget):
             if plot is not None:
                 plot.paint(self._viewer.theme)
 
-    def _build_next(self) -> None:
-        stage = self._stages.pop(0)
-        stage()
+    def _next_stage(self) -> None:
+        """Show the next layer, or else build the next plot."""
+        if self._showing is not None:
+            self._show_next()
+        elif self._stages and not self._loader.busy:
+            self._stages.pop(0)()
         if self._stages:
-            call_soon(self, self._build_next)
+            self._stage_timer.start()
 
     def _build_fsc(self) -> None:
         from napari_cryorefine.monitor_plots import FscHistory
 
         self.fsc = FscHistory(self._viewer.theme)
         self._plots.insertWidget(0, self.fsc, 3)
+        self._draw_iterations()
         self._draw()
 
     def _build_trends(self) -> None:
@@ -273,9 +308,14 @@ class Monitor(QWidget):
         self.trends = TrendPlots(self._viewer.theme)
         self.trends.clicked.connect(self.choose)
         self._plots.insertWidget(1, self.trends, 4)
+
+    def _add_trend(self) -> None:
+        assert self.trends is not None
+        self.trends.add_plot()
         if self.reading is not None:
             self.trends.show_iterations(self.reading.iterations)
-        self._draw()
+        if self.chosen is not None:
+            self.trends.mark(self.chosen.number)
 
     def _build_sky(self) -> None:
         from napari_cryorefine.sky_panel import SkyPanel

@@ -23,23 +23,31 @@ class FscHistory(CurvePlot):
     """The FSC of every iteration, that of the chosen one strong and with its threshold."""
 
     def __init__(self, theme: str = "dark") -> None:
-        self._others: list[Any] = []
+        self._others: Any = None
         self._color = "#888888"
         super().__init__("FSC", theme)
         self.plot.setMinimumHeight(120)
+        self._others = self.plot.plot(pen=self._faint(), connect="finite")
+        self._others.setZValue(-1000)
 
-    def show_iterations(self, iterations: Sequence[Iteration], chosen: Iteration) -> None:
-        """Draw all of them faintly and the chosen one over them."""
-        while len(self._others) < len(iterations):
-            self._others.append(self.plot.plot(pen=self._faint()))
-        for item, one in zip(self._others, iterations, strict=False):
-            good = np.isfinite(one.fsc)
-            item.setData(one.frequency[good], one.fsc[good])
-            item.setZValue(-1000)
-        for item in self._others[len(iterations) :]:
-            item.setData([], [])
-        if np.isfinite(chosen.fsc).any():
-            self.show_curve(Curve("FSC", chosen.frequency, {chosen.name: chosen.fsc}))
+    @property
+    def faint(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The curves of all iterations, one behind the other with a gap between them."""
+        x, y = self._others.getData()
+        return (np.zeros(0), np.zeros(0)) if x is None else (x, y)
+
+    def show_iterations(self, iterations: Sequence[Iteration]) -> None:
+        """Draw all of them faintly."""
+        gap = np.array([np.nan])
+        x = [part for one in iterations for part in (one.frequency, gap)]
+        y = [part for one in iterations for part in (one.fsc, gap)]
+        # One curve with gaps is drawn faster than many.
+        self._others.setData(np.concatenate(x) if x else [], np.concatenate(y) if y else [])
+
+    def show_chosen(self, one: Iteration) -> None:
+        """Draw one of them over the others."""
+        if np.isfinite(one.fsc).any():
+            self.show_curve(Curve("FSC", one.frequency.tolist(), {one.name: one.fsc.tolist()}))
 
     def paint(self, theme: str) -> None:
         """Take the colours of one of napari's themes, dark or light."""
@@ -47,8 +55,8 @@ class FscHistory(CurvePlot):
 
         super().paint(theme)
         self._color = get_theme(theme).text.as_hex()
-        for item in self._others:
-            item.setPen(self._faint())
+        if self._others is not None:
+            self._others.setPen(self._faint())
 
     def sizeHint(self) -> QSize:
         """Ask for a square or so."""
@@ -128,30 +136,34 @@ class TrendPlots(pg.GraphicsLayoutWidget):
         self.ci.layout.setContentsMargins(2, 2, 2, 2)
         self._lines: list[list[Any]] = []
         self._marks: list[Any] = []
-        for place, trend in enumerate(TRENDS):
-            plot = self.addPlot(row=place // 3, col=place % 3)
-            plot.setMenuEnabled(False)
-            plot.hideButtons()
-            plot.setMouseEnabled(x=False, y=False)
-            plot.showGrid(x=False, y=True, alpha=0.15)
-            for name in ("left", "bottom"):
-                plot.getAxis(name).enableAutoSIPrefix(False)
-            plot.getAxis("left").setWidth(38)
-            mark = pg.InfiniteLine(0, angle=90, movable=False)
-            plot.addItem(mark)
-            self.plots.append(plot)
-            self._marks.append(mark)
-            self._lines.append(
-                [_line(plot, color) for color, _ in zip(_TREND_COLORS, trend.lines, strict=False)]
-            )
         self.key = self.addLabel("", row=1, col=2)
         self.scene().sigMouseClicked.connect(self._on_click)
         self.paint(theme)
 
+    def add_plot(self) -> None:
+        """Add the next plot: all at once they would keep the window waiting."""
+        place = len(self.plots)
+        plot = self.addPlot(row=place // 3, col=place % 3)
+        plot.setMenuEnabled(False)
+        plot.hideButtons()
+        plot.setMouseEnabled(x=False, y=False)
+        plot.showGrid(x=False, y=True, alpha=0.15)
+        for name in ("left", "bottom"):
+            plot.getAxis(name).enableAutoSIPrefix(False)
+        plot.getAxis("left").setWidth(38)
+        mark = pg.InfiniteLine(0, angle=90, movable=False)
+        plot.addItem(mark)
+        self.plots.append(plot)
+        self._marks.append(mark)
+        self._lines.append(
+            [_line(plot, color) for color, _ in zip(_TREND_COLORS, TRENDS[place].lines, strict=False)]
+        )
+        self._paint_plot(place)
+
     def show_iterations(self, iterations: Sequence[Iteration]) -> None:
         """Draw the numbers of these iterations in place of the last ones."""
         numbers = np.array([one.number for one in iterations], float)
-        for trend, lines, plot in zip(TRENDS, self._lines, self.plots, strict=True):
+        for trend, lines, plot in zip(TRENDS, self._lines, self.plots, strict=False):
             shown: list[float] = []
             for value, line in zip(trend.lines, lines, strict=True):
                 values = np.array([value(one) for one in iterations], float)
@@ -163,7 +175,8 @@ class TrendPlots(pg.GraphicsLayoutWidget):
                 self._label(plot, trend.scale, min(shown), max(shown))
             if len(numbers):
                 plot.setXRange(numbers[0] - 0.5, max(numbers[-1], numbers[0] + 1) + 0.5, padding=0)
-        self._times([one.seconds for one in iterations])
+        if len(self.plots) == len(TRENDS):
+            self._times([one.seconds for one in iterations])
 
     def _label(self, plot: Any, scale: _Scale, low: float, high: float) -> None:
         """Fit a plot to its numbers and write at most four of those that are round beside it."""
@@ -196,17 +209,21 @@ class TrendPlots(pg.GraphicsLayoutWidget):
         colors = get_theme(theme)
         self._text = text = colors.text.as_hex()
         self.setBackground(colors.background.as_hex())
-        for plot, mark, title in zip(self.plots, self._marks, self.titles, strict=True):
-            plot.setTitle(title, color=text, size="9pt")
-            for name in ("left", "bottom"):
-                plot.getAxis(name).setPen(text)
-                plot.getAxis(name).setTextPen(text)
-            mark.setPen(pg.mkPen(text, style=Qt.PenStyle.DotLine))
+        for place in range(len(self.plots)):
+            self._paint_plot(place)
         words = "<br>".join(
             f'<span style="color: {color}; font-weight: bold">—</span> {word}'
             for color, word in zip(_TREND_COLORS, LINES, strict=True)
         )
         self.key.setText(f"<div>angles and offsets:<br>{words}</div>", color=text, size="9pt", justify="left")
+
+    def _paint_plot(self, place: int) -> None:
+        plot = self.plots[place]
+        plot.setTitle(self.titles[place], color=self._text, size="9pt")
+        for name in ("left", "bottom"):
+            plot.getAxis(name).setPen(self._text)
+            plot.getAxis(name).setTextPen(self._text)
+        self._marks[place].setPen(pg.mkPen(self._text, style=Qt.PenStyle.DotLine))
 
     def sizeHint(self) -> QSize:
         """Ask for three small plots in a row."""

@@ -11,6 +11,7 @@ import numpy as np
 from cryorefine.jobs.base import Progress
 from cryorefine.jobs.refinement_history import History, Iteration, iterations_left
 from cryorefine.jobs.signs_of_life import Life, record_death, signs_of_life
+from cryorefine.refine.checkpoints import iterations_to_continue
 from napari_cryorefine.progress import duration_text
 from napari_cryorefine.sky import Sky, read_sky
 
@@ -51,8 +52,6 @@ class Reader:
 
     def __call__(self, folder: Path) -> Iterator[Reading]:
         """Yield the state of a folder."""
-        from cryorefine.refine.outputs import iterations_to_continue
-
         if folder != self._history.folder:
             self._history = History(folder)
         life = signs_of_life(folder)

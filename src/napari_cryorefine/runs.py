@@ -64,9 +64,16 @@ class ThreadRun(QObject):
         from napari.qt.threading import create_worker
 
         self._worker = create_worker(self._drive, _start_thread=False)
-        self._worker.yielded.connect(self.event.emit)
-        self._worker.returned.connect(self.ended.emit)
+        # To methods, which Qt forgets when this object is deleted.
+        self._worker.yielded.connect(self._on_yielded)
+        self._worker.returned.connect(self._on_returned)
         self._worker.start()
+
+    def _on_yielded(self, event: Any) -> None:
+        self.event.emit(event)
+
+    def _on_returned(self, outcome: Outcome) -> None:
+        self.ended.emit(outcome)
 
     def cancel(self) -> None:
         """Stop the job at its next event."""

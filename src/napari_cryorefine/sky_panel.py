@@ -156,8 +156,11 @@ class SkyPanel(QWidget):
         tilts, rots = np.linspace(0, 180, 91), np.linspace(-180, 180 - 1e-9, 181)
         lines = [(np.full(91, rot - 1e-9 if rot > 0 else rot), tilts) for rot in range(-180, 181, 30)]
         lines += [(rots, np.full(181, tilt)) for tilt in range(30, 180, 30)]
-        for rot, tilt in lines:
-            self.plot.plot(*mollweide_position(rot, tilt), pen=pg.mkPen("#8888", width=1))
+        gap = np.array([np.nan])
+        places = [mollweide_position(rot, tilt) for rot, tilt in lines]
+        across, up = (np.concatenate([part for place in places for part in (place[k], gap)]) for k in (0, 1))
+        # One line with gaps is drawn faster than many.
+        self.plot.plot(across, up, pen=pg.mkPen("#8888", width=1), connect="finite")
         self._tilts = []
         for tilt in (30, 60, 90, 120, 150):
             across, up = mollweide_position(-180, tilt)

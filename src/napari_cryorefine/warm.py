@@ -1,7 +1,7 @@
 """What the live tools will need, loaded in a thread while the first form that has one is being filled in.
 
 Imports and compiled kernels that are first met in the thread of the window keep it from answering
-for a second or more.
+for a second or more. At the end garbage is left to be collected when nobody does anything.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 from qtpy.QtCore import QObject, QTimer
 from qtpy.QtWidgets import QApplication
 
+from napari_cryorefine.collector import collect_when_idle
 from napari_cryorefine.layer_data import layer_keywords
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ MODULES = (
     "cryorefine.jobs.postprocess_explore",
     "napari_cryorefine.mask_tool",
     "napari_cryorefine.explorer",
+    "vispy.geometry.triangulation",
 )
 
 SWITCH = 5e-4
@@ -48,18 +50,18 @@ def warm_up(viewer: ViewerModel | None) -> None:
         return
     _begun.set()
     sys.setswitchinterval(SWITCH)
-    _Stages([_load, _make_image, _make_labels_and_surface])
+    _Stages([_load, _make_image, _make_labels_and_surface, collect_when_idle])
 
 
 class _Stages(QObject):
-    """Does one thing after the other, all but the second in a thread.
+    """Does one thing after the other, in a thread but for the second and the last one.
 
     napari's registry of units, which the first layer of all makes, must not be made in two threads.
     """
 
     def __init__(self, stages: list[Callable[[], None]]) -> None:
         super().__init__(QApplication.instance())
-        self._image, self._left = stages[1], stages
+        self._here, self._left = (stages[1], stages[-1]), stages
         self._thread: threading.Thread | None = None
         self._timer = QTimer(self)
         self._timer.timeout.connect(self._next)
@@ -73,7 +75,7 @@ class _Stages(QObject):
             self.deleteLater()
             return
         stage = self._left.pop(0)
-        if stage is self._image:
+        if stage in self._here:
             stage()
         else:
             self._thread = threading.Thread(target=stage, name="cryorefine warm-up")
@@ -83,8 +85,16 @@ class _Stages(QObject):
 def _load() -> None:
     for name in MODULES:
         import_module(name)
+    _make_polygon()
     with suppress(RuntimeError):  # napari is being closed, and no more threads are given
         _make_mask()
+
+
+def _make_polygon() -> None:
+    """Make what napari draws over every Labels layer, which loads a triangulation."""
+    from vispy.visuals import PolygonVisual
+
+    PolygonVisual(np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))
 
 
 def _make_mask() -> None:

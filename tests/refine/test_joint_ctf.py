@@ -11,7 +11,7 @@ from cryorefine.io.particles import ParticleFile, column, read_particles, write_
 from cryorefine.jobs import refine3d
 from cryorefine.jobs.base import finish
 from cryorefine.refine.atoms import random_protein
-from cryorefine.refine.outputs import latest_checkpoint
+from cryorefine.refine.checkpoints import latest_checkpoint
 from cryorefine.refine.particle_set import OpticsGroup
 from cryorefine.refine.simulation import simulate_particles
 from cryorefine.refine.state import load_state

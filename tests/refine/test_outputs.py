@@ -20,16 +20,15 @@ from cryorefine.io.particles import ParticleFile, read_particles
 from cryorefine.io.star import read_star
 from cryorefine.refine import outputs
 from cryorefine.refine.angular_distribution import bild, distribution_of_poses
-from cryorefine.refine.engine import IterationDone, Settings
-from cryorefine.refine.maximisation import MaximisationResult
-from cryorefine.refine.outputs import (
+from cryorefine.refine.checkpoints import (
     checkpoint_of,
     discard_checkpoints,
     iterations_to_continue,
     latest_checkpoint,
-    write_final,
-    write_iteration,
 )
+from cryorefine.refine.engine import IterationDone, Settings
+from cryorefine.refine.maximisation import MaximisationResult
+from cryorefine.refine.outputs import write_final, write_iteration
 from cryorefine.refine.parameters import ImageModel
 from cryorefine.refine.particle_set import OpticsGroup, ParticleSet, single_particles
 from cryorefine.refine.schedule import Schedule

@@ -20,7 +20,7 @@ from cryorefine.jobs.base import Figures, JobAborted, Progress, finish
 from cryorefine.jobs.command import command
 from cryorefine.jobs.folder import STOP_FILE, request_stop, status
 from cryorefine.refine.atoms import random_protein
-from cryorefine.refine.outputs import iterations_to_continue
+from cryorefine.refine.checkpoints import iterations_to_continue
 from cryorefine.refine.simulation import simulate_particles
 
 FILES = ("run_class001.mrc", "run_half1_class001_unfil.mrc", "run_half2_class001_unfil.mrc", "run_data.star")

@@ -22,18 +22,17 @@ from cryorefine.jobs.refine3d import ANGULAR_STEPS, JOB, Options, Result
 from cryorefine.jobs.refine3d_input import Inputs, find_inputs, write_set
 from cryorefine.jobs.vocabulary import NO_CLUSTER
 from cryorefine.maps.fsc import resolution
-from cryorefine.refine.ctf_refinement import Stage
-from cryorefine.refine.engine import ChunkDone, IterationDone, Note, Settings, refine
-from cryorefine.refine.initial import initial_model, initial_noise
-from cryorefine.refine.loading import check_geometry, check_images, load_particles
-from cryorefine.refine.outputs import (
+from cryorefine.refine.checkpoints import (
     checkpoint_of,
     discard_checkpoints,
     iterations_to_continue,
     latest_checkpoint,
-    write_final,
-    write_iteration,
 )
+from cryorefine.refine.ctf_refinement import Stage
+from cryorefine.refine.engine import ChunkDone, IterationDone, Note, Settings, refine
+from cryorefine.refine.initial import initial_model, initial_noise
+from cryorefine.refine.loading import check_geometry, check_images, load_particles
+from cryorefine.refine.outputs import write_final, write_iteration
 from cryorefine.refine.parameters import ImageModel
 from cryorefine.refine.particle_set import ParticleSet
 from cryorefine.refine.references import load_mask, load_references

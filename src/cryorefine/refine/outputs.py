@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from cryorefine.io.mrc import read_map, write_map
 from cryorefine.io.particles import ParticleFile, write_particles
 from cryorefine.io.star import write_star
 from cryorefine.refine.angular_distribution import bild
+from cryorefine.refine.checkpoints import checkpoint_of, checkpoints
 from cryorefine.refine.engine import IterationDone, Settings
 from cryorefine.refine.output_models import ModelPart, half_part, joined_part, model_blocks
 from cryorefine.refine.output_tables import optimiser_blocks, output_grid, particle_file, sampling_blocks
@@ -131,35 +131,6 @@ def write_final(
     return files
 
 
-def latest_checkpoint(folder: Path) -> Path | None:
-    """Return the checkpoint of the last whole iteration in a job's folder, if there is one."""
-    found = _checkpoints(folder)
-    return found[-1][1] if found else None
-
-
-def iterations_to_continue(folder: Path) -> list[int]:
-    """Return the iterations that a refinement in a folder can go on from, the last one last.
-
-    Those whose checkpoint and maps are there. The last one of a refinement that has converged has left
-    other files (:func:`write_final`), and nothing comes after it.
-    """
-    return [
-        number
-        for number, _ in _checkpoints(folder)
-        if all(path.is_file() for path in _maps_of(folder, number))
-    ]
-
-
-def checkpoint_of(folder: Path, iteration: int) -> Path:
-    """Return the name of the checkpoint of an iteration."""
-    return folder / f"run_it{iteration:03d}_checkpoint.npz"
-
-
-def _maps_of(folder: Path, iteration: int) -> tuple[Path, Path]:
-    one, two = (folder / f"run_it{iteration:03d}_half{half}_class001.mrc" for half in (1, 2))
-    return one, two
-
-
 def _write_common(
     root: Path,
     state: State,
@@ -211,24 +182,9 @@ def _shown(path: Path, particles: ParticleSet) -> str:
     return str(whole.relative_to(root)) if whole.is_relative_to(root) else str(whole)
 
 
-def discard_checkpoints(folder: Path) -> None:
-    """Delete the checkpoints of an earlier run, so that nobody goes on from them."""
-    for _, path in _checkpoints(folder):
-        path.unlink(missing_ok=True)
-
-
 def _write_checkpoint(folder: Path, state: State) -> Path:
     path = checkpoint_of(folder, state.iteration)
     save_state(path, state)
-    for _, old in _checkpoints(folder)[:-_WHOLE_CHECKPOINTS]:
+    for _, old in checkpoints(folder)[:-_WHOLE_CHECKPOINTS]:
         leave_out_maps(old)
     return path
-
-
-def _checkpoints(folder: Path) -> list[tuple[int, Path]]:
-    """Return iterations and checkpoints in a folder, the last iteration last."""
-    found = []
-    for path in folder.glob("run_it*_checkpoint.npz"):
-        if match := re.fullmatch(r"run_it(\d+)_checkpoint\.npz", path.name):
-            found.append((int(match[1]), path))
-    return sorted(found)
