@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cryorefine.jobs.workflow_state import job_of
+from cryorefine.jobs.lineage import job_of
 from napari_cryorefine.forms import OWN_PROCESS, JobForm
 from napari_cryorefine.layers import add_map
 from napari_cryorefine.results import job_name, results_steps

@@ -25,9 +25,9 @@ from qtpy.QtWidgets import (
 
 from cryorefine.errors import UserError
 from cryorefine.io.pipeline import PIPELINE_FILE
+from cryorefine.jobs.lineage import job_of
 from cryorefine.jobs.project import Project, ProjectJob, read_project, start_pipeline
 from cryorefine.jobs.registry import load
-from cryorefine.jobs.workflow_state import job_of
 from napari_cryorefine.job_views import FORMS, open_form, show_job
 from napari_cryorefine.latest import Latest
 from napari_cryorefine.shower import Shower

@@ -19,12 +19,13 @@ from cryorefine.jobs.base import Figures, Progress, describe
 from cryorefine.jobs.command import add_options, options_from
 from cryorefine.jobs.events import to_line
 from cryorefine.jobs.folder import lock
+from cryorefine.jobs.lineage import Lineage
 from cryorefine.jobs.project import read_project
 from cryorefine.jobs.registry import load
 from cryorefine.jobs.relion_job import write_job
 from cryorefine.jobs.workflow import PRODUCTS, SINGLE_PARTICLES, STARTS, SUBTOMOGRAMS, WORKFLOWS, Workflow
 from cryorefine.jobs.workflow_starts import Start, find_starts, with_rescaled
-from cryorefine.jobs.workflow_state import Lineage, StepState, next_step, read_states
+from cryorefine.jobs.workflow_state import StepState, next_step, read_states
 from cryorefine.jobs.workflow_values import suggestions_for, values_for
 
 METADATA = "data/hiv_sta_relion5_metadata"

@@ -13,9 +13,9 @@ from cryorefine.io.mrc import write_map
 from cryorefine.io.pipeline import read_pipeline
 from cryorefine.jobs import finish, mask_create
 from cryorefine.jobs.folder import lock
+from cryorefine.jobs.lineage import job_of
 from cryorefine.jobs.project import read_project, start_pipeline
 from cryorefine.jobs.registry import JOBS
-from cryorefine.jobs.workflow_state import job_of
 from napari_cryorefine.forms import JobForm
 from napari_cryorefine.job_views import FORMS
 from napari_cryorefine.monitor import Monitor

@@ -9,12 +9,13 @@ from typing import Any
 
 from cryorefine.jobs.base import Field, describe, flag_of
 from cryorefine.jobs.folder import suggest_folder
+from cryorefine.jobs.lineage import Lineage
 from cryorefine.jobs.project import Project, read_project
 from cryorefine.jobs.registry import load
 from cryorefine.jobs.script import as_command
 from cryorefine.jobs.workflow import SINGLE_PARTICLES, SUBTOMOGRAMS, WORKFLOWS, Step, Workflow
 from cryorefine.jobs.workflow_starts import Start, find_starts, with_rescaled
-from cryorefine.jobs.workflow_state import Lineage, StepState, next_step, read_states
+from cryorefine.jobs.workflow_state import StepState, next_step, read_states
 from cryorefine.jobs.workflow_values import Given, suggestions_for, values_for
 
 

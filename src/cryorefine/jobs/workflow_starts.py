@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from cryorefine.errors import UserError
+from cryorefine.jobs.lineage import job_of
 from cryorefine.jobs.project import Project
 from cryorefine.jobs.workflow import STARTS
-from cryorefine.jobs.workflow_state import NOT_NEEDED, StepState, job_of
+from cryorefine.jobs.workflow_state import NOT_NEEDED, StepState
 
 _HEAD = 1 << 16  # bytes of a particle file that hold its optics groups
 _ALIKE = 1e-3  # relative difference of pixel sizes that does not matter

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from cryorefine.errors import UserError
 from cryorefine.jobs.base import describe
+from cryorefine.jobs.lineage import Lineage
 from cryorefine.jobs.project import ProjectJob
 from cryorefine.jobs.workflow import Feed, Step
 from cryorefine.jobs.workflow_starts import Start, rescaled_name
-from cryorefine.jobs.workflow_state import Lineage, StepState, product_of
+from cryorefine.jobs.workflow_state import StepState, product_of
 
 if TYPE_CHECKING:
     from cryorefine.tomo.suggestions import Suggestion
