@@ -141,7 +141,11 @@ class _Refinement:
         self.fsc = maps.fsc
         self.ssnr = _ssnr(maps.fsc)
         self.resolution = float("nan")
-        self._begin(particles, int(np.ceil(_BEYOND * resolved)) + 2)
+        shells = int(np.ceil(_BEYOND * resolved)) + 2
+        if not fit.transfer:
+            # The supplied maps, which may be all that is needed, say nothing beyond.
+            shells = min(shells, resolution_shell(maps.fsc, _NOTHING) + 1)
+        self._begin(particles, shells)
 
     def _largest_shell(self) -> int:
         """Return the last shell that both maps and images reach."""
