@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 DOCK = "Particles"
 _READ_EVERY, _READ_AT_ONCE = 250, 10  # milliseconds, and micrographs
-SHOWN = ("This micrograph", "Selected particles", "All particles")
+SHOWN = ("Particles in the picture", "Selected particles", "All particles")
 
 
 class DefocusPanel(QWidget):

@@ -99,6 +99,18 @@ def stack_layer(source: Map, *, name: str = "", axis: str = "image") -> LayerDat
     return data, keywords, "image"
 
 
+def mask_keywords(keywords: dict[str, Any]) -> dict[str, Any]:
+    """Return how the body of a mask is shown; ``keywords`` are those of the map."""
+    keywords["metadata"]["display_range"] = ((0.0, 1.0), 0.5)
+    return {
+        "contrast_limits": (0.0, 1.0),
+        "iso_threshold": 0.5,
+        "colormap": MASK_COLOR,
+        "opacity": 0.35,
+        "blending": "translucent_no_depth",
+    }
+
+
 def mask_regions(mask: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Return 1 in the core of a mask (value 1), 2 in its soft edge, 0 outside; shape (z, y, x)."""
     regions = np.zeros(mask.shape, np.uint8)

@@ -17,6 +17,7 @@ from napari_cryorefine.layer_data import (
     SOFT_EDGE_COLOR,
     layer_keywords,
     map_layer,
+    mask_keywords,
     mask_regions,
     stack_layer,
 )
@@ -85,23 +86,24 @@ def add_half_maps(
     See :func:`add_map` for the parameters and errors.
     """
     layers = []
-    for number, source in enumerate((one, two)):
-        layers.append(
-            add_map(
-                viewer,
-                source,
-                role=f"{role} half {number + 1}" if role else "",
-                colormap=HALF_MAP_COLORMAPS[number],
-            )
-        )
-    attributes = ("contrast_limits", "iso_threshold", "rendering")
-    if "linked" not in layers[1].metadata:
-        layers[1].visible = False
-        layers[1].metadata["linked"] = True
-        for attribute in attributes:
-            setattr(layers[1], attribute, getattr(layers[0], attribute))
-        viewer.layers.link_layers(layers, attributes)
+    for number, source in enumerate((one, two), 1):
+        layers.append(add_map(viewer, source, role=f"{role} half {number}" if role else ""))
+    link_half_maps(viewer, *layers)
     return layers[0], layers[1]
+
+
+def link_half_maps(viewer: ViewerModel, one: Image, two: Image) -> None:
+    """Have two half maps share contrast, level and rendering from now on, and hide the second at first."""
+    attributes = ("contrast_limits", "iso_threshold", "rendering")
+    if "linked" in two.metadata:
+        return
+    two.visible = False
+    two.metadata["linked"] = True
+    for layer, color in zip((one, two), HALF_MAP_COLORMAPS, strict=True):
+        layer.colormap = color
+    for attribute in attributes:
+        setattr(two, attribute, getattr(one, attribute))
+    viewer.layers.link_layers([one, two], attributes)
 
 
 def add_mask(
@@ -133,15 +135,13 @@ def add_mask(
     body_role = f"{role} body" if role else ""
     body = own_layer(viewer, body_role)
     data, keywords, _ = map_layer(loaded, name=name)
-    keywords |= {"contrast_limits": (0.0, 1.0), "iso_threshold": 0.5}
-    keywords["metadata"]["display_range"] = ((0.0, 1.0), 0.5)
+    keywords |= mask_keywords(keywords)
     regions = mask_regions(data)
     if body is not None:
         _refresh(body, data, keywords)
     else:
         show_true_hand(viewer)
         keywords["metadata"]["role"] = body_role
-        keywords |= {"colormap": MASK_COLOR, "opacity": 0.35, "blending": "translucent_no_depth"}
         body = viewer.add_image(data, **keywords)
     outline_role = f"{role} outline" if role else ""
     known = own_layer(viewer, outline_role)
@@ -175,8 +175,6 @@ def add_outline(
     path : Path, optional
         The mask's file.
     """
-    from napari.utils.colormaps import DirectLabelColormap
-
     outline = own_layer(viewer, role)
     keywords = layer_keywords(path, pixel_size, name=name, kind="outline")
     outlines = MaskOutlines(regions)
@@ -186,14 +184,19 @@ def add_outline(
         return outline
     show_true_hand(viewer)
     keywords["metadata"]["role"] = role
+    return viewer.add_labels(outlines, **keywords, **outline_keywords())
+
+
+def outline_keywords() -> dict[str, Any]:
+    """Return how the outlines of a mask are shown."""
+    from napari.utils.colormaps import DirectLabelColormap
+
     colors = {1: MASK_COLOR, 2: SOFT_EDGE_COLOR, None: "transparent"}
-    return viewer.add_labels(
-        outlines,
-        opacity=1.0,
-        blending="translucent_no_depth",
-        colormap=DirectLabelColormap(color_dict=colors),
-        **keywords,
-    )
+    return {
+        "opacity": 1.0,
+        "blending": "translucent_no_depth",
+        "colormap": DirectLabelColormap(color_dict=colors),
+    }
 
 
 def add_surface(

@@ -165,7 +165,11 @@ def _add(viewer: ViewerModel, source: ColouredMap, level: float, name: str, role
         return layer
     show_true_hand(viewer)
     layer = viewer.add_surface(
-        _mirrored(mesh), colormap=_colormap(), contrast_limits=colour_range, shading="smooth", **keywords
+        _mirrored(mesh),
+        colormap=resolution_colormap(),
+        contrast_limits=colour_range,
+        shading="smooth",
+        **keywords,
     )
     if hasattr(layer, "colorbar"):
         layer.colorbar.visible = True
@@ -198,7 +202,12 @@ def local_resolution_steps(viewer: ViewerModel, folder: Path, job: str) -> Steps
     known = own_layer(viewer, role)
     density = add_map(viewer, source.density, role=f"{job} filtered", rendering="mip")
     slices = add_map(
-        viewer, source.resolution, role=role, colormap=_colormap(), rendering="mip", blending="multiplicative"
+        viewer,
+        source.resolution,
+        role=role,
+        colormap=resolution_colormap(),
+        rendering="mip",
+        blending="multiplicative",
     )
     slices.contrast_limits = surface.contrast_limits
     if known is None:
@@ -210,7 +219,8 @@ def local_resolution_steps(viewer: ViewerModel, folder: Path, job: str) -> Steps
     return True
 
 
-def _colormap() -> Any:
+def resolution_colormap() -> Any:
+    """Return the colours of local resolution."""
     from napari.utils.colormaps import Colormap, ensure_colormap
 
     colors = ensure_colormap("turbo").map(np.linspace(0.1, 0.93, 64))

@@ -64,9 +64,12 @@ def telling_columns(table: pd.DataFrame) -> dict[str, str]:
     """Return the columns of numbers that tell particles apart, by what they are called.
 
     Those of :data:`FITTED` and :data:`DERIVED` are left out, and those of the same number everywhere.
+    Well-known ones come first, the others in the order of the table.
     """
     found: dict[str, str] = {}
-    for label in table.columns:
+    # What a refinement has found comes first, coordinates and the like last.
+    order = {label: number for number, label in enumerate(_KNOWN)}
+    for label in sorted(table.columns, key=lambda label: order.get(label, len(order))):
         if label in FITTED or label in DERIVED or table[label].dtype.kind not in "iuf":
             continue
         values: Any = table[label].to_numpy()

@@ -8,7 +8,8 @@ from pathlib import Path
 from cryorefine.io.mrc import Map
 from napari_cryorefine._compat import watch_current_viewer
 from napari_cryorefine.large_maps import large_keywords, read_for_display
-from napari_cryorefine.layer_data import STACKS, LayerData, map_layer, stack_layer
+from napari_cryorefine.layer_data import STACKS, LayerData, stack_layer
+from napari_cryorefine.map_kinds import shown_map, watch_for_kinds
 
 _LARGE = 1 << 23  # bytes of a STAR file, which takes longer to read than a window may stand still
 Reader = Callable[[str | Sequence[str]], list[LayerData]]
@@ -51,13 +52,16 @@ def read_mrc(path: Path) -> list[LayerData]:
     source = read_for_display(path, pixel_size=pixel_size)
     if len(source.data) == 1:
         source = Map(source.data[0], source.pixel_size, source.path)
-    data, keywords, kind = map_layer(source)
+    layers = shown_map(source)
     viewer = napari.current_viewer()
+    if viewer is not None:
+        watch_for_kinds(viewer)
     if large := large_keywords(viewer, source):
+        _, keywords, _ = layers[0]
         keywords["metadata"] |= large
         # In 3D it would be sent to the graphics card before its coarser copy is there.
         keywords["visible"] = viewer.dims.ndisplay == 2
-    return [(data, keywords, kind)]
+    return layers
 
 
 def read_star_layers(path: Path) -> list[LayerData]:

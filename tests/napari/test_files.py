@@ -211,3 +211,32 @@ def test_a_large_map_stays_in_its_file_and_is_coarser_in_3d(
     viewer.layers.remove(layer)
     viewer.dims.ndisplay = 2
     assert len(viewer.layers) == 0
+
+
+def test_a_mask_opens_as_a_body_in_3d_and_as_outlines_over_slices(project, blob, viewer, plugin):
+    mask = np.clip(5 * blob - 1, 0, 1)
+    write_map(project / "mask.mrc", mask, 2.5)
+    body, outline = viewer.open(str(project / "mask.mrc"), plugin=PLUGIN)
+    assert tuple(body.contrast_limits) == (0.0, 1.0)
+    assert body.iso_threshold == 0.5
+    assert (body.visible, outline.visible) == (False, True)
+    assert set(np.unique(outline.data[12])) == {0, 1, 2}
+    viewer.dims.ndisplay = 3
+    assert (body.visible, outline.visible) == (True, False)
+
+
+def test_half_maps_that_are_opened_share_contrast_and_level(half_maps, viewer, plugin):
+    two, one = viewer.open([str(path) for path in reversed(half_maps)], plugin=PLUGIN)
+    assert (one.visible, two.visible) == (True, False)
+    assert one.colormap.name != two.colormap.name
+    one.contrast_limits = (0.1, 0.5)
+    assert tuple(two.contrast_limits) == (0.1, 0.5)
+
+
+def test_local_resolution_opens_in_its_colours(project, blob, viewer, plugin):
+    resolution = np.where(blob > 0.1, 4 + blob, 0)
+    write_map(project / "relion_locres.mrc", resolution, 2.5)
+    (layer,) = viewer.open(str(project / "relion_locres.mrc"), plugin=PLUGIN)
+    assert layer.colormap.name == "local resolution"
+    low, high = layer.contrast_limits
+    assert 4 < low < high < 5.2

@@ -181,7 +181,7 @@ def test_particles_are_coloured_by_any_of_their_numbers(model):
     values = {"rlnDefocusU": [1000.0, 2000.0, 1000.0], "rlnAngleRot": [10.0, 20.0, 30.0], "rlnOpticsGroup": 1}
     points = layers.add_particles(model, particle_file(**COORDINATES, **values))
     view = points.metadata["view"]
-    assert view.fits.columns == ["Defocus (Å)", "Coordinate X", "Coordinate Y", "Rot (°)"]
+    assert view.fits.columns == ["Defocus (Å)", "Rot (°)", "Coordinate X", "Coordinate Y"]
     assert view.colouring == "Defocus (Å)"
     assert (points.face_color[0] == points.face_color[1]).all()
     view.colour_by("Rot (°)")
