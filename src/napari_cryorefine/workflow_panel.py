@@ -41,6 +41,10 @@ if TYPE_CHECKING:
     from napari_cryorefine.steps import Steps
 
 REFRESH_SECONDS = 3.0
+NOTHING = (
+    "Nothing to start from lies in this folder. Open particles and a map (File > Open, File > Open Sample), a "
+    "project (Open… above), or fill in a form by hand."
+)
 
 
 @dataclass(frozen=True)
@@ -208,8 +212,8 @@ class WorkflowPanel(TabbedPanel):
         folder = plan.project.folder.resolve()
         self.place.setText(f"{folder.name}{' (RELION project)' if plan.project.of_relion else ''}")
         self.place.setToolTip(str(folder))
-        if plan.project.warning:
-            self._say(plan.project.warning)
+        if plan.project.warning or plan.is_empty or self.message.text() == NOTHING:
+            self._say(plan.project.warning or (NOTHING if plan.is_empty else ""))
 
     def _filler_of(self, step: Step) -> Latest:
         """Return what fills the form of a step: each has its own, for some take their time."""

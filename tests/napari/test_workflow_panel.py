@@ -63,6 +63,21 @@ def panel_in(make_napari_viewer, qtbot, plugin, messages):
     return make
 
 
+@pytest.fixture
+def panel_alone(model, qtbot):
+    """Return a function that opens the panel without a viewer around it."""
+
+    def make() -> WorkflowPanel:
+        panel = WorkflowPanel(model)
+        qtbot.addWidget(panel)
+        with qtbot.waitExposed(panel):
+            panel.show()
+        settle(qtbot, panel)
+        return panel
+
+    return make
+
+
 def settle(qtbot: Any, panel: WorkflowPanel) -> None:
     qtbot.waitUntil(lambda: not panel.busy, timeout=SECONDS)
     QApplication.processEvents()
@@ -253,12 +268,12 @@ def test_the_panel_works_in_a_project_of_relion_with_aliases(panel_in, qtbot, re
     assert form.page.reasons["mask"].text().endswith("from MaskCreate/job002 (tight)")
 
 
-def test_a_failed_step_says_why_and_shows_its_log(panel_in, qtbot, refined):
+def test_a_failed_step_says_why_and_shows_its_log(panel_alone, qtbot, refined):
     folder = refined / "PostProcess/job004"
     folder.mkdir(parents=True)
     (folder / "RELION_JOB_EXIT_FAILURE").touch()
     (folder / "run.err").write_text("The half maps differ in size; choose others.\n")
-    _, panel = panel_in()
+    panel = panel_alone()
     row = panel.rows["postprocess"]
     assert row.told.text() == "failed"
     assert row.below.isVisible()
@@ -266,7 +281,7 @@ def test_a_failed_step_says_why_and_shows_its_log(panel_in, qtbot, refined):
     assert row.show_button.text() == "Log"
 
 
-def test_a_running_step_shows_how_far_it_is(panel_in, qtbot, refined):
+def test_a_running_step_shows_how_far_it_is(panel_alone, qtbot, refined):
     folder = refined / "Refine3D/job002"
     folder.mkdir()
     (folder / "job.star").write_text("\ndata_job\n\n_rlnJobTypeLabel relion.refine3d\n")
@@ -275,23 +290,22 @@ def test_a_running_step_shows_how_far_it_is(panel_in, qtbot, refined):
     )
     held = lock.take(folder)
     try:
-        _, panel = panel_in()
+        panel = panel_alone()
         row = panel.rows["refine3d"]
         assert row.told.text() == "running, Iteration 3, 25 %"
         assert row.bar.isVisible()
         assert row.bar.value() == 25
         # Until it has ended, the finished one is taken from.
-        form = panel.open_step("mask")
+        assert row.state.source.name == "Refine3D/job001"
         settle(qtbot, panel)
-        assert form.page["input"].value == HALF.with_name("run_class001.mrc")
     finally:
         held.release()
 
 
-def test_every_row_is_reached_by_the_keyboard(panel_in, qtbot, refined):
-    _, panel = panel_in()
+def test_every_row_is_reached_by_the_keyboard(panel_alone, qtbot, refined):
+    panel = panel_alone()
     rows = list(panel.rows.values())
-    panel.window().activateWindow()
+    panel.activateWindow()
     rows[0].setFocus()
     qtbot.waitUntil(rows[0].hasFocus)
     qtbot.keyClick(rows[0], Qt.Key.Key_Down)
@@ -309,27 +323,29 @@ def test_every_row_is_reached_by_the_keyboard(panel_in, qtbot, refined):
     assert places == sorted(places)
     qtbot.keyClick(rows[-1], Qt.Key.Key_3, Qt.KeyboardModifier.AltModifier)
     qtbot.waitUntil(rows[2].hasFocus)
+    settle(qtbot, panel)
 
 
-def test_subtomograms_have_steps_of_their_own(panel_in, qtbot, project):
+def test_subtomograms_have_steps_of_their_own(panel_alone, qtbot, project):
     (project / "optimisation_set.star").write_text("\ndata_\n\n_rlnTomoTomogramsFile tomograms.star\n")
-    _, panel = panel_in()
+    panel = panel_alone()
     assert panel.workflow.name == "subtomograms"  # that is what lies here
     assert list(panel.rows) == ["extract", "reconstruct", "refine3d", "mask", "postprocess", "local"]
+    assert panel.rows["extract"].told.text() == "next"
+    assert {row.step.job for row in panel.rows.values()} <= set(FORMS)
     qtbot.mouseClick(panel.tabs, LEFT, pos=panel.tabs.tabRect(0).center())
     settle(qtbot, panel)
     assert panel.workflow.name == "single-particles"
-    form = panel.open_step("refine3d")
-    settle(qtbot, panel)
-    assert form.page["optimisation_set"].value is None
+    assert {row.step.job for row in panel.rows.values()} <= set(FORMS)
+    assert not panel.message.isVisible()
 
 
-def test_every_step_has_a_form(panel_in, qtbot, project):
-    _, panel = panel_in()
-    for name in ("single-particles", "subtomograms"):
-        panel.show_tab(name)
-        settle(qtbot, panel)
-        assert {row.step.job for row in panel.rows.values()} <= set(FORMS)
+def test_an_empty_folder_is_told_what_to_do(panel_alone, qtbot, project):
+    panel = panel_alone()
+    assert "File > Open" in panel.message.text()
+    (project / "particles.star").write_text("data_particles\n\nloop_\n_rlnDefocusU\n1.0\n")
+    refreshed(qtbot, panel)
+    assert not panel.message.isVisible()
 
 
 def test_a_job_file_that_is_opened_opens_its_form(panel_in, qtbot, refined):

@@ -42,6 +42,11 @@ class Plan:
     _lineage: Lineage
     _starts: Mapping[str, Start]
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing yet: no job of the workflow, and nothing to start from."""
+        return not self._starts and all(state.job is None for state in self.states)
+
     def values(self, step: Step) -> list[Given]:
         """Return what the jobs before a step, and the tutorials, have for its options."""
         return values_for(step, self.states, self._lineage, self._starts)
