@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from cryorefine.compute.worker import CALM
 from cryorefine.errors import UserError
 
 EXAMPLES = "local:4, or slurm:jobs=20,cores=8,memory=32GB"
@@ -168,7 +169,7 @@ class Cluster(ABC):
     def _settings(self) -> Any:
         import dask
 
-        return dask.config.set({"distributed.scheduler.allowed-failures": _ALLOWED_FAILURES})
+        return dask.config.set({"distributed.scheduler.allowed-failures": _ALLOWED_FAILURES} | CALM)
 
 
 class LocalCluster(Cluster):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import logging
 import queue
+import sys
 import time
 from asyncio import CancelledError
 from collections import Counter
@@ -42,6 +43,10 @@ class _GroupResult:
 
     total: Any
     values: list[Any]
+
+    def __sizeof__(self) -> int:
+        # Dask sends work to where most bytes are, and looks after memory, by this.
+        return sys.getsizeof(self.total)
 
 
 @functools.cache

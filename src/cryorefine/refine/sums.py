@@ -40,5 +40,9 @@ class HalfSums:
         new.others = {name: values.copy() for name, values in self.others.items()}
         return new
 
+    def __sizeof__(self) -> int:
+        """Bytes of all sums, for whoever has to find room for them."""
+        return self.numerator.nbytes + self.weight.nbytes + sum(v.nbytes for v in self.others.values())
+
     def __getitem__(self, name: str) -> F64:
         return self.others[name]
