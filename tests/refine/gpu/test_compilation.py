@@ -15,12 +15,13 @@ def compiled(text: str, architecture: int) -> tuple[str, bytes]:
     options = [*source.OPTIONS, f"--gpu-architecture=sm_{architecture}"]
     nvrtc.nvrtcCompileProgram(program, len(options), [option.encode() for option in options])
     _, size = nvrtc.nvrtcGetProgramLogSize(program)
-    log = b" " * size
+    # It writes into what it is given. That must be a bytes object of its own: those of length 1 are Python's.
+    log = b" " * (size + 1)
     nvrtc.nvrtcGetProgramLog(program, log)
     _, size = nvrtc.nvrtcGetCUBINSize(program)
-    binary = b" " * size
+    binary = b" " * (size + 1)
     nvrtc.nvrtcGetCUBIN(program, binary)
-    return log.decode().strip("\0 \n"), binary
+    return log[:size].decode().strip("\0 \n"), binary
 
 
 @pytest.mark.parametrize("architecture", [75, 80, 90])
