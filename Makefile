@@ -20,7 +20,7 @@ demo-sta: $(INSTALLED) system
 	@$(BIN)/python scripts/demo_sta.py demo-sta
 
 test: lint docs system
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
