@@ -245,6 +245,8 @@ def resolved(project: Path) -> None:
     run_once(directional_fsc, half_map=half_map, mask=mask, output=directional, symmetry="D2")
     run_once(orientations, particles=Path("Refine3D/job001/run_data.star"), output=views, symmetry="D2")
     run_once(confidence, half_map=half_map, mask=mask, output=Path("Confidence/job008"))
+    for picture in (directional / "directional_fsc.png", views / "orientations.png"):
+        shutil.copy(picture, PICTURES)  # as the jobs draw them
     viewer = napari.Viewer()
     viewer.window.resize(1300, 900)
     open_results(viewer, local)
