@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 
 REFRESH_SECONDS = 3.0
 NOTHING = (
-    "Nothing to start from lies in this folder. Open particles and a map (File > Open, File > Open Sample), a "
-    "project (Open… above), or fill in a form by hand."
+    "Nothing to start from lies in this folder. Open particles and a map (File > Open, File > Open Sample), "
+    "a project (Open… above), or fill in a form by hand."
 )
 
 
@@ -71,7 +71,7 @@ class _Filling:
 
     form: JobForm
     step: Step
-    plan: Plan
+    wish: _Wish
     values: dict[str, Any]
     typed: dict[str, Any]
 
@@ -134,8 +134,7 @@ class WorkflowPanel(TabbedPanel):
 
     def refresh(self) -> None:
         """Read the project anew, in a thread; also done every few seconds while the dock is in sight."""
-        name = "" if self._any_workflow else self.workflow.name
-        wish = _Wish(self._folder, name, dict(self._chosen), _starts_of(self._viewer))
+        wish = self._wish("" if self._any_workflow else self.workflow.name)
         if not self._reader.busy or self._snapshot is None or self._snapshot.wish != wish:
             self._reader.ask(wish)
 
@@ -146,10 +145,11 @@ class WorkflowPanel(TabbedPanel):
         self._say("")
         if form.is_running:
             self._say(f"{step.title} is running; its form can be filled when it has ended.")
-        elif self._snapshot is not None:
+        else:
             values = form.page.readable()
             typed = {name: value for name, value in values.items() if name in form.page.typed}
-            self._filler_of(step).ask(_Filling(form, step, self._snapshot.plan, values, typed))
+            wish = self._wish(self.workflow.name)
+            self._filler_of(step).ask(_Filling(form, step, wish, values, typed))
         return form
 
     def show_step(self, key: str) -> None:
@@ -195,6 +195,9 @@ class WorkflowPanel(TabbedPanel):
     def sizeHint(self) -> QSize:
         """Ask for room for the names of jobs, and for all steps."""
         return QSize(430, 620)
+
+    def _wish(self, workflow: str) -> _Wish:
+        return _Wish(self._folder, workflow, dict(self._chosen), _starts_of(self._viewer))
 
     def _take(self, snapshot: _Snapshot) -> None:
         """Show what has been read, unless something else is asked for by now."""
@@ -303,15 +306,20 @@ class WorkflowPanel(TabbedPanel):
 
 def _read(wish: _Wish) -> Iterator[_Snapshot]:
     """Read how far a project has come; runs in the thread."""
-    yield _Snapshot(wish, read_plan(wish.folder, wish.workflow, wish.chosen, wish.layers))
+    yield _Snapshot(wish, _read_plan(wish))
 
 
-def _fill(wish: _Filling) -> Iterator[tuple[JobForm, list[Given]]]:
+def _read_plan(wish: _Wish) -> Plan:
+    return read_plan(wish.folder, wish.workflow, wish.chosen, wish.layers)
+
+
+def _fill(filling: _Filling) -> Iterator[tuple[JobForm, list[Given]]]:
     """Find the values of a form; runs in the thread. What has to be worked out comes second."""
-    given = wish.plan.values(wish.step)
-    yield wish.form, given
-    values = wish.values | {one.option: one.value for one in given} | wish.typed
-    yield wish.form, list(wish.plan.suggestions(wish.step, values))
+    plan = _read_plan(filling.wish)  # a job may have ended since the panel looked
+    given = plan.values(filling.step)
+    yield filling.form, given
+    values = filling.values | {one.option: one.value for one in given} | filling.typed
+    yield filling.form, list(plan.suggestions(filling.step, values))
 
 
 def _starts_of(viewer: Any) -> dict[str, Start]:

@@ -116,7 +116,6 @@ def test_a_person_goes_from_the_sample_to_a_sharpened_map(panel_in, qtbot, refin
     assert told(panel, "mask") == ("not run", "next")
 
     # The first step takes what the sample has brought.
-    refreshed(qtbot, panel)
     qtbot.mouseClick(panel.rows["refine3d"].open_button, LEFT)
     settle(qtbot, panel)
     form = form_in(viewer, "refine3d")
