@@ -90,8 +90,11 @@ def time_text(reading: Reading, stage_left: float | None) -> str:
         more = iterations_left(last) - 1
         if np.isfinite(last.seconds) and more > 0:
             iterations = "iteration" if more == 1 else "iterations"
-            span = duration_text(more * last.seconds)
-            parts.append(f"then at least {more} more {iterations}, {span} at the pace of the last one")
+            # Accuracies of early, poor maps make it look nearer than it is.
+            parts.append(
+                f"then at least {more} more {iterations} of some {duration_text(last.seconds)}, "
+                "and more as long as the map improves"
+            )
     return "; ".join(parts)
 
 

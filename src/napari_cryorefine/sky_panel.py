@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QLabel, QLineEdit, QPushBut
 
 from cryorefine.errors import UserError
 from cryorefine.geometry.sky import mollweide_image, mollweide_position
+from napari_cryorefine.latest import Latest
 from napari_cryorefine.sky import Sky, add_direction_sphere, direction_text, read_sky
 
 if TYPE_CHECKING:
@@ -41,6 +43,9 @@ class SkyPanel(QWidget):
     ) -> None:
         super().__init__()
         self._bare = bare
+        self._reader = Latest(_read, self)
+        self._reader.made.connect(self._take)
+        self._reader.failed.connect(self._refuse)
         self.sky: Sky | None = None
         self._viewer = viewer
         self.open_button = QPushButton("Open…")
@@ -83,16 +88,25 @@ class SkyPanel(QWidget):
         if viewer is not None:
             viewer.events.theme.connect(lambda: self.paint(viewer.theme))
 
+    @property
+    def busy(self) -> bool:
+        """Whether a file is being read."""
+        return self._reader.busy
+
     def open(self, path: Path) -> None:
         """Show a file, with the sphere that goes with it; a mistake is told in place of the title."""
-        try:
-            sky = read_sky(path, self.symmetry.text())
-        except UserError as error:
-            self.title.setText(str(error))
-            return
+        self.title.setText(f"Reading {path.name}…")
+        self._reader.ask((path, self.symmetry.text()))
+
+    def _take(self, sky: Sky) -> None:
         if sky.low_is_good and self._viewer is not None:
             add_direction_sphere(self._viewer, sky)
         self.show_sky(sky)
+
+    def _refuse(self, error: Exception) -> None:
+        if not isinstance(error, UserError):
+            raise error
+        self.title.setText(str(error))
 
     def show_sky(self, sky: Sky) -> None:
         """Draw values on the sphere in place of the last ones."""
@@ -168,3 +182,7 @@ class SkyPanel(QWidget):
             label.setPos(float(across), float(up))
             self.plot.addItem(label)
             self._tilts.append(label)
+
+
+def _read(wish: tuple[Path, str]) -> Iterator[Sky]:
+    yield read_sky(*wish)

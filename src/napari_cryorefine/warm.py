@@ -1,7 +1,7 @@
 """What the live tools will need, loaded in a thread while the first form that has one is being filled in.
 
 Imports and compiled kernels that are first met in the thread of the window keep it from answering
-for a second or more. At the end garbage is left to be collected when nobody does anything.
+for a second or more.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import numpy as np
 from qtpy.QtCore import QObject, QTimer
 from qtpy.QtWidgets import QApplication
 
-from napari_cryorefine.collector import collect_when_idle
 from napari_cryorefine.layer_data import layer_keywords
 
 if TYPE_CHECKING:
@@ -50,18 +49,18 @@ def warm_up(viewer: ViewerModel | None) -> None:
         return
     _begun.set()
     sys.setswitchinterval(SWITCH)
-    _Stages([_load, _make_image, _make_labels_and_surface, collect_when_idle])
+    _Stages([_load, _make_image, _make_labels_and_surface])
 
 
 class _Stages(QObject):
-    """Does one thing after the other, in a thread but for the second and the last one.
+    """Does one thing after the other, all but the second in a thread.
 
     napari's registry of units, which the first layer of all makes, must not be made in two threads.
     """
 
     def __init__(self, stages: list[Callable[[], None]]) -> None:
         super().__init__(QApplication.instance())
-        self._here, self._left = (stages[1], stages[-1]), stages
+        self._image, self._left = stages[1], stages
         self._thread: threading.Thread | None = None
         self._timer = QTimer(self)
         self._timer.timeout.connect(self._next)
@@ -75,7 +74,7 @@ class _Stages(QObject):
             self.deleteLater()
             return
         stage = self._left.pop(0)
-        if stage in self._here:
+        if stage is self._image:
             stage()
         else:
             self._thread = threading.Thread(target=stage, name="cryorefine warm-up")

@@ -268,7 +268,8 @@ def test_times_are_told_as_far_as_they_can_be_known(running, monitor):
         life=Life("running", ""),
     )
     assert time_text(fake, 200.0) == (
-        "Iteration 3 25 %, 3 min left; then at least 4 more iterations, 4 min at the pace of the last one"
+        "Iteration 3 25 %, 3 min left; then at least 4 more iterations of some 60 s, and more as long as "
+        "the map improves"
     )
     assert time_text(fake, None).startswith("Iteration 3 25 %; then")
     assert figures_line(reading.iterations[0]).startswith("8 Å  ·  step 15°, 2.5 Å  ·  accuracy 2.5°, 1.2 Å")

@@ -89,9 +89,14 @@ def test_the_sphere_has_the_hand_of_the_map(model, directional):
     assert len(faces) == 2 * 192 - 4
 
 
-def test_the_dock_shows_the_picture_the_right_way_up(viewer, particles):
+def opened(panel, path, qtbot):
+    panel.open(path)
+    qtbot.waitUntil(lambda: not panel.busy, timeout=60_000)
+
+
+def test_the_dock_shows_the_picture_the_right_way_up(viewer, particles, qtbot):
     panel = SkyPanel(viewer)
-    panel.open(particles)
+    opened(panel, particles, qtbot)
     image = panel.image.image
     across, up = mollweide_position(*BAD)
     # the last row is the top of the plot
@@ -100,15 +105,15 @@ def test_the_dock_shows_the_picture_the_right_way_up(viewer, particles):
     assert image[-2, image.shape[1] // 2] >= 10
     assert panel.title.text() == "particles.star: 50 particles, C1"
     panel.symmetry.setText("D0")
-    panel.open(particles)
+    opened(panel, particles, qtbot)
     assert "D0" in panel.title.text()
     panel.close()
 
 
-def test_good_resolutions_are_bright_however_often_they_are_shown(viewer, directional):
+def test_good_resolutions_are_bright_however_often_they_are_shown(viewer, directional, qtbot):
     panel = SkyPanel(viewer)
     for _ in range(2):
-        panel.open(directional)
+        opened(panel, directional, qtbot)
         good, bad = panel.bar.colorMap().map([0.0, 1.0])[:, :3].sum(axis=1)
         assert good > bad
     panel.close()
