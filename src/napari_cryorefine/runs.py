@@ -21,6 +21,7 @@ from cryorefine.errors import UserError
 from cryorefine.jobs.base import Job, JobAborted, Progress, Run
 from cryorefine.jobs.command import command
 from cryorefine.jobs.folder import follow, request_abort, status
+from cryorefine.jobs.signs_of_life import KILLED, record_death
 
 POLL_SECONDS = 0.5
 _PROGRESS_SECONDS = 0.05
@@ -174,6 +175,9 @@ class FolderRun(QObject):
                 return Outcome(
                     self.folder, error=UserError(said.splitlines()[-1] if said else "It was refused.")
                 )
+        if state == "interrupted":
+            record_death(self.folder)
+            return Outcome(self.folder, error=RuntimeError(KILLED.rstrip(".")))
         log = self.folder / "run.err"
         said = log.read_text(errors="replace").strip() if log.is_file() else said if self._process else ""
         last = said.splitlines()[-1] if said else f"the process ended ({state})"

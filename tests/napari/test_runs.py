@@ -135,7 +135,8 @@ def test_a_killed_process_is_an_error_not_a_silence(folder, qtbot):
     run._process.kill()
     qtbot.waitUntil(lambda: bool(heard.outcomes), timeout=SECONDS)
     assert heard.outcomes[0].error is not None
-    assert "interrupted" in str(heard.outcomes[0].error)
+    assert "stopped without a word (killed" in str(heard.outcomes[0].error)
+    assert status(folder) == "failed"
 
 
 def test_the_form_watches_a_job_of_a_terminal(folder, qtbot, messages, model):

@@ -242,7 +242,7 @@ def record_failure(folder: Path) -> None:
     if place is None:
         return
     project, name = place
-    with contextlib.suppress(UserError, OSError), changed_pipeline(project, wait=2) as pipeline:
+    with contextlib.suppress(UserError, OSError), changed_pipeline(project, wait=0.5) as pipeline:
         for process in pipeline.processes():
             if process.name == name and process.status == "Running":
                 pipeline.put_process(dataclasses.replace(process, status=STATUSES["failed"]))
