@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
-from qtpy.QtCore import QObject, Signal
+from qtpy.QtCore import QObject, QThreadPool, Signal
+
+_THREADS = 8
+"""Qt gives as many as there are cores. On two of them a job in one thread, and another in the next, would
+keep a form from being filled and a slider from being followed."""
 
 
 class Latest(QObject):
@@ -38,6 +42,8 @@ class Latest(QObject):
         self._work = work
         self._waiting: list[Any] = []
         self._worker: Any = None
+        pool = QThreadPool.globalInstance()  # that of napari's workers
+        pool.setMaxThreadCount(max(pool.maxThreadCount(), _THREADS))
 
     @property
     def busy(self) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 
 import pytest
+from napari.qt.threading import create_worker
+from qtpy.QtCore import QThreadPool
 
 from napari_cryorefine.latest import Latest
 
@@ -72,3 +74,21 @@ def test_what_is_forgotten_is_neither_made_nor_shown(latest, gate, qtbot):
     with qtbot.waitSignal(latest.idle, timeout=SECONDS):
         gate.set()
     assert latest.pieces == ["a first"]
+
+
+def test_a_request_need_not_wait_for_the_jobs_that_run(qtbot):
+    pool = QThreadPool.globalInstance()
+    cores = pool.maxThreadCount()
+    pool.setMaxThreadCount(1)
+    over = threading.Event()
+    latest, made = Latest(lambda request: iter([request])), []
+    latest.made.connect(made.append)
+    try:
+        job = create_worker(over.wait, 10)
+        latest.ask("a form")
+        qtbot.waitUntil(lambda: made == ["a form"] and not latest.busy, timeout=SECONDS)
+        with qtbot.waitSignal(job.finished, timeout=SECONDS):  # it was there all the time
+            over.set()
+    finally:
+        over.set()
+        pool.setMaxThreadCount(cores)
