@@ -106,6 +106,7 @@ def test_a_killed_worker_costs_nothing_but_time(truth, tmp_path):
     assert killed
     assert sums == truth
     assert any("is gone" in sentence for sentence in said)
+    assert not any("No worker is left" in sentence for sentence in said)
 
 
 @pytest.mark.slow

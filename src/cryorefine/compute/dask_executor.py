@@ -236,6 +236,7 @@ class _Reduction:
         self.told: set[tuple[int, int]] = set()  # groups whose values have been handed on
         self.workers: dict[str, int] = {}
         self.called = -_ROLL_CALL
+        self.patient_until = time.monotonic() + PATIENCE
         self._begin()
 
     def _begin(self) -> None:
@@ -304,6 +305,9 @@ class _Reduction:
             self.cluster.tend()
         if not present and self.cluster is not None and (problem := self.cluster.problem()):
             raise UserError(problem)
+        if not present and not self.workers and time.monotonic() > self.patient_until:
+            self.patient_until = float("inf")
+            yield News("No worker has come yet; the work begins with the first.", warning=False)
         before, self.workers = self.workers, present
         for name in before.keys() - present.keys():
             self.dealer.forget(name)

@@ -39,6 +39,7 @@ class News:
     """One sentence about the workers; empty for a sign of life while nothing is finished."""
 
     sentence: str = ""
+    warning: bool = True
 
 
 Reduction = Generator[Done | News, None, list[Any]]

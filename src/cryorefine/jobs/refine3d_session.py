@@ -288,7 +288,7 @@ def run_session(session: Session) -> Run[Result]:
                 yield Progress(f"Iteration {step.iteration}", step.done, step.total)
                 continue
             if isinstance(step, Note):
-                yield Notice(step.sentence, warning=True)
+                yield Notice(step.sentence, warning=step.warning)
                 continue
             if isinstance(step, Stage):
                 yield Progress(f"CTF: {step.name}", step.done, step.total)

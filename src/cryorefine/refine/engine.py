@@ -129,6 +129,7 @@ class Note:
     """One sentence about the workers."""
 
     sentence: str
+    warning: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -350,7 +351,9 @@ def _compare(
             return (first, second), PoseTable(**columns)
         if isinstance(event, News):
             if event.sentence:
-                yield Note(event.sentence)
+                yield Note(event.sentence, event.warning)
+            if done == total:
+                continue  # only the sums are on their way
         else:
             done += 1
             for name, column in columns.items():
