@@ -84,7 +84,7 @@ def test_a_request_need_not_wait_for_the_jobs_that_run(qtbot):
     latest, made = Latest(lambda request: iter([request])), []
     latest.made.connect(made.append)
     try:
-        job = create_worker(over.wait, 10)
+        job = create_worker(over.wait, 10, _start_thread=True)
         latest.ask("a form")
         qtbot.waitUntil(lambda: made == ["a form"] and not latest.busy, timeout=SECONDS)
         with qtbot.waitSignal(job.finished, timeout=SECONDS):  # it was there all the time
