@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +56,7 @@ def open_form(viewer: napari.viewer.Viewer, name: str, project: Path | None = No
 
 
 def open_job_file(viewer: napari.viewer.Viewer, path: Path) -> JobForm | None:
-    """Open the form that a job.star belongs to, filled with its values.
+    """Open the form that a job.star belongs to, filled with its values, to be run as the next job there.
 
     Returns
     -------
@@ -69,7 +70,9 @@ def open_job_file(viewer: napari.viewer.Viewer, path: Path) -> JobForm | None:
     """
     from cryorefine.jobs.relion_job import read_job
 
-    form = open_form(viewer, read_job(path).name)
+    folder = path.resolve().parent
+    of_project = re.fullmatch(r"job\d+", folder.name) is not None
+    form = open_form(viewer, read_job(path).name, folder.parents[1] if of_project else None)
     if form.is_running:
         return None
     form.load(path)

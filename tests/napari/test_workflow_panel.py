@@ -347,21 +347,21 @@ def test_an_empty_folder_is_told_what_to_do(panel_alone, qtbot, project):
     assert not panel.message.isVisible()
 
 
-def test_a_job_file_that_is_opened_opens_its_form(panel_in, qtbot, refined):
-    viewer, panel = panel_in()
+def test_a_job_file_that_is_opened_opens_its_form(panel_in, qtbot, refined, tmp_path_factory, monkeypatch):
     finish(
         postprocess.run(
             postprocess.Options(half_map=HALF, output=Path("PostProcess/job002"), bfactor=-81.25, lowpass=6.5)
         )
     )
-    before = len(viewer.layers)
-    assert viewer.open("PostProcess/job002/job.star", plugin="napari-cryorefine") == []
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    viewer, panel = panel_in()
+    assert viewer.open(refined / "PostProcess/job002/job.star", plugin="napari-cryorefine") == []
     qtbot.waitUntil(lambda: any(isinstance(w, JobForm) for w in viewer.window.dock_widgets.values()))
     form = form_in(viewer, "postprocess")
-    assert form.page["half_map"].value == HALF
+    assert form.page["half_map"].value == refined / HALF
     assert (form.page["bfactor"].value, form.page["lowpass"].value) == (-81.25, 6.5)
-    assert form.page["output"].value == Path("PostProcess/job003")
-    assert len(viewer.layers) == before
+    assert form.page["output"].value == refined / "PostProcess/job003"
+    assert not viewer.layers
     settle(qtbot, panel)
 
 
