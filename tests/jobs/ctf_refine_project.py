@@ -116,7 +116,7 @@ def postprocess() -> dict[str, Any]:
     }
 
 
-def invented(particles: Any, micrograph: Any, maps: Any, fit: Any, executor: Any) -> Any:
+def invented(particles: Any, micrograph: Any, maps: Any, fit: Any, executor: Any, device: str = "cpu") -> Any:
     """Report a fit with a known outcome, as refine_ctf does."""
     count = len(particles)
     change = np.full(count, SHIFT)

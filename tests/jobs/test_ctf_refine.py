@@ -361,9 +361,9 @@ def test_a_job_that_was_stopped_goes_on_after_its_last_whole_round(project, monk
     assert not (FOLDER / "particles_ctf_refine.star").exists()
     given = []
 
-    def spied(particles, micrograph, maps, fit, executor):
+    def spied(particles, micrograph, maps, fit, executor, device):
         given.append((particles, fit))
-        return (yield from invented(particles, micrograph, maps, fit, executor))
+        return (yield from invented(particles, micrograph, maps, fit, executor, device))
 
     monkeypatch.setattr(ctf_refine_session, "refine_ctf", spied)
     events = list(ctf_refine.run(ctf_refine.Options(continue_from=FOLDER)))

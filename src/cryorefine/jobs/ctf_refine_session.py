@@ -80,8 +80,6 @@ def run_session(options: Options) -> Run[Result]:
     assert options.output is not None
     assert options.particles is not None
     array_module(options.device)
-    if options.device != "cpu":
-        yield Notice(f"CtfRefine computes on the processor; --device {options.device} changes nothing.")
     yield Progress("Reading", 0, 0, "particles and maps")
     session = open_session(options)
     particles, fit, done = session.particles, session.tables.fit, 0
@@ -115,7 +113,7 @@ def run_session(options: Options) -> Run[Result]:
     teller = Teller()
     recorder = Recorder(options.output / CHECKPOINT, particles)
     with LocalExecutor(options.threads) as executor:
-        fitting = refine_ctf(particles, session.micrograph, maps, fit, executor)
+        fitting = refine_ctf(particles, session.micrograph, maps, fit, executor, options.device)
         here = 1
         while True:
             try:

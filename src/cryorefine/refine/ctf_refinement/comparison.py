@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from importlib import import_module
 from itertools import pairwise
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cryorefine.compute.executor import LocalExecutor
+from cryorefine.compute.gpu_turns import Copies, turns
 from cryorefine.ctf.aberrations import even_phase, odd_phase
 from cryorefine.ctf.ctf import CtfParameters, ctf
 from cryorefine.geometry.symmetry import point_group
@@ -54,6 +56,8 @@ class Compared:
         Where the slices lie in the reference.
     volume, partner : ndarray
         The Fourier volume that the slices are of, and that of the other half set.
+    xp : module, optional
+        CuPy, where a GPU is used.
     """
 
     chunk: Chunk
@@ -65,6 +69,11 @@ class Compared:
     matrices: F64
     volume: C64
     partner: C64
+    xp: Any = None
+
+    def on_gpu(self, *arrays: NDArray[Any]) -> list[Any]:
+        """Return copies of arrays on the GPU that this chunk is worked on."""
+        return [self.xp.asarray(array) for array in arrays]
 
     @property
     def odd_correction(self) -> C64:
@@ -175,6 +184,8 @@ class Comparison:
         A; lower frequencies are not compared.
     memory : int
         Bytes for transforms of images, and for predictions, each.
+    device : str
+        "cpu", or GPUs for what is done for each pixel of each image: slices and sums over particles.
     """
 
     def __init__(
@@ -188,7 +199,9 @@ class Comparison:
         symmetry: str,
         minimum_resolution: float,
         memory: int,
+        device: str = "cpu",
     ) -> None:
+        self._gpus = turns(device)
         self.chunks = chunks
         self.frame = frame
         self.executor = executor
@@ -318,11 +331,16 @@ class Comparison:
         references = self.references()
 
         def work(chunk: Chunk) -> ResultT:
-            return function(self._compare(chunk, references), *args, **kwargs)
+            if self._gpus is None:
+                return function(self._compare(chunk, references, None), *args, **kwargs)
+            with self._gpus.turn() as copies:
+                return function(self._compare(chunk, references, copies), *args, **kwargs)
 
         yield from self.executor.run(work, [(chunk,) for chunk in self.chunks])
 
-    def _compare(self, chunk: Chunk, references: tuple[Reference, Reference]) -> Compared:
+    def _compare(
+        self, chunk: Chunk, references: tuple[Reference, Reference], copies: Copies | None
+    ) -> Compared:
         particles, plane = self.particles, self.planes[chunk.view]
         matrices = plane.rotation @ particles.poses[chunk.particles]
         image = self.spectra(chunk)
@@ -338,6 +356,7 @@ class Comparison:
                 plane.area,
                 own,
                 self.frame.coupling if own is not None else None,
+                copies,
             )
             self._slices.keep(chunk.number, prediction)
         return Compared(
@@ -350,4 +369,5 @@ class Comparison:
             matrices=matrices,
             volume=references[half].volume,
             partner=references[1 - half].volume,
+            xp=None if copies is None else import_module("cupy"),
         )

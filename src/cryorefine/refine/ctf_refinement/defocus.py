@@ -19,8 +19,10 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from cryorefine.compute.array_module import to_host
 from cryorefine.ctf.aberrations import even_phase
 from cryorefine.ctf.ctf import electron_wavelength, phase_coefficients
+from cryorefine.refine.ctf_refinement import dense
 from cryorefine.refine.ctf_refinement.comparison import Compared, Comparison, with_mean_defocus
 from cryorefine.refine.ctf_refinement.optics_sums import pixel_weights
 from cryorefine.refine.ctf_refinement.signal import Signal
@@ -122,21 +124,37 @@ def _scan_chunk(
     even = np.zeros(0)
     if any(optics.even_aberrations):
         even = even_phase(optics.even_aberrations, plane.x, plane.y)
-    sums = np.zeros((len(members), bins, 4), np.float32)
-    _collapse(
-        compared.slice,
-        compared.image,
-        compared.odd_correction,
-        np.stack(phase_coefficients(parameters)),
-        plane.x,
-        plane.y,
-        even,
-        np.broadcast_to(envelope, compared.image.shape),
-        linear,
-        quadratic,
-        np.floor(plane.square / top * (bins - 1) + 0.5).astype(np.int32),
-        sums,
-    )
+    bin_ = np.floor(plane.square / top * (bins - 1) + 0.5).astype(np.int32)
+    if compared.xp is not None:
+        extra = even if len(even) else np.zeros(len(plane.x))
+        arrays = (
+            compared.slice,
+            compared.without_odd_aberrations(),
+            np.stack(phase_coefficients(parameters)),
+            plane.x,
+            plane.y,
+            extra,
+            linear * envelope,
+            quadratic * envelope**2,
+        )
+        on_gpu = dense.defocus_sums(compared.xp, compared.on_gpu(*arrays), bin_, bins)
+        sums = np.asarray(to_host(on_gpu), np.float32)
+    else:
+        sums = np.zeros((len(members), bins, 4), np.float32)
+        _collapse(
+            compared.slice,
+            compared.image,
+            compared.odd_correction,
+            np.stack(phase_coefficients(parameters)),
+            plane.x,
+            plane.y,
+            even,
+            np.broadcast_to(envelope, compared.image.shape),
+            linear,
+            quadratic,
+            bin_,
+            sums,
+        )
     score = sums.reshape(len(members), -1) @ tables[optics.voltage]
     score *= signal.weight[members, None].astype(np.float32)
     return np.asarray(score - score.max(axis=1, keepdims=True), np.float32)

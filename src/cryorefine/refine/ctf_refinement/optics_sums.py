@@ -10,6 +10,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from cryorefine.compute.array_module import to_host
+from cryorefine.refine.ctf_refinement import dense
 from cryorefine.refine.ctf_refinement.comparison import Compared, Comparison
 from cryorefine.refine.ctf_refinement.phase_fit import EvenSums, OddSums
 from cryorefine.refine.ctf_refinement.signal import Signal
@@ -67,7 +69,11 @@ def _odd_chunk(compared: Compared, signal: Signal, group: NDArray[np.int64]) -> 
     linear, quadratic = pixel_weights(compared, signal, int(group[compared.chunk.view]))
     result = np.zeros((3, len(linear)))
     weight = signal.weight[compared.chunk.particles].astype(np.float32)
-    _add_odd(compared.slice, compared.image, compared.transfer(), weight, result)
+    if compared.xp is None:
+        _add_odd(compared.slice, compared.image, compared.transfer(), weight, result)
+    else:
+        arrays = compared.on_gpu(compared.slice, compared.image, compared.transfer(), weight)
+        result += to_host(dense.odd_sums(compared.xp, arrays))
     result[:2] *= linear
     result[2] *= quadratic
     return result
@@ -101,7 +107,12 @@ def _even_chunk(compared: Compared, signal: Signal, group: NDArray[np.int64]) ->
     cosine *= envelope
     result = np.zeros((5, len(linear)))
     weight = signal.weight[compared.chunk.particles].astype(np.float32)
-    _add_even(compared.slice, compared.without_odd_aberrations(), sine, cosine, weight, result)
+    image = compared.without_odd_aberrations()
+    if compared.xp is None:
+        _add_even(compared.slice, image, sine, cosine, weight, result)
+    else:
+        arrays = compared.on_gpu(compared.slice, image, sine, cosine, weight)
+        result += to_host(dense.even_sums(compared.xp, arrays))
     result[:2] *= linear
     result[2:] *= quadratic
     return result

@@ -19,6 +19,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from cryorefine.compute.array_module import to_host
+from cryorefine.compute.gpu_turns import Copies
+from cryorefine.refine.ctf_refinement import dense
 from cryorefine.refine.ctf_refinement.reference import Reference
 from cryorefine.refine.half_plane import HalfPlane
 from cryorefine.refine.volume import C64, F32
@@ -61,6 +64,7 @@ def slices(
     area: float,
     own: Inserted | None = None,
     coupling: F32 | None = None,
+    copies: Copies | None = None,
 ) -> C64:
     """Return slices of a reference on the scale of images, shape (n, pixels).
 
@@ -80,7 +84,11 @@ def slices(
         What these images brought to the reference, to be taken away.
     coupling : ndarray of float32, shape (4,), optional
         Of the voxels of the volume, see :attr:`.frame.Frame.coupling`.
+    copies : Copies, optional
+        Volumes on the GPU to be used, if any.
     """
+    if copies is not None:
+        return _slices_on_gpu(reference, matrices, plane, padding, area, own, coupling, copies)
     result = np.empty((len(matrices), plane.pixels), np.complex64)
     turned = matrices.astype(np.float32)
     volume = reference.volume.view(np.float32)
@@ -102,6 +110,29 @@ def slices(
             result,
         )
     return result
+
+
+def _slices_on_gpu(
+    reference: Reference,
+    matrices: F64,
+    plane: HalfPlane,
+    padding: float,
+    area: float,
+    own: Inserted | None,
+    coupling: F32 | None,
+    copies: Copies,
+) -> C64:
+    import cupy
+
+    kx, ky = cupy.asarray(plane.kx), cupy.asarray(plane.ky)
+    volume = copies.of(reference.volume)
+    result = dense.slices(cupy, volume, matrices, kx, ky, padding, area)
+    if own is not None and coupling is not None:
+        arrays = (own.image, own.correction, own.transfer, own.weight, own.inverse_noise)
+        brought = tuple(cupy.asarray(array) for array in arrays)
+        gain = copies.of(reference.gain)
+        result = dense.without_own(cupy, gain, matrices, kx, ky, padding, coupling, area**2, brought, result)
+    return np.asarray(to_host(result), np.complex64)
 
 
 @njit(**_FAST)

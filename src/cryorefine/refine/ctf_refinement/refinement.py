@@ -73,6 +73,7 @@ def refine_ctf(
     maps: SuppliedMaps,
     fit: CtfFit,
     executor: LocalExecutor,
+    device: str = "cpu",
 ) -> Generator[CtfEvent, None, CtfResult]:
     """Fit CTF parameters to particles whose poses and half sets are known.
 
@@ -88,6 +89,8 @@ def refine_ctf(
         What is fitted.
     executor : LocalExecutor
         Threads, entered; the result does not depend on their number.
+    device : str
+        "cpu", or GPUs for slices and sums over particles.
 
     Yields
     ------
@@ -110,7 +113,7 @@ def refine_ctf(
                 f"The images of optics group {particles.optics[group].name} are multiplied by their CTF, so "
                 "no other CTF can be fitted to them; extract the particles again without premultiplication."
             )
-    refinement = _Refinement(particles, micrograph, maps, fit, executor)
+    refinement = _Refinement(particles, micrograph, maps, fit, executor, device)
     return (yield from refinement.run())
 
 
@@ -124,7 +127,9 @@ class _Refinement:
         maps: SuppliedMaps,
         fit: CtfFit,
         executor: LocalExecutor,
+        device: str = "cpu",
     ) -> None:
+        self.device = device
         self.given = particles
         self.micrograph = micrograph
         self.maps = maps
@@ -166,6 +171,7 @@ class _Refinement:
             symmetry=self.fit.symmetry,
             minimum_resolution=self.fit.minimum_resolution,
             memory=_memory(),
+            device=self.device,
         )
         self.comparison.given_envelope(self.given.ctf)
         sigma2, noise = power_spectra(self.comparison)

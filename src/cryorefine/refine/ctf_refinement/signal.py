@@ -9,6 +9,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from cryorefine.compute.array_module import to_host
+from cryorefine.refine.ctf_refinement import dense
 from cryorefine.refine.ctf_refinement.comparison import Compared, Comparison
 
 F32 = NDArray[np.float32]
@@ -126,6 +128,10 @@ def measure(comparison: Comparison, before: Signal) -> Signal:
 
 
 def _spectra(compared: Compared, shells: int) -> F32:
+    if compared.xp is not None:
+        arrays = compared.on_gpu(compared.slice, compared.image, compared.odd_correction, compared.transfer())
+        sums = dense.shell_sums(compared.xp, arrays, compared.plane.plane.shell, shells)
+        return np.asarray(to_host(sums), np.float32)
     result = np.zeros((3, len(compared.image), shells))
     _shell_sums(
         compared.slice,

@@ -1,0 +1,118 @@
+"""What a GPU computes is what the compiled kernels compute.
+
+Without a GPU, arrays that are as strict as CuPy's stand for it.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from tests.refine.ctf_refinement.conftest import mean_defocus, simulate
+from tests.refine.gpu import fake_cupy
+
+from cryorefine.compute import gpu_turns
+from cryorefine.compute.executor import LocalExecutor
+from cryorefine.refine.ctf_refinement.comparison import Comparison
+from cryorefine.refine.ctf_refinement.defocus import scan_defocus
+from cryorefine.refine.ctf_refinement.division import divide
+from cryorefine.refine.ctf_refinement.frame import make_frame
+from cryorefine.refine.ctf_refinement.optics_sums import even_sums, odd_sums
+from cryorefine.refine.ctf_refinement.signal import Signal, measure, power_spectra
+
+_NEEDED = ["cos", "cumsum", "floor", "floor_divide", "less", "sin", "stack", "where", "conjugate"]
+
+
+@pytest.fixture(scope="module", params=["host", pytest.param("gpu", marks=pytest.mark.gpu)])
+def gpu(request):
+    """CuPy: its stand-in, and the real one where there is a GPU."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "host":
+            for known in (fake_cupy.CUPY_FUNCTIONS, fake_cupy.CUPY_UFUNCS):
+                patch.setattr(sys.modules[fake_cupy.__name__], _name(known), [*known, *_NEEDED])
+            for name, module in fake_cupy.as_module().items():
+                patch.setitem(sys.modules, name, module)
+        else:
+            module = pytest.importorskip("cupy", reason="CuPy is not installed")
+            try:
+                module.cuda.runtime.getDeviceCount()
+            except module.cuda.runtime.CUDARuntimeError as error:
+                pytest.skip(f"no GPU can be used: {error}")
+        gpu_turns.turns.cache_clear()
+        yield "gpu"
+        gpu_turns.turns.cache_clear()
+
+
+def _name(known) -> str:
+    return "CUPY_FUNCTIONS" if known is fake_cupy.CUPY_FUNCTIONS else "CUPY_UFUNCS"
+
+
+@pytest.fixture(scope="module")
+def both(gpu, tmp_path_factory):
+    """The same comparison on the processor and on a GPU, with weights."""
+    case = simulate(tmp_path_factory.mktemp("dense"), count=40, spread=200.0, beam_tilt=(1.0, 0.5))
+    even = tuple(np.array([0.0, 0, 0, 0, 0, 0, 150.0, -80.0, 60.0]))
+    optics = replace(case.truth.optics[0], even_aberrations=even)
+    scaled = replace(case.particles.ctf, b_factor=20.0, scale=0.9)
+    particles = replace(case.particles, optics=(optics,), ctf=scaled)
+    chunks, frame = divide(particles, case.micrograph, 0), make_frame(case.maps, 24, 1)
+    with LocalExecutor(2) as executor:
+        comparisons = [
+            Comparison(
+                particles,
+                chunks,
+                case.maps,
+                frame,
+                executor,
+                symmetry="D2",
+                minimum_resolution=30.0,
+                memory=2**28,
+                device=device,
+            )
+            for device in ("cpu", gpu)
+        ]
+        sigma2, noise = power_spectra(comparisons[0])
+        ones = np.ones(40)
+        signal = Signal(sigma2, np.full_like(sigma2, 0.9), noise, ones, ones, ones)
+        for comparison in comparisons:
+            list(comparison.rebuild(1 / sigma2, ones, np.full(25, 2.0)))
+        assert [comparison._gpus is None for comparison in comparisons] == [True, False]
+        yield *comparisons, signal
+
+
+def close(one, other) -> None:
+    one, other = np.asarray(one), np.asarray(other)
+    np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4 * np.abs(one).max())
+
+
+def test_slices_less_their_own_part(both):
+    processor, gpu, _ = both
+    for one, other in zip(processor.each(lambda c: c.slice), gpu.each(lambda c: c.slice), strict=True):
+        close(one, other)
+
+
+def test_spectra_of_signal_and_noise(both):
+    processor, gpu, signal = both
+    one, other = (measure(comparison, signal) for comparison in (processor, gpu))
+    for name in ("sigma2", "slope", "noise", "found", "presence"):
+        close(getattr(one, name), getattr(other, name))
+
+
+def test_sums_for_aberrations(both):
+    processor, gpu, signal = both
+    for one, other in zip(odd_sums(processor, signal)[0], odd_sums(gpu, signal)[0], strict=True):
+        close(one.cross, other.cross)
+        close(one.power, other.power)
+    for one, other in zip(even_sums(processor, signal)[0], even_sums(gpu, signal)[0], strict=True):
+        close(one.linear, other.linear)
+        close(one.quadratic, other.quadratic)
+
+
+def test_scan_of_the_defocus(both):
+    processor, gpu, signal = both
+    origin = mean_defocus(processor.particles)
+    one, other = (scan_defocus(comparison, signal, origin, 1000.0) for comparison in (processor, gpu))
+    close(one.score, other.score)
+    assert np.ptp(one.score) > 10
