@@ -6,6 +6,7 @@ where it is there.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -335,9 +336,13 @@ def show_later(viewer: ViewerModel, path: Path) -> None:
     from napari.qt.threading import create_worker
     from napari.utils.notifications import show_error
 
-    from cryorefine.io.particles import read_particles
+    from napari_cryorefine.warm import SWITCH
+
+    sys.setswitchinterval(SWITCH)
 
     def read() -> tuple[ParticleFits | None, UserError | None]:
+        from cryorefine.io.particles import read_particles
+
         try:
             return ParticleFits(read_particles(path)), None
         except UserError as error:

@@ -110,14 +110,15 @@ def read_particle_star(path: Path) -> list[LayerData]:
     """
     import napari
 
-    from cryorefine.io.particles import read_particles
     from napari_cryorefine.defocus_layers import particle_layers, show_later, watch_for_particles
     from napari_cryorefine.particle_fits import ParticleFits
 
     viewer = napari.current_viewer()
-    if path.stat().st_size > _LARGE and viewer is not None and hasattr(viewer, "window"):
+    if path.is_file() and path.stat().st_size > _LARGE and getattr(viewer, "window", None) is not None:
         show_later(viewer, path)
         return [(None,)]  # type: ignore[list-item]  # napari's sign that there is no layer to add
+    from cryorefine.io.particles import read_particles  # loads pandas, in the thread of a large file's reader
+
     fits = ParticleFits(read_particles(path))
     watch_current_viewer()
     watch_for_particles()
