@@ -7,8 +7,9 @@ import pytest
 from tests.refine.conftest import optics
 
 from cryorefine.refine.half_plane import half_plane, pixels_per_shell
-from cryorefine.refine.images import mask_images, prepare_images, shift_whole_pixels
+from cryorefine.refine.images import mask_images, prepare_images
 from cryorefine.refine.parameters import ImageModel
+from cryorefine.refine.whole_pixels import shift_whole_pixels
 
 BOX, PIXEL = 32, 4.0
 SHELLS = BOX // 2 + 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Any
 
@@ -30,6 +31,8 @@ def gpus(device: str) -> list[int]:
     """
     if device == "cpu":
         return []
+    # Lets matrix products give the same bits while several threads multiply; read when CuPy is first used.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     try:
         import cupy
 

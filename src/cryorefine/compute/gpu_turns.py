@@ -44,6 +44,11 @@ class Copies:
             self._pairs.move_to_end(id(values))
             return self._pairs[id(values)][1]
 
+    def clear(self) -> None:
+        """Drop all copies."""
+        with self._lock:
+            self._pairs.clear()
+
 
 class GpuTurns:
     """Turns on some GPUs, for the threads of this process.
@@ -59,21 +64,37 @@ class GpuTurns:
 
         self._free: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
         self._copies = {number: Copies() for number in numbers}
+        self._busy = dict.fromkeys(numbers, 0)
+        self._changed = threading.Condition()
         for number in numbers * TURNS:
             with cupy.cuda.Device(number):
                 # A stream for each turn, since CuPy keeps memory for later by stream.
                 self._free.put((number, cupy.cuda.Stream(non_blocking=True)))
 
     @contextmanager
-    def turn(self) -> Iterator[Copies]:
-        """Wait for a turn; inside, CuPy works on its GPU. Gives what the GPU's turns share."""
+    def turn(self, memory: int = 0) -> Iterator[Copies]:
+        """Wait for a turn; inside, CuPy works on its GPU. Gives what the GPU's turns share.
+
+        Parameters
+        ----------
+        memory : int
+            Bytes without which the turn is of no use: it waits for them until nobody else works on the GPU.
+        """
         import cupy
 
         number, stream = self._free.get()
         try:
             with cupy.cuda.Device(number), stream:
-                yield self._copies[number]
-                stream.synchronize()
+                with self._changed:
+                    self._changed.wait_for(lambda: self._busy[number] == 0 or _free_bytes() >= memory)
+                    self._busy[number] += 1
+                try:
+                    yield self._copies[number]
+                    stream.synchronize()
+                finally:
+                    with self._changed:
+                        self._busy[number] -= 1
+                        self._changed.notify_all()
         finally:
             self._free.put((number, stream))
 
@@ -87,11 +108,14 @@ def turns(device: str) -> GpuTurns | None:
 
 def share_of_memory() -> int:
     """Return how many bytes an array of a turn on the current GPU may take."""
+    return min(LARGEST_SHARE, _free_bytes() // (TURNS * SHARES))
+
+
+def _free_bytes() -> int:
     import cupy
 
     pool = cupy.get_default_memory_pool()
-    free = cupy.cuda.runtime.memGetInfo()[0] + pool.free_bytes()
-    return int(min(LARGEST_SHARE, free // (TURNS * SHARES)))
+    return int(cupy.cuda.runtime.memGetInfo()[0]) + int(pool.free_bytes())
 
 
 def free_memory() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,8 @@ from cryorefine.refine.images import (
     prepare_images,
     remap,
 )
+from cryorefine.refine.operations import MEMORY as MEMORY
+from cryorefine.refine.operations import PROCESSOR, Operations
 from cryorefine.refine.parameters import ExpectationParameters
 from cryorefine.refine.particle_set import OpticsGroup, ParticleSet, View
 from cryorefine.refine.slicing import effective_rotation, within_reach
@@ -25,15 +28,13 @@ F64 = NDArray[np.float64]
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
 
-# Working memory of one chunk for dense scores, for fine scores and for slices, in bytes each.
-MEMORY = 96 * 2**20
-
 
 @dataclass(frozen=True, eq=False)
 class ViewData:
     """Images of one view, ready for the kernels, and where their particles are.
 
-    Complex arrays of shape (images, pixels) are split into real and imaginary parts.
+    Complex arrays of shape (images, pixels) are split into real and imaginary parts. All arrays of pixels
+    live where the operations do that prepared them; the others on the processor.
 
     Attributes
     ----------
@@ -93,6 +94,7 @@ def prepare_views(
     raw: list[F32],
     parameters: ExpectationParameters,
     squared_ctf: list[F32] | None = None,
+    operations: Operations = PROCESSOR,
 ) -> list[ViewData]:
     """Prepare a chunk's images, view by view, centred by the offsets that are known.
 
@@ -109,6 +111,8 @@ def prepare_views(
         Noise, scales and choices.
     squared_ctf : list of ndarray, each of shape (box, box, box/2 + 1), or None
         What volumes hold of the CTF.
+    operations : Operations
+        Where the work is done.
     """
     result = []
     mean = parameters.mean_norm
@@ -131,6 +135,7 @@ def prepare_views(
             squared,
             scale=remap(optics, parameters.box, parameters.pixel_size),
             shells=parameters.shells,
+            operations=operations,
         )
         prepared = prepare_images(
             np.stack([raw[i] for i in image]),
@@ -151,19 +156,22 @@ def prepare_views(
                 size=parameters.current_size,
                 padding=parameters.padding,
             ),
+            operations=operations,
         )
-        prepared = _shifted(prepared, moved - whole)
+        prepared = _shifted(prepared, moved - whole, operations.xp)
         rows = np.full(len(chunk), -1, np.int32)
         rows[particle] = np.arange(len(image))
         result.append(
-            _weighted(chunk, view, rotation, image, rows, prepared, independent, squared, parameters)
+            _weighted(
+                chunk, view, rotation, image, rows, prepared, independent, squared, parameters, operations
+            )
         )
     return result
 
 
-def _shifted(prepared: PreparedImages, shifts: F64) -> PreparedImages:
+def _shifted(prepared: PreparedImages, shifts: F64, xp: Any) -> PreparedImages:
     """Apply shifts (n, 2) in pixels to transforms."""
-    phases = shift_phases(prepared.plane, shifts)
+    phases = xp.asarray(shift_phases(prepared.plane, shifts))
     return PreparedImages(
         prepared.plane, prepared.masked * phases, prepared.unmasked * phases, prepared.power
     )
@@ -179,15 +187,17 @@ def _weighted(
     independent: F64,
     squared: list[F32] | None,
     parameters: ExpectationParameters,
+    operations: Operations,
 ) -> ViewData:
+    xp = operations.xp
     plane = prepared.plane
     optics = chunk.optics[view.optics]
     model_choices = parameters.images
-    transfer = contrast_transfer(plane, optics, chunk.ctf.take(image), model_choices, squared)
+    transfer = contrast_transfer(plane, optics, chunk.ctf.take(image), model_choices, squared, operations)
     # A slice of the reference holds FFT / box^2 of the reference's box; an image's box may differ in A.
     area = np.float32(remap(optics, parameters.box, parameters.pixel_size) ** 2)
     premultiplied = optics.ctf_premultiplied and model_choices.ctf_correction
-    compared = transfer if model_choices.reference_ctf_corrected else np.ones_like(transfer)
+    compared = transfer if model_choices.reference_ctf_corrected else xp.ones_like(transfer)
     scale = parameters.scale[chunk.group[chunk.image_particle[image]]].astype(np.float32)[:, None]
     inverse = (1 / parameters.sigma2_noise[view.optics])[np.minimum(plane.shell, parameters.shells - 1)]
     inverse[plane.shell >= parameters.shells] = 0
@@ -198,6 +208,7 @@ def _weighted(
     if parameters.cross_correlation:
         compared_inverse = (compared_inverse > 0).astype(np.float32)
         scale = np.ones_like(scale)
+    scale, inverse, compared_inverse = (xp.asarray(each) for each in (scale, inverse, compared_inverse))
     # The likelihood of an image Y = c S + noise needs c Y and c^2 alone, and c Y is what a premultiplied
     # image is; its noise, which is small where c is, is not what sigma2 describes.
     a = prepared.masked * (area * scale * compared_inverse)
@@ -205,8 +216,8 @@ def _weighted(
     if not premultiplied:
         a, y = a * compared, y * transfer
     if parameters.cross_correlation:
-        length = np.sqrt(np.sum(np.abs(prepared.masked) ** 2 * compared_inverse, axis=1, keepdims=True))
-        a = a / np.maximum(length, 1e-30)
+        length = xp.sqrt(xp.sum(xp.abs(prepared.masked) ** 2 * compared_inverse, axis=1, keepdims=True))
+        a = a / xp.maximum(length, 1e-30)
     b = 0.5 * (area * scale * compared) ** 2 * compared_inverse
     model = area * (transfer**2 if premultiplied else compared)
     return ViewData(
@@ -216,12 +227,12 @@ def _weighted(
         image=image,
         row_of_particle=rows,
         plane=plane,
-        a=split(a),
-        b=np.ascontiguousarray(b, np.float32),
-        x=split(prepared.masked),
-        model=np.ascontiguousarray(model, np.float32),
-        y=split(y),
-        weight=np.ascontiguousarray((area * scale * transfer) ** 2 * inverse, np.float32),
+        a=operations.split(a),
+        b=xp.ascontiguousarray(b, np.float32),
+        x=operations.split(prepared.masked),
+        model=xp.ascontiguousarray(model, np.float32),
+        y=operations.split(y),
+        weight=xp.ascontiguousarray((area * scale * transfer) ** 2 * inverse, np.float32),
         power=prepared.power,
         independent=independent,
     )
@@ -233,14 +244,12 @@ def _shell_pixels(optics: OpticsGroup, parameters: ExpectationParameters) -> I64
     return pixels_per_shell(half_plane(optics.box, optics.box, scale, optics.dimensions), parameters.shells)
 
 
-def split(values: NDArray[np.complex64]) -> tuple[F32, F32]:
-    """Split a complex array into its real and imaginary parts."""
-    return np.ascontiguousarray(values.real, np.float32), np.ascontiguousarray(values.imag, np.float32)
-
-
-def split_phases(data: ViewData, plane: HalfPlane, shifts: F64) -> tuple[F32, F32]:
+def split_phases(
+    data: ViewData, plane: HalfPlane, shifts: F64, operations: Operations = PROCESSOR
+) -> tuple[F32, F32]:
     """Return the phases of shifts (blocks, 4, dimensions) in A, split, shape (blocks, 4, pixels) each."""
-    return split(shift_phases(plane, shifts @ data.view.projection.T / data.pixel_size))
+    moved = shifts @ data.view.projection.T / data.pixel_size
+    return operations.split(operations.array(shift_phases(plane, moved)))
 
 
 def in_fours(values: F64) -> F64:
@@ -249,10 +258,10 @@ def in_fours(values: F64) -> F64:
     return np.concatenate([values, np.repeat(values[-1:], fill, axis=0)]).reshape(-1, 4, values.shape[-1])
 
 
-def segments(block: NDArray[np.integer], pixels: int) -> list[slice]:
-    """Cut a sorted list of blocks of four slices into runs whose slices fit the working memory."""
+def segments(block: NDArray[np.integer], pixels: int, memory: int) -> list[slice]:
+    """Cut a sorted list of blocks of four slices into runs whose slices fit a working memory in bytes."""
     unique, first = np.unique(block, return_index=True)
     if len(unique) == 0:
         return []
-    starts = first[:: max(1, MEMORY // (4 * 8 * pixels))]
+    starts = first[:: max(1, memory // (4 * 8 * pixels))]
     return [slice(int(a), int(b)) for a, b in zip(starts, [*starts[1:], len(block)], strict=True)]

@@ -8,15 +8,18 @@ products; a local search, and the fine poses in every search, are lists of (four
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cryorefine.errors import UserWarningMessage
 from cryorefine.refine.chunk_images import ViewData, prepare_views, shift_prior
 from cryorefine.refine.coarse import CoarseSearch, Samples
 from cryorefine.refine.fine import FineSearch, batches
 from cryorefine.refine.half_plane import half_plane, pixels_per_shell
+from cryorefine.refine.operations import PROCESSOR, Operations, ProcessorOperations, operations
 from cryorefine.refine.parameters import ExpectationParameters
 from cryorefine.refine.particle_set import ParticleSet
 from cryorefine.refine.volume import C64, F32
@@ -109,21 +112,92 @@ def expectation(
     ChunkResult
         Sums for the maximisation step and the particles' new values.
     """
-    views = prepare_views(chunk, raw, parameters, squared_ctf)
+    with operations("cpu", volume) as where:
+        return _in_parts(chunk, raw, volume, parameters, squared_ctf, where)
+
+
+def _in_parts(
+    chunk: ParticleSet,
+    raw: list[F32],
+    volume: C64,
+    parameters: ExpectationParameters,
+    squared_ctf: list[F32] | None,
+    operations: Operations,
+) -> ChunkResult:
+    """Halve the chunk and the working memory until a GPU's memory suffices; at last do without the GPU."""
+    try:
+        return _compare(chunk, raw, operations.volume(volume), parameters, squared_ctf, operations)
+    except MemoryError:
+        if isinstance(operations, ProcessorOperations):
+            raise
+    # Only here is what the failed attempt held let go.
+    if not operations.shrink():
+        warnings.warn(
+            f"The GPU's memory is too small for particles of {parameters.box} pixels compared up to size "
+            f"{parameters.current_size}, so that the processor compares them; --padding 1 takes less memory.",
+            UserWarningMessage,
+            stacklevel=2,
+        )
+        return _compare(chunk, raw, volume, parameters, squared_ctf, PROCESSOR)
+    middle = len(chunk) // 2
+    order = np.argsort(chunk.image_particle, kind="stable")
+    parts = []
+    for first, last in ((0, middle), (middle, len(chunk))):
+        if first == last:
+            continue
+        owner = chunk.image_particle[order]
+        images = order[(owner >= first) & (owner < last)]
+        parts.append(
+            _in_parts(
+                chunk.take(np.arange(first, last)),
+                [raw[i] for i in images],
+                volume,
+                parameters,
+                None if squared_ctf is None else [squared_ctf[i] for i in images],
+                operations,
+            )
+        )
+    return joined(*parts) if len(parts) == 2 else parts[0]
+
+
+def joined(first: ChunkResult, second: ChunkResult) -> ChunkResult:
+    """Return the result of two chunks as that of one."""
+    sums = {name: getattr(first.sums, name) + getattr(second.sums, name) for name in vars(first.sums)}
+    particles = {
+        name: np.concatenate([values, getattr(second.particles, name)])
+        for name, values in vars(first.particles).items()
+    }
+    return ChunkResult(ChunkSums(**sums), ParticleResults(**particles))
+
+
+def _compare(
+    chunk: ParticleSet,
+    raw: list[F32],
+    volume: C64,
+    parameters: ExpectationParameters,
+    squared_ctf: list[F32] | None,
+    operations: Operations,
+) -> ChunkResult:
+    """Do as :func:`expectation`, on a volume that lives where the operations do."""
+    views = prepare_views(chunk, raw, parameters, squared_ctf, operations)
     prior = shift_prior(chunk, parameters)
     coarse = CoarseSearch(views, volume, parameters)
     if parameters.sampling.local_sigma > 0:
         samples = coarse.local_search(chunk, prior)
     else:
         samples = coarse.global_search(chunk, prior)
-    fine = FineSearch(chunk, views, volume, parameters)
-    for batch in batches(samples.count, parameters.sampling.fine_shifts.shape[1]):
+    fine = FineSearch(chunk, views, volume, parameters, operations)
+    for batch in batches(samples.count, parameters.sampling.fine_shifts.shape[1], operations.memory):
         fine.add(samples, *batch)
-    return _result(chunk, samples, fine, parameters)
+    return _result(chunk, samples, fine, parameters, operations)
 
 
 def _result(
-    chunk: ParticleSet, samples: Samples, fine: FineSearch, parameters: ExpectationParameters
+    chunk: ParticleSet,
+    samples: Samples,
+    fine: FineSearch,
+    parameters: ExpectationParameters,
+    operations: Operations,
 ) -> ChunkResult:
     """Turn the spectra of models and images into noise, scale and norm."""
     shells = parameters.shells
@@ -133,7 +207,8 @@ def _result(
     scale_power = np.zeros_like(scale_cross)
     residual = np.zeros(len(chunk))
     log_likelihood = fine.log_sum.copy()
-    for data, cross, power in zip(fine.views, fine.cross, fine.power, strict=True):
+    for data, *spectra in zip(fine.views, fine.cross, fine.power, strict=True):
+        cross, power = (operations.host(each) for each in spectra)
         particle = chunk.image_particle[data.image]
         used = fine.used[particle][:, None]
         scale = parameters.scale[chunk.group[particle]][:, None]
@@ -146,14 +221,15 @@ def _result(
         np.add.at(scale_cross, chunk.group[particle], cross)
         np.add.at(scale_power, chunk.group[particle], power)
         np.add.at(residual, particle, spectrum.sum(axis=1))
-        np.add.at(log_likelihood, particle, _constant(data, parameters.sigma2_noise[group]))
+        np.add.at(log_likelihood, particle, _constant(data, parameters.sigma2_noise[group], operations))
     norm = chunk.norm
     if parameters.mean_norm > 0 and not parameters.cross_correlation:
         # The variance of an image is that of the real and of the imaginary parts together.
         norm = chunk.norm / parameters.mean_norm * np.sqrt(2 * residual)
+    numerator, weight = fine.insertion.volumes()
     sums = ChunkSums(
-        fine.numerator,
-        fine.weight,
+        numerator,
+        weight,
         noise,
         count,
         scale_cross,
@@ -168,14 +244,16 @@ def _result(
     return ChunkResult(sums, particles)
 
 
-def _constant(data: ViewData, sigma2: F64) -> F64:
+def _constant(data: ViewData, sigma2: F64, operations: Operations) -> F64:
     """Part of each image's log-likelihood that no pose changes, shape (images,)."""
     shells = len(sigma2)
-    compared = (data.plane.shell > 0) & (data.plane.shell < shells)
+    compared = np.flatnonzero((data.plane.shell > 0) & (data.plane.shell < shells))
     shell = data.plane.shell[compared]
     whole = half_plane(data.plane.box, data.plane.box, data.plane.scale, data.plane.dimensions)
     # Of the noise of premultiplied images the CTF has left a part, here its mean over a shell.
     left = data.independent / np.maximum(pixels_per_shell(whole, shells), 1)
-    variance = np.maximum(sigma2 * left, 1e-300)[:, shell]
-    re, im = (part[:, compared].astype(np.float64) for part in data.x)
-    return np.asarray(np.sum(-0.5 * (re**2 + im**2) / variance - np.log(2 * np.pi * variance), axis=1))
+    xp = operations.xp
+    variance = xp.asarray(np.maximum(sigma2 * left, 1e-300))[:, xp.asarray(shell)]
+    re, im = (part[:, xp.asarray(compared)].astype(np.float64) for part in data.x)
+    total = xp.sum(-0.5 * (re**2 + im**2) / variance - xp.log(2 * np.pi * variance), axis=1)
+    return np.asarray(operations.host(total))

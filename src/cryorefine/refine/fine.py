@@ -5,33 +5,37 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from cryorefine.refine import kernels, posterior
-from cryorefine.refine.chunk_images import MEMORY, ViewData, segments, split_phases
+from cryorefine.refine import posterior
+from cryorefine.refine.chunk_images import ViewData, segments, split_phases
 from cryorefine.refine.coarse import Samples
+from cryorefine.refine.operations import Operations
 from cryorefine.refine.parameters import ExpectationParameters
 from cryorefine.refine.particle_set import ParticleSet
 from cryorefine.refine.slicing import slices
-from cryorefine.refine.volume import C64, F32, empty_volume
+from cryorefine.refine.volume import C64, F32, volume_shape
 
 F64 = NDArray[np.float64]
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
 
 
-def batches(count: I32, fine_per_shift: int) -> list[tuple[int, int]]:
-    """Cut the particles into runs whose fine scores fit the working memory."""
+def batches(count: I32, fine_per_shift: int, memory: int) -> list[tuple[int, int]]:
+    """Cut the particles into runs whose fine scores fit a working memory in bytes."""
     cost = np.cumsum(count.astype(np.int64) * 8 * fine_per_shift * 4)
     result, first = [], 0
     while first < len(count):
         spent = cost[first - 1] if first else 0
-        last = max(first + 1, int(np.searchsorted(cost, spent + MEMORY, "right")))
+        last = max(first + 1, int(np.searchsorted(cost, spent + memory, "right")))
         result.append((first, last))
         first = last
     return result
 
 
 class FineSearch:
-    """Fine search, posterior and weighted sums, a batch of particles at a time."""
+    """Fine search, posterior and weighted sums, a batch of particles at a time.
+
+    Volumes, phases, scores, weights and spectra live where the operations do.
+    """
 
     def __init__(
         self,
@@ -39,6 +43,7 @@ class FineSearch:
         views: list[ViewData],
         volume: C64,
         parameters: ExpectationParameters,
+        operations: Operations,
     ) -> None:
         self.chunk, self.views, self.volume, self.parameters = (
             chunk,
@@ -46,14 +51,16 @@ class FineSearch:
             volume,
             parameters,
         )
+        self.operations = operations
         sampling = parameters.sampling
         self.fine_shifts = sampling.fine_shifts.reshape(-1, 4, sampling.fine_shifts.shape[-1])
         self.shift_blocks = sampling.fine_shifts.shape[1] // 4
-        self.phases = [split_phases(d, d.plane, self.fine_shifts) for d in views]
-        self.numerator, self.weight = empty_volume(parameters.current_size, parameters.padding)
+        self.phases = [split_phases(d, d.plane, self.fine_shifts, operations) for d in views]
+        shape = volume_shape(parameters.current_size, parameters.padding)
+        self.insertion = operations.insertion(shape, [(*data.y, data.weight) for data in views])
         shells = parameters.shells
-        self.cross = [np.zeros((len(d.image), shells)) for d in views]
-        self.power = [np.zeros((len(d.image), shells)) for d in views]
+        self.cross = [operations.zeros((len(d.image), shells), np.float64) for d in views]
+        self.power = [operations.zeros((len(d.image), shells), np.float64) for d in views]
         local = sampling.local_sigma > 0
         self.directions = np.zeros(0 if local else sampling.grid.n_directions)
         self.offset_square = 0.0
@@ -85,21 +92,26 @@ class FineSearch:
         entry_particle = entry_particle[order].astype(np.int32)
         shift_block = shift_block[order].astype(np.int32)
         prior = prior[order]
-        dots = np.zeros((len(block), 4, 4), np.float32)
-        norms = np.zeros((len(block), 4), np.float32)
+        xp = self.operations.xp
+        dots = self.operations.zeros((len(block), 4, 4), np.float32)
+        norms = self.operations.zeros((len(block), 4), np.float32)
         self._score(unique, block, entry_particle, shift_block, first, dots, norms)
         single = self.parameters.cross_correlation
         if single:
-            dots /= np.sqrt(np.maximum(norms, 1e-30))[:, :, None]
+            dots /= xp.sqrt(xp.maximum(norms, 1e-30))[:, :, None]
             norms[:] = 0
             prior[:] = 0
-        log_sum, largest, best, used = posterior.normalise(
+        log_sum, largest, best, used = self.operations.normalise(
             dots, norms, entry_particle, prior, last - first, self.parameters.fraction, single
         )
         self.log_sum[first:last], self.largest[first:last], self.used[first:last] = log_sum, largest, used
         self._best_poses(unique, block, shift_block, first, best)
-        self._pose_sums(unique, block, entry_particle, shift_block, first, dots)
-        self._sum(unique, block, entry_particle, shift_block, first, dots)
+        kept = xp.flatnonzero(dots.reshape(len(dots), -1).any(axis=1))
+        weights = dots[kept]
+        kept = self.operations.host(kept)
+        lists = (unique, block[kept], entry_particle[kept], shift_block[kept], first)
+        self._pose_sums(*lists, self.operations.host(weights))
+        self._sum(*lists, weights)
 
     def _rows(self, data: ViewData, particle: I32, first: int) -> I32:
         return data.row_of_particle[particle + first]
@@ -110,21 +122,22 @@ class FineSearch:
         parents, place = np.unique(blocks // 2, return_inverse=True)
         fine = grid.fine_matrices(unique[parents]).reshape(-1, 2, 4, 3, 3)
         matrices = data.rotation @ fine[place, blocks % 2].reshape(-1, 3, 3)
-        return matrices, *slices(self.volume, matrices, data.plane, self.parameters.padding)
+        return matrices, *slices(self.volume, matrices, data.plane, self.parameters.padding, self.operations)
 
     def _score(
         self, unique: I64, block: I32, particle: I32, shift: I32, first: int, dots: F32, norms: F32
     ) -> None:
         for data, phases in zip(self.views, self.phases, strict=True):
             rows = self._rows(data, particle, first)
-            for run in segments(block, data.plane.pixels):
+            for run in segments(block, data.plane.pixels, self.operations.memory):
                 present = rows[run] >= 0
                 # A slice is a view of the arrays, so that the usual case copies nothing.
                 here = run if present.all() else np.arange(run.start, run.stop)[present]
                 own, place = np.unique(block[here], return_inverse=True)
                 _, re, im = self._slices(data, unique, own)
-                part_dots, part_norms = dots[here], norms[here]
-                kernels.score_entries(
+                part = here if isinstance(here, slice) else self.operations.array(here)
+                part_dots, part_norms = dots[part], norms[part]
+                self.operations.score_entries(
                     re,
                     im,
                     *data.a,
@@ -138,21 +151,20 @@ class FineSearch:
                     part_norms,
                 )
                 if not isinstance(here, slice):
-                    dots[here], norms[here] = part_dots, part_norms
+                    dots[part], norms[part] = part_dots, part_norms
 
     def _sum(self, unique: I64, block: I32, particle: I32, shift: I32, first: int, weights: F32) -> None:
-        keep = np.flatnonzero(weights.reshape(len(weights), -1).any(axis=1))
-        block, particle, shift, weights = block[keep], particle[keep], shift[keep], weights[keep]
         for k, (data, phases) in enumerate(zip(self.views, self.phases, strict=True)):
             rows = self._rows(data, particle, first)
             present = np.flatnonzero(rows >= 0)
             own_block, own_rows, own_shift = (v[present] for v in (block, rows, shift))
-            own_weights = weights[present]
-            for here in segments(own_block, data.plane.pixels):
+            own_weights = weights[self.operations.array(present)]
+            for here in segments(own_block, data.plane.pixels, self.operations.memory):
                 own, place = np.unique(own_block[here], return_inverse=True)
                 matrices, re, im = self._slices(data, unique, own)
-                sums = [np.zeros_like(re) for _ in range(3)]
-                kernels.sum_entries(
+                zeros = self.operations.zeros
+                sums = zeros(re.shape, np.float32), zeros(re.shape, np.float32), zeros(re.shape, np.float32)
+                self.operations.sum_entries(
                     re,
                     im,
                     *data.x,
@@ -169,9 +181,7 @@ class FineSearch:
                     self.cross[k],
                     self.power[k],
                 )
-                kernels.insert_slices(
-                    self.numerator,
-                    self.weight,
+                self.insertion.add(
                     matrices.astype(np.float32),
                     data.plane.kx,
                     data.plane.ky,

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cryorefine.ctf.aberrations import even_phase, magnify, odd_phase
-from cryorefine.ctf.ctf import CtfParameters, ctf
+from cryorefine.ctf.ctf import CtfParameters
 from cryorefine.maps.masks import soft_sphere
-from cryorefine.refine.half_plane import HalfPlane, half_plane, pixels_per_shell, sum_by_shell
+from cryorefine.refine.half_plane import HalfPlane, half_plane, pixels_per_shell
+from cryorefine.refine.operations import PROCESSOR, Operations
 from cryorefine.refine.parameters import ImageModel
 from cryorefine.refine.particle_set import OpticsGroup
 
@@ -45,18 +47,6 @@ def image_size(optics: OpticsGroup, size: int, box: int, pixel_size: float) -> i
     return min(own, optics.box)
 
 
-def shift_whole_pixels(images: F32, shifts: NDArray[np.int64]) -> F32:
-    """Move each image's content by whole pixels (x, y); uncovered pixels become 0, shape (n, y, x)."""
-    box = images.shape[-1]
-    result = np.zeros_like(images)
-    for image, moved, (x, y) in zip(images, result, shifts, strict=True):
-        if abs(x) < box and abs(y) < box:
-            moved[max(y, 0) : box + min(y, 0), max(x, 0) : box + min(x, 0)] = image[
-                max(-y, 0) : box + min(-y, 0), max(-x, 0) : box + min(-x, 0)
-            ]
-    return result
-
-
 def coloured_noise(sigma2: F64, box: int, scale: float, seeds: NDArray[np.int64], dimensions: int = 2) -> F32:
     """Gaussian noise with a given spectrum, one image or volume for each seed, shape (n, [z,] y, x)."""
     import scipy.fft
@@ -75,7 +65,7 @@ def coloured_noise(sigma2: F64, box: int, scale: float, seeds: NDArray[np.int64]
     return scipy.fft.irfftn(scipy.fft.rfftn(white, axes=axes) * gain, s=shape, axes=axes).astype(np.float32)
 
 
-def mask_images(images: F32, diameter: float, edge: float, fill: F32 | None) -> F32:
+def mask_images(images: F32, diameter: float, edge: float, fill: F32 | None, xp: Any = np) -> F32:
     """Keep a soft disc or ball of each image, and fill the rest with noise or its weighted mean.
 
     Parameters
@@ -86,17 +76,20 @@ def mask_images(images: F32, diameter: float, edge: float, fill: F32 | None) -> 
         Diameter and soft edge of the disc in pixels.
     fill : ndarray of the same shape, or None
         What goes outside; None stands for the mean of the background.
+    xp : module
+        Of the images' arrays.
     """
     mask = soft_sphere(images.shape[1:], diameter / 2, edge)
+    total = float((1 - mask).sum())
+    mask = xp.asarray(mask)
     outside = 1 - mask
     if fill is None:
-        total = float(outside.sum())
         if total == 0:
             return images
-        mean = np.tensordot(images, outside, axes=mask.ndim) / total
+        mean = xp.tensordot(images, outside, axes=mask.ndim) / total
         level = mean.astype(np.float32).reshape(-1, *[1] * mask.ndim)
         return images * mask + level * outside
-    return images * mask + fill * outside
+    return images * mask + xp.asarray(fill) * outside
 
 
 def prepare_images(
@@ -113,6 +106,7 @@ def prepare_images(
     seeds: NDArray[np.int64],
     squared_ctf: Sequence[F32] | None = None,
     reach: Callable[[HalfPlane], HalfPlane] = lambda plane: plane,
+    operations: Operations = PROCESSOR,
 ) -> PreparedImages:
     """Normalise, centre to whole pixels, mask and transform the images of one optics group.
 
@@ -138,25 +132,29 @@ def prepare_images(
         What volumes hold of the CTF; their components that hold nothing become 0.
     reach : callable
         Drops the pixels that no slice of the reference reaches.
+    operations : Operations
+        Where the work is done, and what is returned lives.
     """
+    xp = operations.xp
     scale = remap(optics, box, pixel_size)
     dimensions = optics.dimensions
     plane = reach(half_plane(optics.box, image_size(optics, size, box, pixel_size), scale, dimensions))
     whole = half_plane(optics.box, optics.box, scale, dimensions)
-    centred = images * gain.astype(np.float32).reshape(-1, *[1] * dimensions)
+    centred = xp.asarray(images) * xp.asarray(gain.astype(np.float32).reshape(-1, *[1] * dimensions))
     if dimensions == 2:
-        centred = shift_whole_pixels(centred, shifts)
+        centred = operations.shift_whole_pixels(centred, shifts)
     fill = None if model.zero_mask else coloured_noise(sigma2, optics.box, scale, seeds, dimensions)
     pixels = optics.pixel_size
-    masked = mask_images(centred, model.mask_diameter / pixels, model.mask_edge, fill)
-    spectra = [_transform(each) for each in (masked, centred)]
+    masked = mask_images(centred, model.mask_diameter / pixels, model.mask_edge, fill, xp)
+    spectra = [_transform(each, operations.fft) for each in (masked, centred)]
     if squared_ctf is not None:
         # Where no tilt image reached there is nothing but what the mask has carried there.
         for k, each in enumerate(squared_ctf):
             for spectrum in spectra:
-                spectrum[k, each.reshape(-1) == 0] = 0
-    power = sum_by_shell(whole, np.abs(spectra[0][:, whole.source]) ** 2, len(sigma2))
-    unmasked, comparable = spectra[1][:, plane.source], spectra[0][:, plane.source]
+                spectrum[k, xp.asarray(np.flatnonzero(each.reshape(-1) == 0))] = 0
+    power = operations.sum_by_shell(whole, xp.abs(spectra[0][:, xp.asarray(whole.source)]) ** 2, len(sigma2))
+    source = xp.asarray(plane.source)
+    unmasked, comparable = spectra[1][:, source], spectra[0][:, source]
     if any(optics.beam_tilt) or any(optics.odd_aberrations):
         phase = odd_phase(
             optics.odd_aberrations,
@@ -165,21 +163,19 @@ def prepare_images(
             optics.spherical_aberration,
             *frequencies(plane, optics),
         )
-        correction = np.exp(-1j * phase).astype(np.complex64)
+        correction = xp.asarray(np.exp(-1j * phase).astype(np.complex64))
         unmasked, comparable = unmasked * correction, comparable * correction
     return PreparedImages(plane, comparable, unmasked, power)
 
 
-def _transform(images: F32) -> C64:
+def _transform(images: F32, fft: Any) -> C64:
     """FFT / box^2 about the centre of each image or volume, shape (n, independent components).
 
     With the same divisor in both cases a volume is to a turned reference what an image is to its slice.
     """
-    import scipy.fft
-
     box = images.shape[-1]
     axes = tuple(range(1, images.ndim))
-    spectrum = scipy.fft.rfftn(scipy.fft.ifftshift(images, axes=axes), axes=axes, overwrite_x=True)
+    spectrum = fft.rfftn(fft.ifftshift(images, axes=axes), axes=axes, overwrite_x=True)
     spectrum *= np.float32(1 / box**2)
     return spectrum.reshape(len(images), -1)
 
@@ -197,18 +193,19 @@ def contrast_transfer(
     parameters: CtfParameters,
     model: ImageModel,
     squared: Sequence[F32] | None = None,
+    operations: Operations = PROCESSOR,
 ) -> F32:
     """CTF of each image on a plane's pixels, shape (n, pixels); ones without CTF correction.
 
     Volumes come with the ``squared`` CTF that they hold, each of shape (box, box, box/2 + 1).
     """
     if not model.ctf_correction:
-        return np.ones((len(parameters), plane.pixels), np.float32)
+        return operations.array(np.ones((len(parameters), plane.pixels), np.float32))
     if squared is not None:
-        return np.stack([np.sqrt(each.reshape(-1)[plane.source]) for each in squared])
+        return operations.array(np.stack([np.sqrt(each.reshape(-1)[plane.source]) for each in squared]))
     x, y = frequencies(plane, optics)
     even = even_phase(optics.even_aberrations, x, y) if any(optics.even_aberrations) else None
-    return ctf(
+    return operations.ctf(
         parameters,
         x,
         y,
@@ -226,6 +223,7 @@ def independent_power(
     *,
     scale: float,
     shells: int,
+    operations: Operations = PROCESSOR,
 ) -> F64:
     """By how much noise of variance 1 raises the power of each shell of each image.
 
@@ -240,6 +238,8 @@ def independent_power(
         Shells of the reference per shell of the images.
     shells : int
         Shells of the reference.
+    operations : Operations
+        Where the work is done.
 
     Returns
     -------
@@ -248,4 +248,5 @@ def independent_power(
     whole = half_plane(optics.box, optics.box, scale, optics.dimensions)
     if not (optics.ctf_premultiplied and model.ctf_correction):
         return np.tile(pixels_per_shell(whole, shells).astype(np.float64), (len(parameters), 1))
-    return sum_by_shell(whole, contrast_transfer(whole, optics, parameters, model, squared) ** 2, shells)
+    transfer = contrast_transfer(whole, optics, parameters, model, squared, operations)
+    return operations.sum_by_shell(whole, transfer**2, shells)

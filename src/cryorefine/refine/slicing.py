@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from cryorefine.refine import kernels
 from cryorefine.refine.half_plane import HalfPlane
 from cryorefine.refine.images import remap
+from cryorefine.refine.operations import PROCESSOR, Operations
 from cryorefine.refine.particle_set import OpticsGroup, View
 from cryorefine.refine.volume import C64, F32, volume_limit
 
@@ -34,12 +34,20 @@ def effective_rotation(view: View, optics: OpticsGroup, box: int, pixel_size: fl
     return np.asarray(remap(optics, box, pixel_size) * embedded @ view.rotation)
 
 
-def slices(volume: C64, matrices: F64, plane: HalfPlane, padding: float) -> tuple[F32, F32]:
-    """Central slices, or turned volumes, split into two parts, shape (orientations, pixels) each."""
-    re = np.empty((len(matrices), plane.pixels), np.float32)
-    im = np.empty_like(re)
-    kernels.slice_volume(
-        volume.view(np.float32), matrices.astype(np.float32), plane.kx, plane.ky, plane.kz, padding, re, im
+def slices(
+    volume: C64,
+    matrices: F64,
+    plane: HalfPlane,
+    padding: float,
+    operations: Operations = PROCESSOR,
+) -> tuple[F32, F32]:
+    """Central slices, or turned volumes, split into two parts, shape (orientations, pixels) each.
+
+    The volume and the slices live where the operations do.
+    """
+    re, im = (operations.xp.empty((len(matrices), plane.pixels), np.float32) for _ in range(2))
+    operations.slice_volume(
+        volume, matrices.astype(np.float32), plane.kx, plane.ky, plane.kz, padding, re, im
     )
     return re, im
 

@@ -245,7 +245,7 @@ def _transform(function):
 
 # What the code asks of CuPy and NumPy alike; all of it is in CuPy 13 and 14.
 CUPY_FUNCTIONS = """
-abs ascontiguousarray concatenate empty exp flatnonzero log maximum ones_like sqrt sum tensordot zeros
+abs ascontiguousarray concatenate empty exp flatnonzero log maximum ones ones_like sqrt sum tensordot zeros
 zeros_like
 """.split()
 CUPY_UFUNCS = """

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from cryorefine.ctf import CtfParameters, ctf
 from cryorefine.refine import kernels, posterior
 from cryorefine.refine.gpu.operations import GpuOperations
 from cryorefine.refine.half_plane import half_plane, shift_phases
 from cryorefine.refine.volume import empty_volume
+from cryorefine.refine.whole_pixels import shift_whole_pixels
 
 BOX, SIZE, PADDING = 16, 12, 2.0
 COUNT, BLOCKS, SHIFT_BLOCKS = 3, 5, 2
@@ -15,7 +17,7 @@ COUNT, BLOCKS, SHIFT_BLOCKS = 3, 5, 2
 
 @pytest.fixture
 def gpu(cupy):
-    return GpuOperations(cupy, memory=2**20)
+    return GpuOperations(cupy, 2**20, cupy.asarray)
 
 
 @pytest.fixture(params=[2, 3], ids=["images", "volumes"])
@@ -62,7 +64,7 @@ def test_slices(gpu, plane, rng):
     matrices = Rotation.random(70, random_state=3).as_matrix().astype(np.float32)
     where = (matrices, plane.kx, plane.ky, plane.kz, PADDING)
     expected = [np.empty((70, plane.pixels), np.float32) for _ in range(2)]
-    found = [gpu.zeros((70, plane.pixels)) for _ in range(2)]
+    found = [gpu.zeros((70, plane.pixels), np.float32) for _ in range(2)]
     kernels.slice_volume(volume.view(np.float32), *where, *expected)
     gpu.slice_volume(gpu.array(volume), *where, *found)
     for a, b in zip(expected, found, strict=True):
@@ -76,12 +78,44 @@ def test_insertion(gpu, plane, rng):
     weights[2] = 0
     data = (*split(complex_normal(rng, 7, plane.pixels)), weights)
     expected = empty_volume(SIZE, PADDING)
-    found = tuple(gpu.array(each) for each in empty_volume(SIZE, PADDING))
     kernels.insert_slices(*expected, *where, *data)
-    gpu.insert_slices(*found, *where, *(gpu.array(each) for each in data))
-    for a, b in zip(expected, found, strict=True):
+    there = [gpu.array(each) for each in data]
+    found = gpu.insertion(expected[0].shape, [there])
+    found.add(*where, *there)
+    for a, b in zip(expected, found.volumes(), strict=True):
         assert np.abs(a).max() > 1
-        np.testing.assert_allclose(gpu.host(b), a, atol=1e-4)
+        np.testing.assert_allclose(b, a, atol=1e-5)
+
+
+def test_insertion_does_not_depend_on_the_order(gpu, rng):
+    plane = half_plane(BOX, SIZE)
+    matrices = Rotation.random(200, random_state=3).as_matrix().astype(np.float32)
+    data = (
+        *split(complex_normal(rng, 200, plane.pixels)),
+        rng.random((200, plane.pixels)).astype(np.float32),
+    )
+    results = []
+    for order in (np.arange(200), rng.permutation(200)):
+        there = [gpu.array(each[order]) for each in data]
+        sums = gpu.insertion(empty_volume(SIZE, PADDING)[0].shape, [there])
+        sums.add(matrices[order], plane.kx, plane.ky, plane.kz, PADDING, *there)
+        results.append(sums.volumes())
+    for one, other in zip(*results, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_the_largest_sum_that_there_can_be_fits(gpu):
+    """All images are put in the same place."""
+    plane = half_plane(BOX, SIZE)
+    data = [np.full((300, plane.pixels), value, np.float32) for value in (-1e3, 1e-3, 1e5)]
+    there = [gpu.array(each) for each in data]
+    expected = empty_volume(SIZE, 1.0)
+    where = (np.tile(np.eye(3, dtype=np.float32), (300, 1, 1)), plane.kx, plane.ky, plane.kz, 1.0)
+    sums = gpu.insertion(expected[0].shape, [there])
+    sums.add(*where, *there)
+    kernels.insert_slices(*expected, *where, *data)
+    for a, b in zip(expected, sums.volumes(), strict=True):
+        np.testing.assert_allclose(b, a, rtol=1e-5, atol=1e-4)
 
 
 def test_scores(gpu, plane, rng):
@@ -119,6 +153,38 @@ def test_weighted_sums_and_spectra(gpu, plane, rng):
     (here, _), (there, _) = both(gpu, "sum_entries", arguments, results)
     for a, b in zip(here, there, strict=True):
         np.testing.assert_allclose(b, a, rtol=1e-5, atol=2e-3)
+
+
+def test_shifts_by_whole_pixels(gpu, rng):
+    images = rng.normal(size=(4, 6, 6)).astype(np.float32)
+    shifts = np.array([[0, 0], [2, -1], [-3, 5], [1, 6]])
+    found = gpu.shift_whole_pixels(gpu.array(images), shifts)
+    np.testing.assert_array_equal(gpu.host(found), shift_whole_pixels(images, shifts))
+
+
+@pytest.mark.parametrize(
+    "choices", [{}, {"intact_first_peak": True}, {"absolute": True}], ids=["plain", "first peak", "absolute"]
+)
+@pytest.mark.parametrize("even_rows", [0, 1, 4])
+def test_contrast_transfer(gpu, rng, choices, even_rows):
+    defocus = rng.uniform(5e3, 3e4, (2, 4))
+    parameters = CtfParameters(
+        300.0,
+        2.7,
+        np.array([0.07, 0.1, 0.1, 0.2]),
+        *defocus,
+        rng.uniform(0, 180, 4),
+        phase_shift=np.array([0.0, 0, 90, 0]),
+        b_factor=np.array([0.0, 100, 0, -20]),
+        scale=np.array([1.0, 0.8, 1, 1]),
+        dose=np.array([0.0, 3, 60, 0]),
+    )
+    x, y = rng.uniform(-0.25, 0.25, (2, 300))
+    x[0] = y[0] = 0
+    even = rng.normal(size=(even_rows, 300)) if even_rows else None
+    expected = ctf(parameters, x, y, even=even, **choices)
+    assert np.abs(expected).max() > 0.5
+    np.testing.assert_allclose(gpu.host(gpu.ctf(parameters, x, y, even=even, **choices)), expected, atol=2e-6)
 
 
 def dense(rng, own):

@@ -53,3 +53,23 @@ def test_arrays_are_copied_once_and_the_oldest_are_dropped(two_gpus):
         copies.of(arrays[1])
         copies.of(arrays[2])
         assert copies.of(arrays[0]) is not first
+        second = copies.of(arrays[0])
+        copies.clear()
+        assert copies.of(arrays[0]) is not second
+
+
+def test_a_turn_waits_for_memory_while_another_works(two_gpus):
+    gpus = turns("gpu:0")
+    order = []
+
+    def work():
+        with gpus.turn(memory=2**40):
+            order.append("second")
+
+    with gpus.turn(memory=2**40):  # alone on the GPU it may try
+        thread = Thread(target=work)
+        thread.start()
+        thread.join(0.1)
+        order.append("first")
+    thread.join(10)
+    assert order == ["first", "second"]

@@ -7,12 +7,16 @@ they index. Only significant samples, and a few numbers for each particle, come 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cryorefine.compute.gpu_turns import free_memory
+from cryorefine.ctf.ctf import CtfParameters, phase_coefficients
 from cryorefine.refine.gpu.source import i32, launch, tiles
+from cryorefine.refine.half_plane import HalfPlane
 from cryorefine.refine.posterior import BINS, COARSE_MARGIN
 
 F32 = NDArray[np.float32]
@@ -21,6 +25,7 @@ I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
 Array = Any  # of CuPy
 WARP = 32
+SMALLEST_MEMORY = 2**20
 
 
 def _pointers(sorted_values: NDArray[np.integer], count: int) -> I32:
@@ -37,21 +42,46 @@ class GpuOperations:
         CuPy.
     memory : int
         Working memory in bytes for dense scores, for fine scores and for slices each.
+    copy : callable
+        Returns the GPU's copy of an array that many calls share.
     """
 
-    def __init__(self, xp: Any, memory: int) -> None:
+    def __init__(self, xp: Any, memory: int, copy: Callable[[Any], Array]) -> None:
         self.xp = xp
         self.memory = memory
+        self.volume = copy
+
+    def shrink(self) -> bool:
+        """Halve the working memory, and give back what is unused; tell whether enough is left to go on."""
+        free_memory()
+        self.memory //= 2
+        return self.memory >= SMALLEST_MEMORY
+
+    @property
+    def slice_pixels(self) -> int:
+        """Pixels of the slices that a dense search makes at a time."""
+        return self.memory // 16
+
+    @property
+    def fft(self) -> Any:
+        """Transforms, as of scipy.fft."""
+        import cupyx.scipy.fft
+
+        return cupyx.scipy.fft
 
     def array(self, values: Any, dtype: Any = None) -> Array:
         """Return values on the GPU, contiguous."""
         return self.xp.ascontiguousarray(self.xp.asarray(values, dtype))
 
+    def split(self, values: Array) -> tuple[Array, Array]:
+        """Split a complex array into its real and imaginary parts."""
+        return self.array(values.real, np.float32), self.array(values.imag, np.float32)
+
     def host(self, values: Array) -> Any:
         """Return values on the processor."""
         return self.xp.asnumpy(values)
 
-    def zeros(self, shape: Any, dtype: Any = np.float32) -> Array:
+    def zeros(self, shape: Any, dtype: Any) -> Array:
         """Return zeros on the GPU."""
         return self.xp.zeros(shape, dtype)
 
@@ -59,33 +89,19 @@ class GpuOperations:
         self, volume: Array, matrices: F32, kx: F32, ky: F32, kz: F32, padding: float, re: Array, im: Array
     ) -> None:
         """Cut slices, or turned copies; see :func:`cryorefine.refine.kernels.slice_volume`."""
-        points = self._points(kx, ky, kz)
+        points = self.points(kx, ky, kz)
         limit = i32(volume.shape[0] // 2)
         where = (self.array(matrices, np.float32), *points, np.float32(padding))
         launch("slice_volume", tiles(len(matrices), len(kx)), volume, limit, *where, re, im)
 
-    def insert_slices(
-        self,
-        numerator: Array,
-        weight: Array,
-        matrices: F32,
-        kx: F32,
-        ky: F32,
-        kz: F32,
-        padding: float,
-        re: Array,
-        im: Array,
-        w: Array,
-    ) -> None:
-        """Add slices to a volume; see :func:`cryorefine.refine.kernels.insert_slices`."""
-        points = self._points(kx, ky, kz)
-        limit = i32(numerator.shape[0] // 2)
-        where = (self.array(matrices, np.float32), *points, np.float32(padding))
-        launch("insert_slices", tiles(len(matrices), len(kx)), numerator, weight, limit, *where, re, im, w)
-
-    def _points(self, kx: F32, ky: F32, kz: F32) -> tuple[Any, ...]:
+    def points(self, kx: F32, ky: F32, kz: F32) -> tuple[Any, ...]:
+        """Return the pixels of slices as the kernels take them."""
         axes = (self.array(axis, np.float32) for axis in (kx, ky, kz if len(kz) else kx))
         return (*axes, i32(len(kz) > 0), i32(len(kx)))
+
+    def insertion(self, shape: tuple[int, ...], images: Sequence[tuple[Array, Array, Array]]) -> GpuInsertion:
+        """Return empty sums; see :meth:`.ProcessorOperations.insertion`."""
+        return GpuInsertion(self, shape, images)
 
     def score_entries(
         self,
@@ -156,13 +172,51 @@ class GpuOperations:
         for values, total in zip(spectra, (cross, power), strict=True):
             self.add_by_shell(values, shell, total)
 
+    def shift_whole_pixels(self, images: Array, shifts: I64) -> Array:
+        """Move images; see :func:`cryorefine.refine.whole_pixels.shift_whole_pixels`."""
+        result = self.xp.empty(images.shape, np.float32)
+        sizes = (i32(images.shape[-1]), np.int64(images.size))
+        launch("shift_whole_pixels", images.size, images, self.array(shifts, np.int32), *sizes, result)
+        return result
+
+    def ctf(
+        self,
+        parameters: CtfParameters,
+        x: F64,
+        y: F64,
+        *,
+        intact_first_peak: bool = False,
+        absolute: bool = False,
+        even: F64 | None = None,
+    ) -> Array:
+        """CTF of n images, shape (n, pixels); see :func:`cryorefine.ctf.ctf.ctf`."""
+        images, pixels = len(parameters), len(x)
+        columns = [parameters.column(name) for name in ("b_factor", "dose", "scale")]
+        extra = np.zeros((0, pixels)) if even is None else np.atleast_2d(even)
+        result = self.xp.empty((images, pixels), np.float32)
+        launch(
+            "evaluate_ctf",
+            tiles(images, pixels),
+            self.array(np.stack([*phase_coefficients(parameters), *columns]), np.float64),
+            *(self.array(each, np.float64) for each in (x, y, extra)),
+            *(i32(value) for value in (len(extra), images, pixels, intact_first_peak, absolute)),
+            result,
+        )
+        return result
+
+    def sum_by_shell(self, plane: HalfPlane, values: Array, shells: int) -> F64:
+        """Sum rows by shell; see :func:`cryorefine.refine.half_plane.sum_by_shell`."""
+        total = self.zeros((len(values), shells), np.float64)
+        self.add_by_shell(values, plane.shell, total)
+        return self.host(total)
+
     def add_by_shell(self, values: Array, shell: I32, total: Array) -> None:
         """Add each row of values (n, pixels) by shell to a float64 array (n, shells)."""
         rows, shells = total.shape
         order = np.argsort(shell, kind="stable").astype(np.int32)
         lists = (self.array(_pointers(shell[order], shells)), self.array(order))
         sizes = (i32(rows), i32(values.shape[1]))
-        launch("sum_by_shell", WARP * rows * shells, values, *sizes, *lists, i32(shells), total)
+        launch("sum_by_shell", WARP * rows * shells, self.array(values), *sizes, *lists, i32(shells), total)
 
     def add_priors(self, scores: Array, norms: Array, orientation_prior: F32, shift_prior: F32) -> None:
         """Dots into log-weights; see :func:`cryorefine.refine.posterior.add_priors`."""
@@ -259,3 +313,55 @@ class GpuOperations:
         depth, total = self.xp.empty(particles, np.float32), self.xp.empty(particles, np.float64)
         launch("thresholds", particles, counts, i32(particles), np.float64(fraction), depth, total)
         return depth, total
+
+
+class GpuInsertion:
+    """Sums of slices in a Fourier volume and its weights, in whole numbers: their order does not matter.
+
+    Parameters
+    ----------
+    operations : GpuOperations
+        Where they are.
+    shape : tuple of int
+        Of the volume.
+    images : sequence of tuple of ndarray
+        Real and imaginary parts and weights of all images; see :meth:`.ProcessorOperations.insertion`.
+    """
+
+    # How often a voxel can get the value of one image: the shares of its pixels in a voxel come to less.
+    SHARES = 8
+    # Layers that are read at a time: as many as have so many voxels.
+    READ = 2**24
+
+    def __init__(
+        self, operations: GpuOperations, shape: tuple[int, ...], images: Sequence[tuple[Array, Array, Array]]
+    ) -> None:
+        self._operations = operations
+        self._sums = operations.zeros((*shape, 3), np.int64)
+        largest = [[float(abs(part).max()) * len(part) for part in each] for each in images]
+        data = sum(max(re, im) for re, im, _ in largest)
+        weight = sum(w for _, _, w in largest)
+        # 62 of the 63 bits hold the largest sum that there can be.
+        self._units = tuple(np.float64(2.0**62 / max(self.SHARES * bound, 1e-30)) for bound in (data, weight))
+
+    def add(
+        self, matrices: F32, kx: F32, ky: F32, kz: F32, padding: float, re: Array, im: Array, w: Array
+    ) -> None:
+        """Add slices; see :func:`cryorefine.refine.kernels.insert_slices`."""
+        limit = i32(self._sums.shape[0] // 2)
+        turned = self._operations.array(matrices, np.float32)
+        where = (limit, turned, *self._operations.points(kx, ky, kz), np.float32(padding))
+        launch("insert_slices", tiles(len(matrices), len(kx)), self._sums, *self._units, *where, re, im, w)
+
+    def volumes(self) -> tuple[Array, Array]:
+        """Return the volume and its weights, on the processor."""
+        xp, shape = self._operations.xp, self._sums.shape[:3]
+        result = np.empty(shape, np.complex64), np.empty(shape, np.float32)
+        layers = max(1, self.READ // (shape[1] * shape[2]))
+        for first in range(0, shape[0], layers):
+            sums = self._sums[first : first + layers]
+            parts = xp.empty(sums.shape[:3], np.complex64), xp.empty(sums.shape[:3], np.float32)
+            launch("read_sums", parts[1].size, sums, *self._units, np.int64(parts[1].size), *parts)
+            for whole, part in zip(result, parts, strict=True):
+                whole[first : first + layers] = self._operations.host(part)
+        return result

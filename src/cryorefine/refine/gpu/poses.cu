@@ -65,9 +65,18 @@ extern "C" __global__ void slice_volume(const float2* volume, int limit, const f
     out_im[o * pixels + p] = value.y;
 }
 
-extern "C" __global__ void insert_slices(float* numerator, float* weight, int limit, const float* matrices,
-                                         const float* kx, const float* ky, const float* kz, int deep, int pixels,
-                                         float padding, const float* re, const float* im, const float* w)
+// A sum in whole numbers of 1 / units, so that it does not depend on the order of the terms.
+__device__ inline void add_units(long long* sum, float value, double units)
+{
+    // Two's complement: unsigned addition adds negative numbers, too.
+    atomicAdd(reinterpret_cast<unsigned long long*>(sum), static_cast<unsigned long long>(llrint(value * units)));
+}
+
+// Adds to sums of shape (..., 3): real and imaginary part, and weight, in units that may differ.
+extern "C" __global__ void insert_slices(long long* sums, double units, double weight_units, int limit,
+                                         const float* matrices, const float* kx, const float* ky, const float* kz,
+                                         int deep, int pixels, float padding, const float* re, const float* im,
+                                         const float* w)
 {
     const int tiles = (pixels + blockDim.x - 1) / blockDim.x;
     const long long o = blockIdx.x / tiles;
@@ -85,11 +94,21 @@ extern "C" __global__ void insert_slices(float* numerator, float* weight, int li
         const int dx = corner & 1, dy = corner >> 1 & 1, dz = corner >> 2;
         const float share = (dz ? place.fz : 1 - place.fz) * (dy ? place.fy : 1 - place.fy)
             * (dx ? place.fx : 1 - place.fx);
-        const long long at = place.index + dz * layer + dy * row + dx;
-        atomicAdd(numerator + 2 * at, share * x);
-        atomicAdd(numerator + 2 * at + 1, share * y);
-        atomicAdd(weight + at, share * wp);
+        long long* at = sums + 3 * (place.index + dz * layer + dy * row + dx);
+        add_units(at, share * x, units);
+        add_units(at + 1, share * y, units);
+        add_units(at + 2, share * wp, weight_units);
     }
+}
+
+extern "C" __global__ void read_sums(const long long* sums, double units, double weight_units, long long voxels,
+                                     float2* numerator, float* weight)
+{
+    const long long i = static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (i >= voxels)
+        return;
+    numerator[i] = {static_cast<float>(sums[3 * i] / units), static_cast<float>(sums[3 * i + 1] / units)};
+    weight[i] = static_cast<float>(sums[3 * i + 2] / weight_units);
 }
 
 // What one pixel adds to the 16 dots of (four slices) x (four shifts), and to the four norms after them.

@@ -85,9 +85,10 @@ __host__ __device__ inline double distance(const Voxel& v)
     return sqrt(static_cast<double>(v.x) * v.x + static_cast<double>(v.y) * v.y + static_cast<double>(v.z) * v.z);
 }
 
-// Sums and numbers of a weight volume's voxels by shell of the unpadded map: a thread for each voxel.
-extern "C" __global__ void shell_sums(const float* weight, int limit, double padding, int shells, double* total,
-                                      double* count)
+// Sums, in whole numbers of 1 / units, and numbers of a weight volume's voxels by shell of the unpadded map: a
+// thread for each voxel.
+extern "C" __global__ void shell_sums(const float* weight, double units, int limit, double padding, int shells,
+                                      unsigned long long* total, unsigned long long* count)
 {
     const long long i = static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x;
     const Voxel v = voxel(i, limit, limit + 1);
@@ -95,8 +96,9 @@ extern "C" __global__ void shell_sums(const float* weight, int limit, double pad
         return;
     const int shell = static_cast<int>(distance(v) / padding + 0.5);
     if (shell < shells) {
-        atomicAdd(total + shell, static_cast<double>(weight[position(v.z, v.y, v.x, limit)]));
-        atomicAdd(count + shell, 1.0);
+        const double value = weight[position(v.z, v.y, v.x, limit)] * units;
+        atomicAdd(total + shell, static_cast<unsigned long long>(value + 0.5));
+        atomicAdd(count + shell, 1ull);
     }
 }
 

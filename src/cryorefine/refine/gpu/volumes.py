@@ -48,9 +48,12 @@ class GpuVolumes:
         """Means over shells; see :func:`cryorefine.refine.volume.shell_means`."""
         limit = weight.shape[0] // 2
         threads = (2 * limit + 1) ** 2 * (limit + 1)
-        total, count = (self.xp.zeros(shells, np.float64) for _ in range(2))
-        launch("shell_sums", threads, weight, i32(limit), np.float64(padding), i32(shells), total, count)
-        return np.asarray(self.xp.asnumpy(total) / np.maximum(self.xp.asnumpy(count), 1))
+        total, count = (self.xp.zeros(shells, np.uint64) for _ in range(2))
+        units = np.float64(2.0**62 / (threads * max(float(weight.max()), 1e-30)))
+        launch(
+            "shell_sums", threads, weight, units, i32(limit), np.float64(padding), i32(shells), total, count
+        )
+        return np.asarray(self.xp.asnumpy(total) / units / np.maximum(self.xp.asnumpy(count), 1))
 
     def divide(
         self, numerator: Array, weight: Array, extra: F64, floor: F64, reach: float, padding: float
@@ -86,6 +89,8 @@ def gpu_volumes(device: str) -> Iterator[GpuVolumes | None]:
         return
     import cupy
 
-    with gpu.turn():
+    with gpu.turn() as copies:
+        # The references have been compared with, and there will be new ones.
+        copies.clear()
         free_memory()
         yield GpuVolumes(cupy)
