@@ -206,9 +206,8 @@ def test_a_slurm_job_asks_for_what_was_given(tmp_path):
 
 def test_each_worker_on_this_machine_has_a_gpu_of_its_own(monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert gpu_names("gpu", 3) == ["0", "1", "2"]
-    assert gpu_names("gpu:1,3", 4) == ["1", "3", "1", "3"]
+    assert gpu_names([0, 1, 2], 3) == ["0", "1", "2"]
+    assert gpu_names([1, 3], 4) == ["1", "3", "1", "3"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
-    assert gpu_names("auto", 2) == ["4", "6"]
-    with pytest.raises(UserError, match="only 2 can be used"):
-        gpu_names("gpu:2", 1)
+    assert gpu_names([0, 1], 2) == ["4", "6"]
+    assert gpu_names([], 2) == []

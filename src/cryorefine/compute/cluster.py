@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from cryorefine.compute.array_module import gpus
 from cryorefine.compute.worker import CALM
 from cryorefine.errors import UserError
 
@@ -99,34 +100,26 @@ def make_cluster(text: str, threads: int, device: str, folder: Path) -> Cluster:
         Where the workers' logs go.
     """
     plan = parse_cluster(text)
-    gpu = device.startswith("gpu") or (device == "auto" and Path("/dev/nvidia0").exists())
     if plan.kind == "slurm":
-        return SlurmCluster(plan, folder, single_thread=gpu)
-    each = 1 if gpu else max(1, (threads or len(os.sched_getaffinity(0))) // plan.workers)
-    return LocalCluster(plan.workers, each, gpu_names(device, plan.workers) if gpu else [], folder)
+        return SlurmCluster(plan, folder, single_thread=device.startswith("gpu") or "gpus" in plan.settings)
+    numbers = gpus(device)
+    each = 1 if numbers else max(1, (threads or len(os.sched_getaffinity(0))) // plan.workers)
+    return LocalCluster(plan.workers, each, gpu_names(numbers, plan.workers), folder)
 
 
-def gpu_names(device: str, workers: int) -> list[str]:
-    """Return the GPU that each worker is to see, as CUDA names them.
+def gpu_names(numbers: list[int], workers: int) -> list[str]:
+    """Return the GPU that each worker is to see, as CUDA names them, in turn; none without GPUs.
 
     Parameters
     ----------
-    device : str
-        "gpu" or "auto" for the first ones, "gpu:2,3" for these in turn.
+    numbers : list of int
+        GPUs as this process counts them; its own GPU 0 may be the machine's third.
     workers : int
         How many workers.
     """
     given = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    # What this job sees as GPU 0 may be the machine's third.
-    names = given.split(",") if given else [str(k) for k in range(128)]
-    _, _, listed = device.partition(":")
-    wanted = [int(k) for k in listed.split(",")] if listed else list(range(workers))
-    if max(wanted) >= len(names):
-        raise UserError(
-            f"--device {device} asks for GPU {max(wanted)}, but only {len(names)} can be used here "
-            f"(CUDA_VISIBLE_DEVICES={given}); start fewer workers."
-        )
-    return [names[wanted[k % len(wanted)]] for k in range(workers)]
+    names = [given.split(",")[k] if given else str(k) for k in numbers]
+    return [names[k % len(names)] for k in range(workers)] if names else []
 
 
 def worker_device(device: str) -> str:

@@ -72,8 +72,10 @@ def open_session(options: Options) -> Run[Session]:
     point_group(options.symmetry)
     if options.relax_symmetry:
         point_group(options.relax_symmetry)
-    if not options.scheduler and not options.cluster.startswith("slurm"):
-        array_module(options.device)
+    device = options.device
+    if device != "cpu" and (options.scheduler or options.cluster.startswith("slurm")):
+        device = "auto"  # the workers have them; this machine perhaps
+    array_module(device)
     inputs = find_inputs(options)
     if inputs.notice:
         yield Notice(inputs.notice)
@@ -136,7 +138,8 @@ def open_session(options: Options) -> Run[Session]:
         sigma_tilt=options.sigma_tilt or 0.0,
         refine_ctf=options.refine_ctf,
         threads=options.threads,
-        device=worker_device(options.device) if options.scheduler or _cluster(options) else options.device,
+        device=device,
+        worker_device=worker_device(options.device) if options.scheduler or _cluster(options) else "",
         scratch=options.output.absolute(),
     )
     reader = ImageReader(particles.root)

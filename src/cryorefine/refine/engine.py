@@ -92,7 +92,9 @@ class Settings:
     threads : int
         Threads for that estimate; 0 means as many as there are cores.
     device : str
-        Where it is computed.
+        Where this process computes.
+    worker_device : str
+        Where chunks are compared, if that is elsewhere: what a worker calls its device.
     scratch : Path
         Folder for the references that workers read.
     """
@@ -113,6 +115,7 @@ class Settings:
     sigma_tilt: float = 0.0
     refine_ctf: bool = False
     threads: int = 0
+    worker_device: str = ""
 
 
 @dataclass(frozen=True)
@@ -224,7 +227,7 @@ def iterate(
             fraction=FRACTION,
             seed=settings.seed,
             sigma_tilt=settings.sigma_tilt,
-            device=settings.device,
+            device=settings.worker_device or settings.device,
         )
 
     if not first:
@@ -243,7 +246,7 @@ def iterate(
     sampling = _sampling(schedule, settings, pixel, current)
     plan = [parameters(h, schedule, sampling) for h in range(2)]
     members = [np.flatnonzero(state.half == h + 1) for h in range(2)]
-    chunk = chunk_size(particles, settings.device)
+    chunk = chunk_size(particles, settings.worker_device or settings.device)
     trees: list[Tree] = [grouped(_pieces(m, state.table.poses, chunk)) for m in members]
     sums, table = yield from _compare(iteration, trees, executor, current, reader, plan, state.table)
 
