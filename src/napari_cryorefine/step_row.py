@@ -35,6 +35,8 @@ _SIGNS = {
 }
 """Status -> sign, its colour, which is readable on dark and on light, and the word for it."""
 _NOTHING = ("○", "#8a8a8a", "not run")
+_SHOWN = {"running": "Follow", "failed": "Log", "interrupted": "Log", "aborted": "Log"}
+"""Status -> what the button beside the form shows, where that is not results."""
 _TOLD_BELOW = ("failed", "interrupted")
 
 
@@ -136,7 +138,7 @@ class StepRow(QFrame):
         self.jobs.setVisible(state.job is not None)
         can_show = state.job is not None or state.product is not None
         self.show_button.setVisible(can_show)
-        self.show_button.setText("Log" if below or state.status == "aborted" else "Results")
+        self.show_button.setText(_SHOWN.get(state.status, "Results"))
         self._mark(is_next)
 
     def keyPressEvent(self, event: QKeyEvent) -> None:

@@ -292,6 +292,7 @@ def test_a_running_step_shows_how_far_it_is(panel_alone, qtbot, refined):
         panel = panel_alone()
         row = panel.rows["refine3d"]
         assert row.told.text() == "running, Iteration 3, 25 %"
+        assert row.show_button.text() == "Follow"
         assert row.bar.isVisible()
         assert row.bar.value() == 25
         # Until it has ended, the finished one is taken from.
