@@ -1,6 +1,6 @@
 """Defocus and beam tilt estimated anew between the late iterations of a refinement.
 
-Each particle is compared with a map of its own half set that it had no part in, rebuilt from the
+Each particle is compared with a map of its own half set less its own part in that, rebuilt from the
 poses of the iteration, so the halves stay as independent as they were: see
 docs/ctf_refinement_method.md.
 """
@@ -67,7 +67,7 @@ def refine_transfer(
     symmetry : str
         Point group.
     seed : int
-        Seed of the division into folds.
+        Seed of the blocks of the jackknife.
     threads : int
         Threads to use; the result does not depend on it.
 

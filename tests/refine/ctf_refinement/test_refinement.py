@@ -147,6 +147,15 @@ def test_images_without_a_particle_are_found_out(tmp_path):
     assert any(f.subject == "images" for f in result.findings)
 
 
+def test_maps_that_show_nothing_of_the_particles_do_not_decide(tilted, rng):
+    noise = rng.normal(size=tilted.maps.mask.shape).astype(np.float32)
+    case = replace(tilted, maps=replace(tilted.maps, half_maps=(noise, noise)))
+    result, _ = refine(case, CtfFit(beam_tilt=True, symmetry="D2", rounds=2))
+    group = result.optics[0]
+    assert result.reference == "rebuilt"
+    assert np.all(np.abs(group.beam_tilt - (1.5, -1.0)) < 4 * group.sigma_beam_tilt)
+
+
 def test_much_better_supplied_maps_are_used_and_said_so(tilted):
     few = tilted.particles.take(np.arange(40))
     sharp = np.clip(2 - tilted.maps.fsc, 0.99, 1.0)

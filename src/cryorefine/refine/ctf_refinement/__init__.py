@@ -1,6 +1,6 @@
 """Estimates defocus, astigmatism, phase shift, aberrations and magnification from refined particles.
 
-Every particle is compared with a map of its own half set that it had no part in: see
+Particles are compared with maps that hold none of their own noise: see
 docs/ctf_refinement_method.md.
 """
 

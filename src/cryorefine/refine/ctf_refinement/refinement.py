@@ -142,6 +142,7 @@ class _Refinement:
         self.moved = 0.0
         self.uncertainty = 0.0
         self.made = particles
+        self.recognised = True
         resolved = resolution_shell(maps.fsc)
         self.fsc = maps.fsc
         self.ssnr = _ssnr(maps.fsc)
@@ -223,7 +224,8 @@ class _Refinement:
             if self.round >= self.fit.rounds:
                 break
             if scouting and self.round == 1:
-                if not self.fit.transfer and (self.moved < _SETTLED or self.uncertainty < _PRECISE):
+                enough = self.moved < _SETTLED or self.uncertainty < _PRECISE
+                if not self.fit.transfer and self.recognised and enough:
                     supplied = True
                     break
                 continue
@@ -297,6 +299,8 @@ class _Refinement:
         low = slice(first, max(first + 3, (2 * first + last) // 3))
         ratio = signal.slope[:, low] / np.maximum(trust[low], 0.1)
         scale = np.median(ratio, axis=1, keepdims=True) if ratio.size else np.ones((len(ratio), 1))
+        # Maps that show nothing of these particles, or another hand of them, decide nothing.
+        self.recognised = bool(np.all(scale[np.unique(self.group)] > 0))
         return replace(signal, slope=np.maximum(signal.slope, scale * trust))
 
     def _grow(self) -> bool:
