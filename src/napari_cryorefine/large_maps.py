@@ -48,7 +48,7 @@ def read_for_display(path: Path, *, pixel_size: float | None = None) -> Map:
     known = layout.pixel_size if pixel_size is None else pixel_size
     if math.prod(layout.shape) <= LARGE or layout.axes != (1, 2, 3) or known <= 0:
         return read_map(path, pixel_size=pixel_size)
-    return Map(layout.memory_map(), known, path)
+    return Map(layout.memory_map(), known, path, layout.place)
 
 
 def large_keywords(viewer: ViewerModel | None, source: Map) -> dict[str, Any]:

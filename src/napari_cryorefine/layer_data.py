@@ -72,7 +72,7 @@ def map_layer(source: Map, *, name: str = "") -> LayerData:
     keywords |= {"contrast_limits": limits, "colormap": "gray"}
     if data.ndim == 3:
         keywords |= {"rendering": "mip" if draws_in_software() else "iso", "iso_threshold": level}
-    keywords["metadata"]["display_range"] = (limits, level)
+    keywords["metadata"] |= {"display_range": (limits, level), "place": source.place}
     return data, keywords, "image"
 
 

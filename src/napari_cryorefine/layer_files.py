@@ -132,7 +132,8 @@ def layer_map(layer: Layer) -> Map:
 def _save(path: Path, layer: Layer) -> None:
     from napari_cryorefine.writers import write_mrc
 
-    write_mrc(str(path), _values(layer), {"scale": layer.scale, "units": layer.units})
+    state = {"scale": layer.scale, "units": layer.units, "metadata": layer.metadata}
+    write_mrc(str(path), _values(layer), state)
 
 
 def _values(layer: Layer) -> Any:

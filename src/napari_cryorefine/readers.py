@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from cryorefine.io.mrc import Map
 from napari_cryorefine._compat import watch_current_viewer
 from napari_cryorefine.large_maps import large_keywords, read_for_display
 from napari_cryorefine.layer_data import STACKS, LayerData, stack_layer
@@ -51,7 +51,7 @@ def read_mrc(path: Path) -> list[LayerData]:
         return [stack_layer(source, axis=STACKS[path.suffix.lower()])]
     source = read_for_display(path, pixel_size=pixel_size)
     if len(source.data) == 1:
-        source = Map(source.data[0], source.pixel_size, source.path)
+        source = replace(source, data=source.data[0])
     layers = shown_map(source)
     viewer = napari.current_viewer()
     if viewer is not None:

@@ -1,4 +1,4 @@
-"""Saving image and labels layers as MRC files that keep their pixel size."""
+"""Saving image and labels layers as MRC files that keep their pixel size and origin."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ def write_mrc(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
     data : array_like
         Shape (y, x), (z, y, x), or (images, 1, y, x) as stacks are shown.
     attributes : dict
-        The layer's state; ``scale`` and ``units`` give the pixel size.
+        The layer's state; ``scale`` and ``units`` give the pixel size, ``metadata`` the origin that the
+        file it was read from had in its header.
 
     Returns
     -------
@@ -41,7 +42,7 @@ def write_mrc(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
     elif array.ndim == 3 and Path(path).suffix.lower() == ".mrcs":
         write_stack(path, array, pixel_size)
     elif array.ndim in (2, 3) and not attributes.get("rgb"):
-        write_map(path, array, pixel_size)
+        write_map(path, array, pixel_size, attributes.get("metadata", {}).get("place"))
     else:
         raise UserError(f"{path} cannot hold a layer of shape {array.shape}; save a map, image or stack.")
     return [path]

@@ -5,11 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import mrcfile
 import numpy as np
 import pytest
 
 from cryorefine.errors import UserError
-from cryorefine.io.mrc import read_map, write_map, write_stack
+from cryorefine.io.mrc import Place, read_map, write_map, write_stack
 from napari_cryorefine import readers
 from napari_cryorefine._compat import is_true_hand
 from napari_cryorefine.writers import write_mrc
@@ -116,6 +117,17 @@ def test_a_saved_map_keeps_its_pixel_size(project, map_file, viewer, plugin):
     copy = read_map(project / "copy.mrc")
     np.testing.assert_array_equal(copy.data, layer.data)
     assert copy.pixel_size == 2.5
+
+
+def test_a_saved_map_has_the_header_of_the_one_it_was_read_from(project, blob, viewer, plugin):
+    place = Place(origin=(-30.0, 12.5, 7.0), start=(-12, 5, 3))
+    write_map(project / "placed.mrc", blob, 2.5, place)
+    (layer,) = viewer.open(str(project / "placed.mrc"), plugin=PLUGIN)
+    layer.save(str(project / "copy.mrc"), plugin=PLUGIN)
+    assert (project / "copy.mrc").read_bytes() == (project / "placed.mrc").read_bytes()
+    with mrcfile.open(project / "copy.mrc") as written:
+        assert written.header.origin.tolist() == place.origin
+        assert [int(written.header[f"n{axis}start"]) for axis in "xyz"] == list(place.start)
 
 
 def test_a_painted_mask_is_saved_as_a_map(project, viewer, plugin):

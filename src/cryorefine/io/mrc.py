@@ -24,6 +24,22 @@ _MODES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where a map says that it lies; nothing here is computed from it.
+
+    Attributes
+    ----------
+    origin : tuple of float
+        Of the first voxel, x, y, z in A.
+    start : tuple of int
+        Its column, row and section in the grid of the unit cell.
+    """
+
+    origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    start: tuple[int, int, int] = (0, 0, 0)
+
+
+@dataclass(frozen=True)
 class Map:
     """A map on its grid.
 
@@ -35,11 +51,14 @@ class Map:
         A per voxel.
     path : pathlib.Path or None
         Where it was read from.
+    place : Place
+        What its header says of where it lies.
     """
 
     data: NDArray[np.float32]
     pixel_size: float
     path: Path | None = None
+    place: Place = Place()
 
 
 @dataclass(frozen=True)
@@ -62,6 +81,8 @@ class MrcLayout:
         A per voxel along x, y, z.
     axes : tuple of int
         Which of x (1), y (2), z (3) run along columns, rows, sections.
+    place : Place
+        What the header says of where the map lies.
     """
 
     path: Path
@@ -71,6 +92,7 @@ class MrcLayout:
     pixel_size: float
     voxel_size: tuple[float, float, float]
     axes: tuple[int, int, int]
+    place: Place = Place()
 
     def memory_map(self) -> NDArray[Any]:
         """Map the voxels into memory, read-only, in the file's own type and order of axes."""
@@ -144,7 +166,14 @@ def read_layout(path: str | os.PathLike[str]) -> MrcLayout:
         pixel_size=voxel_size[0],
         voxel_size=voxel_size,
         axes=(1, 2, 3) if axes == (0, 0, 0) else axes,
+        place=_place(reals[49:52], words[4:7]),
     )
+
+
+def _place(origin: NDArray[Any], start: NDArray[Any]) -> Place:
+    """Return the place of a header; numbers that make no sense count as 0."""
+    x, y, z = (float(each) if np.isfinite(each) else 0.0 for each in origin)
+    return Place((x, y, z), (int(start[0]), int(start[1]), int(start[2])))
 
 
 def _voxel_size(cell: NDArray[Any], sampling: NDArray[Any]) -> tuple[float, float, float]:
@@ -216,10 +245,12 @@ def read_map(path: str | os.PathLike[str], *, pixel_size: float | None = None, m
                 UserWarningMessage,
                 stacklevel=2,
             )
-    return Map(data=data, pixel_size=float(pixel_size), path=layout.path)
+    return Map(data=data, pixel_size=float(pixel_size), path=layout.path, place=layout.place)
 
 
-def write_map(path: str | os.PathLike[str], data: ArrayLike, pixel_size: float) -> None:
+def write_map(
+    path: str | os.PathLike[str], data: ArrayLike, pixel_size: float, place: Place | None = None
+) -> None:
     """Write a volume (z, y, x) or one image (y, x) as 32-bit floats.
 
     Parameters
@@ -230,16 +261,19 @@ def write_map(path: str | os.PathLike[str], data: ArrayLike, pixel_size: float) 
         Two or three axes.
     pixel_size : float
         A per voxel.
+    place : Place, optional
+        Where the header is to say that the map lies; at 0 by default.
 
     Raises
     ------
     UserError
-        When the place cannot be written.
+        When the file cannot be written.
     """
     array = np.asarray(data)
     if array.ndim not in (2, 3):
         raise ValueError(f"a map has two or three axes, not the shape {array.shape}")
-    _write(path, array.astype(np.float32, copy=False), pixel_size, "<f4", is_volume=array.ndim == 3)
+    values = array.astype(np.float32, copy=False)
+    _write(path, values, pixel_size, "<f4", is_volume=array.ndim == 3, place=place)
 
 
 @contextmanager
@@ -326,12 +360,17 @@ def _write(
     kind: str,
     is_volume: bool,
     flush: bool = True,
+    place: Place | None = None,
 ) -> None:
     # Written by hand: mrcfile goes over the voxels several times more and costs a start-up of its own.
     planes = array if array.ndim == 3 else array[None]
     with write_whole(path, flush=flush) as temporary, open(temporary, "wb") as file:
         # The statistics are those of the 32-bit values: arithmetic on 16-bit floats is slow.
-        file.write(_header(planes, pixel_size, is_volume, 12 if kind == "<f2" else 2).tobytes())
+        header = _header(planes, pixel_size, is_volume, 12 if kind == "<f2" else 2)
+        if place is not None:
+            header[4:7] = place.start
+            header.view("<f4")[49:52] = place.origin
+        file.write(header.tobytes())
         np.ascontiguousarray(planes, dtype=kind).tofile(file)
 
 
