@@ -5,7 +5,7 @@ import pytest
 from scipy.spatial import cKDTree
 
 from cryorefine.errors import UserError
-from cryorefine.geometry.euler import matrices
+from cryorefine.geometry.euler import angles, matrices, view_directions
 from cryorefine.geometry.sampling import SamplingGrid
 from cryorefine.geometry.symmetry import angular_distance, point_group
 
@@ -38,20 +38,30 @@ def test_fine_orientations_of_all_cells_are_the_next_order_in_half_steps():
     grid = SamplingGrid(1)
     fine = grid.fine_matrices()
     assert fine.shape == (grid.n_orientations, 8, 3, 3)
+    rot, tilt, psi = angles(fine.reshape(-1, 3, 3))
     finer = SamplingGrid(2)
-    rot, tilt = finer.directions
-    psi = np.arange(24) * 15.0 + 7.5
-    expected = matrices(rot[:, None], tilt[:, None], psi)
-    distance, _ = cKDTree(expected.reshape(-1, 9)).query(fine.reshape(-1, 9))
-    assert distance.max() < 1e-12
-    assert len(np.unique(np.round(fine.reshape(-1, 9), 9), axis=0)) == finer.n_orientations
+    _, pixel = cKDTree(finer.direction_vectors).query(view_directions(rot, tilt))
+    np.testing.assert_array_equal(np.bincount(pixel), finer.n_psi)
+    # Of each direction the in-plane angles are evenly spaced, from wherever they start.
+    for own in range(finer.n_directions):
+        steps = np.diff(np.sort(psi[pixel == own]))
+        np.testing.assert_allclose(steps, finer.step, atol=1e-9)
 
 
-def test_fine_orientations_stay_in_their_cell():
-    grid = SamplingGrid(3, "C6", -0.4)
-    indices = np.array([0, 100, 5000])
-    distance = angular_distance(grid.fine_matrices(indices), grid.coarse_matrices(indices)[:, None])
-    assert distance.max() < grid.step
+def test_fine_orientations_surround_their_coarse_one_even_at_the_poles():
+    for grid in (SamplingGrid(3, "C6", -0.4), SamplingGrid(2)):
+        coarse = grid.coarse_matrices()
+        distance = angular_distance(grid.fine_matrices(), coarse[:, None])
+        assert distance.max() < 0.6 * grid.step
+
+
+def test_groups_of_eight_are_compact_even_at_the_poles():
+    for grid in (SamplingGrid(3, perturbation=0.3), SamplingGrid(1)):
+        every = np.arange(grid.n_orientations)
+        parents = grid.parents(every)
+        distance = angular_distance(grid.coarse_matrices(every), grid.parent_matrices(parents))
+        assert distance.max() < 1.45 * grid.step
+        np.testing.assert_array_equal(np.bincount(parents), 8)
 
 
 def test_a_grid_reaches_every_pose_of_a_symmetric_particle(rng):

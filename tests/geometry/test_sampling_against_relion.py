@@ -9,6 +9,7 @@ import starfile
 from scipy.spatial import cKDTree
 
 from cryorefine.geometry import SamplingGrid, matrices, point_group, translation_grid_2d
+from cryorefine.geometry.healpix import oversampled_psi
 from cryorefine.geometry.translations import oversample_translations
 
 BOX, PIXEL = 32, 3.0
@@ -49,7 +50,12 @@ def test_refined_poses_lie_on_the_perturbed_fine_grid(tmp_path, relion, rng, gro
 
     found = starfile.read(tmp_path / "out" / "run_it001_data.star")["particles"]
     theirs = matrices(found.rlnAngleRot, found.rlnAngleTilt, found.rlnAnglePsi)
-    ours = SamplingGrid(order, "C1", perturbation).fine_matrices().reshape(-1, 9)
+    # RELION's fine grid has the same in-plane angles for every direction.
+    grid, finer = SamplingGrid(order, "C1", perturbation), SamplingGrid(order + 1)
+    rot, tilt = (angle[:, None] for angle in finer.directions)
+    ours = (
+        matrices(rot, tilt, oversampled_psi(grid.psi, grid.step).ravel()) @ grid.perturbation_matrix
+    ).reshape(-1, 9)
     distance, _ = cKDTree(ours).query(theirs.reshape(-1, 9))
     assert distance.max() < 1e-5  # 6 decimals of an angle
 

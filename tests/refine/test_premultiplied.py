@@ -80,6 +80,7 @@ def test_scores_and_sums_are_the_same(both):
         padding=2.0,
         current_size=24,
         coarse_size=24,
+        screening_size=12,
         images=replace(MODEL, reference_ctf_corrected=True),
         sampling=Sampling(SamplingGrid(0, "C1"), 0.0, "", np.zeros((1, 2)), np.zeros((1, 4, 2))),
         sigma2_noise=np.full((1, BOX // 2 + 1), 4 / (2 * BOX**2)),

@@ -91,6 +91,29 @@ def _near_directions(
     return owner, pixel, np.rad2deg(2 * np.arcsin(np.minimum(chords / 2, 1.0)))
 
 
+def twist(
+    rot0: NDArray[np.float64], tilt0: NDArray[np.float64], rot: NDArray[np.float64], tilt: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Rotation about the view, in degrees, that comes with a change of direction at the same psi.
+
+    Two orientations differ by a tilt about an axis in the image plane and a rotation about the view by
+    ``psi - psi0 + twist``; near the poles, where rot says little, the twist is large.
+
+    Parameters
+    ----------
+    rot0, tilt0, rot, tilt : ndarray, shape (n,)
+        Both directions in degrees.
+    """
+    cos_tilt, sin_tilt = np.cos(np.deg2rad(tilt)), np.sin(np.deg2rad(tilt))
+    cos_tilt0, sin_tilt0 = np.cos(np.deg2rad(tilt0)), np.sin(np.deg2rad(tilt0))
+    delta = np.deg2rad(rot - rot0)
+    angle = np.arctan2(
+        np.sin(delta) * (cos_tilt + cos_tilt0),
+        np.cos(delta) * (1 + cos_tilt * cos_tilt0) + sin_tilt * sin_tilt0,
+    )
+    return np.asarray(np.rad2deg(angle))
+
+
 def _near_psi(
     order: int,
     centres: NDArray[np.float64],
@@ -101,22 +124,13 @@ def _near_psi(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
     """Return (centre, orientation index, log weight) of the in-plane angles near each direction's own.
 
-    The relative rotation of two orientations is a tilt about an axis in the image plane followed
-    by a rotation about the view; the latter is psi - psi0 + the twist of going from one direction
-    to the other.
+    The rotation about the view that :func:`twist` tells is made up for.
     """
     step = healpix.angular_step(order)
     n_psi = 6 * 2**order
     all_rot, all_tilt = healpix.directions(order)
     rot0, tilt0, psi0 = angles(centres)
-    cos_tilt, sin_tilt = np.cos(np.deg2rad(all_tilt[pixel])), np.sin(np.deg2rad(all_tilt[pixel]))
-    cos_tilt0, sin_tilt0 = np.cos(np.deg2rad(tilt0))[owner], np.sin(np.deg2rad(tilt0))[owner]
-    delta = np.deg2rad(all_rot[pixel] - rot0[owner])
-    twist = np.arctan2(
-        np.sin(delta) * (cos_tilt + cos_tilt0),
-        np.cos(delta) * (1 + cos_tilt * cos_tilt0) + sin_tilt * sin_tilt0,
-    )
-    best_psi = psi0[owner] - np.rad2deg(twist)
+    best_psi = psi0[owner] - twist(rot0[owner], tilt0[owner], all_rot[pixel], all_tilt[pixel])
 
     nearest = np.floor(best_psi / step + 0.5).astype(np.int64)
     reach = min(int(_CUTOFF * sigma / step + 0.5), (n_psi - 1) // 2)

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cryorefine.geometry import healpix
 from cryorefine.geometry.euler import matrices, view_directions
-from cryorefine.geometry.local_search import find_candidates
+from cryorefine.geometry.local_search import find_candidates, twist
 from cryorefine.geometry.symmetry import point_group
 
 
@@ -117,6 +117,9 @@ class SamplingGrid:
     def fine_matrices(self, indices: ArrayLike | None = None) -> NDArray[np.float64]:
         """Return the eight fine orientations in the cell of each coarse one, with perturbation.
 
+        In-plane angles are counted as seen from the centre of the cell: at the same psi, the four child
+        pixels would differ in-plane by more than the cell is wide wherever the tilt is below 45 degrees.
+
         Parameters
         ----------
         indices : array_like of int, shape (n,), optional
@@ -129,10 +132,39 @@ class SamplingGrid:
         """
         direction, psi = self._split(indices)
         rot, tilt = healpix.directions(self.order + 1)
-        pixel = healpix.children(self.pixels[direction])
-        in_plane = healpix.oversampled_psi(self.psi[psi], self.step)
-        fine = matrices(rot[pixel][:, :, None], tilt[pixel][:, :, None], in_plane[:, None, :])
+        parent = self.pixels[direction]
+        pixel = healpix.children(parent)
+        rot0, tilt0 = (angle[parent][:, None] for angle in healpix.directions(self.order))
+        turn = twist(rot0, tilt0, rot[pixel], tilt[pixel])
+        in_plane = healpix.oversampled_psi(self.psi[psi], self.step)[:, None, :] - turn[:, :, None]
+        fine = matrices(rot[pixel][:, :, None], tilt[pixel][:, :, None], in_plane)
         return (fine @ self.perturbation_matrix).reshape(-1, 8, 3, 3)
+
+    def parents(self, indices: ArrayLike) -> NDArray[np.int64]:
+        """Return which group each orientation is in: four pixels of one pixel, and two in-plane angles.
+
+        Angles are compared as seen from the centre of the four pixels, so that a group is compact near
+        the poles as well.
+
+        Parameters
+        ----------
+        indices : array_like of int, shape (n,)
+            Orientation indices; the grid's order must be at least 1.
+        """
+        direction, psi = self._split(indices)
+        pixel = self.pixels[direction]
+        fine, coarse = healpix.directions(self.order), healpix.directions(self.order - 1)
+        parent = pixel // 4
+        turn = twist(coarse[0][parent], coarse[1][parent], fine[0][pixel], fine[1][pixel])
+        pair = np.floor((self.psi[psi] + turn) / self.step / 2 + 0.25).astype(np.int64)
+        return np.asarray(parent * (self.n_psi // 2) + pair % (self.n_psi // 2))
+
+    def parent_matrices(self, parents: ArrayLike) -> NDArray[np.float64]:
+        """Return the orientations at the centres of groups of eight, with perturbation, shape (n, 3, 3)."""
+        pixel, pair = np.divmod(np.asarray(parents, dtype=np.int64), self.n_psi // 2)
+        rot, tilt = healpix.directions(self.order - 1)
+        psi = (2 * pair + 0.5) * self.step
+        return matrices(rot[pixel], tilt[pixel], psi) @ self.perturbation_matrix
 
     def local_candidates(
         self, prior_matrix: ArrayLike, sigma: float, relax_group: str | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,13 @@ F64 = NDArray[np.float64]
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
 
+# A local search at this order or above looks at groups of eight orientations first, where each particle
+# has more candidates than that. It keeps so many groups even where one looks much better than the others:
+# where images are clear, half a group's width makes such a difference that the best one need not hold the
+# best pose.
+SCREENING_ORDER, WORTH_SCREENING = 3, 64
+FEWEST_GROUPS = 10
+
 
 @dataclass(frozen=True, eq=False)
 class Samples:
@@ -36,6 +44,43 @@ class Samples:
     count: I32
 
 
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """Orientations to try for each particle.
+
+    Those of particle i, and their log ``prior``, are at ``pointer[i]:pointer[i + 1]``.
+    """
+
+    pointer: I64
+    orientation: I64
+    prior: F64
+
+    @property
+    def owner(self) -> I64:
+        """Whose each candidate is, shape (candidates,)."""
+        return np.repeat(np.arange(len(self.pointer) - 1), np.diff(self.pointer))
+
+    def take(self, keep: NDArray[np.bool_]) -> Candidates:
+        """Return some of them, those of a mask of shape (candidates,)."""
+        before = np.concatenate([[0], np.cumsum(keep)])
+        return Candidates(before[self.pointer], self.orientation[keep], self.prior[keep])
+
+
+class Level:
+    """Pixels of each view that take part in a search: ``planes``, and their ``columns`` in the images."""
+
+    def __init__(self, views: list[ViewData], parameters: ExpectationParameters, size: int) -> None:
+        self.planes: list[HalfPlane] = []
+        self.columns: list[I64] = []
+        for data in views:
+            full = data.plane
+            optics_size = int(np.ceil(size * full.size / parameters.current_size / 2 - 1e-6)) * 2
+            radius = min(optics_size, full.size) / 2
+            inner = np.sum(full.indices**2, axis=1) <= radius**2
+            self.planes.append(full.take(inner))
+            self.columns.append(np.flatnonzero(inner))
+
+
 class CoarseSearch:
     """Coarse search of all particles of a chunk."""
 
@@ -43,17 +88,8 @@ class CoarseSearch:
         self.views = views
         self.volume = volume
         self.parameters = parameters
-        self.planes = []
-        self.columns = []
-        for data in views:
-            full = data.plane
-            optics_size = (
-                int(np.ceil(parameters.coarse_size * full.size / parameters.current_size / 2 - 1e-6)) * 2
-            )
-            radius = min(optics_size, full.size) / 2
-            inner = full.kx**2 + full.ky**2 <= radius**2
-            self.planes.append(full.take(inner))
-            self.columns.append(np.flatnonzero(inner))
+        self.coarse = Level(views, parameters, parameters.coarse_size)
+        self.screening = Level(views, parameters, parameters.screening_size)
 
     def _slices(self, data: ViewData, plane: HalfPlane, matrices: F64) -> tuple[F32, F32]:
         return slices(self.volume, data.rotation @ matrices, plane, self.parameters.padding)
@@ -70,13 +106,13 @@ class CoarseSearch:
             log_direction[:] = 0
         orientation_prior = np.repeat(log_direction, grid.n_psi)[:, None]
         batch = max(1, min(particles, MEMORY // (4 * orientations * shifts)))
-        block = max(64, 4096 * 512 // max(512, max(p.pixels for p in self.planes)))
+        block = max(64, 4096 * 512 // max(512, max(p.pixels for p in self.coarse.planes)))
         parts = []
         for first in range(0, particles, batch):
             members = np.arange(first, min(first + batch, particles))
             scores = np.zeros((orientations, len(members), shifts), np.float32)
             norms = np.zeros((orientations, len(members)), np.float32)
-            for data, plane, columns in zip(self.views, self.planes, self.columns, strict=True):
+            for data, plane, columns in zip(self.views, self.coarse.planes, self.coarse.columns, strict=True):
                 rows = data.row_of_particle[members]
                 here = np.flatnonzero(rows >= 0)
                 if len(here) == 0:
@@ -122,28 +158,96 @@ class CoarseSearch:
     def local_search(self, chunk: ParticleSet, shift_prior: F32) -> Samples:
         """Score the coarse poses near each particle's previous one."""
         sampling = self.parameters.sampling
-        grid = sampling.grid
-        pointer, candidates, weights = grid.local_candidates_many(
+        near = self._near(chunk)
+        fine = sampling.grid.order >= SCREENING_ORDER
+        if fine and len(near.orientation) > WORTH_SCREENING * len(chunk):
+            near = self._screened(near, shift_prior)
+        quads, prior, owner = _quads(near)
+        dots, norms = self._scores(quads, owner, sampling.grid.coarse_matrices, self.coarse)
+        pair, row, shift = posterior.select_sparse(
+            dots,
+            norms,
+            owner,
+            prior,
+            shift_prior,
+            len(sampling.shifts),
+            len(chunk),
+            self.parameters.fraction,
+        )
+        particle = owner[pair]
+        total = prior[pair, row] + shift_prior[particle, shift]
+        count = np.bincount(particle, minlength=len(chunk))
+        return _ordered(quads[pair, row], particle, shift, total, count)
+
+    def _near(self, chunk: ParticleSet) -> Candidates:
+        """Coarse orientations near each particle's previous one."""
+        sampling = self.parameters.sampling
+        pointer, orientation, weight = sampling.grid.local_candidates_many(
             chunk.poses, sampling.local_sigma, sampling.relax_group or None
         )
-        log_weights = np.log(weights)
+        prior = np.log(weight)
         if self.parameters.sigma_tilt > 0:
             owner = np.repeat(np.arange(len(chunk)), np.diff(pointer))
-            axes = grid.coarse_matrices(candidates)[:, :, 2]
+            axes = sampling.grid.coarse_matrices(orientation)[:, :, 2]
             cosine = np.einsum("ki,ki->k", axes, chunk.tilt_axes[owner])
             assert chunk.tilt_priors is not None
-            centre = chunk.tilt_priors[owner]
-            log_weights = log_weights + log_tilt_prior(cosine, centre, self.parameters.sigma_tilt)
-        quads, orientation_prior, pair_particle = _quads(pointer, candidates, log_weights)
-        blocks = -(-len(sampling.shifts) // 4)
+            prior = prior + log_tilt_prior(cosine, chunk.tilt_priors[owner], self.parameters.sigma_tilt)
+        return Candidates(pointer, orientation, prior)
+
+    def _screened(self, candidates: Candidates, shift_prior: F32) -> Candidates:
+        """Leave out candidates whose group of eight looks hopeless from its centre at half the resolution."""
+        grid = self.parameters.sampling.grid
+        span = grid.n_orientations
+        key, group = np.unique(
+            candidates.owner * span + grid.parents(candidates.orientation), return_inverse=True
+        )
+        particle, parent = np.divmod(key, span)
+        prior = np.full(len(key), -np.inf)
+        np.logaddexp.at(prior, group, candidates.prior)
+        pointer = np.searchsorted(particle, np.arange(len(candidates.pointer)))
+        quads, quad_prior, owner = _quads(Candidates(pointer, parent, prior))
+        dots, norms = self._scores(quads, owner, grid.parent_matrices, self.screening)
+        count = len(self.parameters.sampling.shifts)
+        scores = dots.swapaxes(2, 3).reshape(len(quads), -1, 4)[:, :count] - norms[:, None]
+        scores += shift_prior[owner][:, :, None]
+        log_weight = np.logaddexp.reduce(scores, axis=1) + quad_prior
+        real = np.isfinite(quad_prior)
+        place = np.searchsorted(key, (owner[:, None].astype(np.int64) * span + quads)[real])
+        total = np.empty(len(key))
+        total[place] = log_weight[real]
+        keep = posterior.promising(total, particle, self.parameters.fraction, FEWEST_GROUPS)
+        return candidates.take(keep[group])
+
+    def _scores(
+        self, quads: I64, owner: I32, matrices: Callable[[I64], F64], level: Level
+    ) -> tuple[F32, F32]:
+        """Compare four orientations each with their owners' images, summed over the views.
+
+        Parameters
+        ----------
+        quads : ndarray of int, shape (pairs, 4)
+            Orientations.
+        owner : ndarray of int, shape (pairs,)
+            Particles.
+        matrices : callable
+            From indices of orientations to their matrices.
+        level : Level
+            Pixels to compare.
+
+        Returns
+        -------
+        dots, norms : ndarray of float32, shapes (pairs, shift blocks, 4, 4) and (pairs, 4)
+            As :func:`cryorefine.refine.kernels.score_entries` gives them, (orientation, shift).
+        """
+        shifts = in_fours(self.parameters.sampling.shifts)
+        blocks = len(shifts)
         dots = np.zeros((len(quads), blocks, 4, 4), np.float32)
         norms = np.zeros((len(quads), 4), np.float32)
-        shifts = in_fours(sampling.shifts)
-        for data, plane, columns in zip(self.views, self.planes, self.columns, strict=True):
+        for data, plane, columns in zip(self.views, level.planes, level.columns, strict=True):
             phases = split_phases(data, plane, shifts)
             image = tuple(np.ascontiguousarray(part[:, columns]) for part in data.a)
             weight = np.ascontiguousarray(data.b[:, columns])
-            rows = data.row_of_particle[pair_particle]
+            rows = data.row_of_particle[owner]
             most = max(1, MEMORY // (4 * 8 * plane.pixels))
             for first in range(0, len(quads), most):
                 here = np.arange(first, min(first + most, len(quads)))
@@ -152,7 +256,7 @@ class CoarseSearch:
                     continue
                 # Particles with similar poses want the same slices: each is made once.
                 unique, place = np.unique(quads[here], return_inverse=True)
-                re, im = self._slices(data, plane, grid.coarse_matrices(unique))
+                re, im = self._slices(data, plane, matrices(unique))
                 entry_dots = np.zeros((len(here) * blocks, 4, 4), np.float32)
                 entry_norms = np.zeros((len(here) * blocks, 4), np.float32)
                 kernels.score_entries(
@@ -170,20 +274,7 @@ class CoarseSearch:
                 )
                 dots[here] += entry_dots.reshape(len(here), blocks, 4, 4)
                 norms[here] += entry_norms[::blocks]
-        pair, row, shift = posterior.select_sparse(
-            dots,
-            norms,
-            pair_particle,
-            orientation_prior,
-            shift_prior,
-            len(sampling.shifts),
-            len(chunk),
-            self.parameters.fraction,
-        )
-        orientation = quads[pair, row]
-        chosen = pair_particle[pair]
-        prior = orientation_prior[pair, row] + shift_prior[chosen, shift]
-        return _ordered(orientation, chosen, shift, prior, np.bincount(chosen, minlength=len(chunk)))
+        return dots, norms
 
 
 def log_tilt_prior(cosine: F64, centre: F64, sigma: float) -> F32:
@@ -202,13 +293,8 @@ def log_tilt_prior(cosine: F64, centre: F64, sigma: float) -> F32:
     return (-0.5 * ((tilt - centre) / sigma) ** 2).astype(np.float32)
 
 
-def _quads(pointer: I64, candidates: I64, log_weights: F64) -> tuple[I64, F32, I32]:
+def _quads(candidates: Candidates) -> tuple[I64, F32, I32]:
     """Arrange each particle's candidates in fours, the last four filled up with copies that do not count.
-
-    Parameters
-    ----------
-    pointer, candidates, log_weights : ndarray
-        Orientations and log priors of particle i at ``pointer[i]:pointer[i + 1]``.
 
     Returns
     -------
@@ -219,6 +305,7 @@ def _quads(pointer: I64, candidates: I64, log_weights: F64) -> tuple[I64, F32, I
     particle : ndarray of int32, shape (pairs,)
         Whose candidates they are.
     """
+    pointer = candidates.pointer
     counts = np.diff(pointer)
     fours = -(-counts // 4)
     particle = np.repeat(np.arange(len(counts)), fours)
@@ -228,8 +315,8 @@ def _quads(pointer: I64, candidates: I64, log_weights: F64) -> tuple[I64, F32, I
     index = start[:, None] + np.arange(4)
     inside = index < pointer[particle + 1][:, None]
     index = np.where(inside, index, start[:, None])
-    quads = candidates[index]
-    prior = np.where(inside, log_weights[index], -np.inf).astype(np.float32)
+    quads = candidates.orientation[index]
+    prior = np.where(inside, candidates.prior[index], -np.inf).astype(np.float32)
     order = np.lexsort((particle, quads[:, 0]))
     return quads[order], prior[order], particle[order].astype(np.int32)
 

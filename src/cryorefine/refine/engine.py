@@ -216,6 +216,7 @@ def iterate(
             padding=settings.padding,
             current_size=size,
             coarse_size=rules.coarse_size(angular_step(plan.order), diameter, box, pixel, size),
+            screening_size=rules.screening_size(plan, diameter, box, pixel, size),
             images=images,
             sampling=sampling,
             sigma2_noise=model.sigma2_noise,

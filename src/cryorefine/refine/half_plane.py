@@ -133,5 +133,11 @@ def shift_phases(plane: HalfPlane, shifts: NDArray[np.float64]) -> NDArray[np.co
     ndarray of complex64, shape (..., pixels)
         exp(-2 pi i k.s / box).
     """
-    cycles = shifts @ (plane.indices.T / plane.box)
-    return np.exp(-2j * np.pi * cycles).astype(np.complex64)
+    # A factor of each axis has few values: a shift takes some tens of exponentials, not one a pixel.
+    result: NDArray[np.complex64] = np.ones((*shifts.shape[:-1], plane.pixels), np.complex64)
+    for axis, index in enumerate((plane.kx, plane.ky, plane.kz)[: plane.dimensions]):
+        lowest, highest = int(index.min()), int(index.max())
+        steps = np.arange(lowest, highest + 1)
+        factor = np.exp((-2j * np.pi / plane.box) * shifts[..., axis, None] * steps).astype(np.complex64)
+        result *= factor[..., (index - lowest).astype(np.intp)]
+    return result

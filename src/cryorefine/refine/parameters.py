@@ -77,8 +77,8 @@ class ExpectationParameters:
         A per voxel of the reference.
     padding : float
         Padding factor of its Fourier transform.
-    current_size, coarse_size : int
-        Image sizes in pixels of the fine and the coarse pass.
+    current_size, coarse_size, screening_size : int
+        Image sizes in pixels of the fine and the coarse pass, and of the screening before the latter.
     images : ImageModel
         Preparation of the images.
     sampling : Sampling
@@ -110,6 +110,7 @@ class ExpectationParameters:
     padding: float
     current_size: int
     coarse_size: int
+    screening_size: int
     images: ImageModel
     sampling: Sampling
     sigma2_noise: F64

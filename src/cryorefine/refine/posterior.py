@@ -211,6 +211,41 @@ def select_sparse(
     return pair, row, shift
 
 
+def promising(
+    log_weight: F64, particle: NDArray[np.int64], fraction: float, fewest: int
+) -> NDArray[np.bool_]:
+    """Tell which coarse groups of poses may hold significant ones.
+
+    Parameters
+    ----------
+    log_weight : ndarray, shape (groups,)
+        Log-weight of each group's centre.
+    particle : ndarray of int, shape (groups,)
+        Whose it is, rising.
+    fraction : float
+        Share of the probability to keep in any case.
+    fewest : int
+        How many to keep of each particle in any case.
+
+    Returns
+    -------
+    ndarray of bool, shape (groups,)
+    """
+    order = np.lexsort((-log_weight, particle))
+    owner = particle[order]
+    first = np.searchsorted(owner, owner)
+    depth = log_weight[order][first] - log_weight[order]
+    rank = np.arange(len(order)) - first
+    weight = np.exp(-np.minimum(depth, LOG_RANGE))
+    running = np.cumsum(weight) - weight
+    before = running - running[first]
+    total = np.bincount(owner, weight)[owner]
+    keep = (before < fraction * total) | (depth <= COARSE_MARGIN) | (rank < fewest)
+    result = np.empty(len(order), bool)
+    result[order] = keep
+    return result
+
+
 @njit(**_COMPILE)
 def normalise(
     dots: F32, norms: F32, particle: I32, prior: F32, particles: int, fraction: float, single: bool

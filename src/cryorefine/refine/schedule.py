@@ -115,6 +115,15 @@ def coarse_size(step: float, diameter: float, box: int, pixel_size: float, limit
     return min(2 * int(np.ceil(box * pixel_size / resolution)), limit)
 
 
+def screening_size(schedule: Schedule, diameter: float, box: int, pixel_size: float, limit: int) -> int:
+    """Image size of the screening before a local search, about three quarters of the coarse pass's.
+
+    Less would do for the distance of its poses, but tells too little about noisy images.
+    """
+    step = 1.5 * angular_step(schedule.order)
+    return coarse_size(step, diameter, box, pixel_size, 2 * (3 * limit // 8))
+
+
 def resolution_shell(ssnr: F64) -> tuple[int, bool]:
     """Last shell before the signal-to-noise ratio falls below 1, and whether it rose again later.
 
