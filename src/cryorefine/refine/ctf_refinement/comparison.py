@@ -183,7 +183,7 @@ class Comparison:
     minimum_resolution : float
         A; lower frequencies are not compared.
     memory : int
-        Bytes for transforms of images, and for predictions, each.
+        Bytes for transforms of images, for predictions, and for sums over parts of a half set, each.
     device : str
         "cpu", or GPUs for what is done for each pixel of each image: slices and sums over particles.
     """
@@ -290,7 +290,9 @@ class Comparison:
     def _parts(self, half: int) -> list[list[Chunk]]:
         """Return the chunks of a half set in a few parts, which are summed up by one thread each."""
         chunks = [chunk for chunk in self.chunks if chunk.half == half]
-        count = int(np.clip(sum(len(c.particles) for c in chunks) // _PART, 1, _PARTS))
+        room = self._memory // (16 * (2 * self.frame.limit + 1) ** 2 * (self.frame.limit + 2))
+        wanted = sum(len(chunk.particles) for chunk in chunks) // _PART
+        count = max(1, min(wanted, room, _PARTS))
         edges = np.linspace(0, len(chunks), count + 1).astype(int)
         return [chunks[a:b] for a, b in pairwise(edges)]
 
