@@ -144,13 +144,19 @@ def insert_slices(
     re, im, w : float32, shape (orientations, pixels)
         Weighted images and their weights.
     """
-    limit = numerator.shape[0] // 2
-    height = numerator.shape[2]
-    data = numerator.reshape(-1)
+    limit = np.float32(numerator.shape[0] // 2)
+    data = numerator.view(np.float32).reshape(-1)
     total = weight.reshape(-1)
-    stride_y = np.int64(height)
-    stride_z = np.int64(height) * numerator.shape[1]
+    stride_y = numerator.shape[2]
+    stride_z = numerator.shape[2] * numerator.shape[1]
+    one, two, three = np.uint64(1), np.uint64(2), np.uint64(3)
+    pixels = kx.shape[0]
     deep = kz.shape[0] > 0
+    index = np.empty(pixels, np.uint64)
+    part_x = np.empty(pixels, np.float32)
+    part_y = np.empty(pixels, np.float32)
+    part_z = np.empty(pixels, np.float32)
+    mate = np.empty(pixels, np.float32)
     for o in range(matrices.shape[0]):
         ax = np.float32(matrices[o, 0, 0] * padding)
         ay = np.float32(matrices[o, 0, 1] * padding)
@@ -161,10 +167,8 @@ def insert_slices(
         cx = np.float32(matrices[o, 2, 0] * padding)
         cy = np.float32(matrices[o, 2, 1] * padding)
         cz = np.float32(matrices[o, 2, 2] * padding)
-        for p in range(kx.shape[0]):
-            wp = w[o, p]
-            if wp == 0:
-                continue
+        # Where the points lie, vectorised over pixels; points with x < 0 go to their mates.
+        for p in range(pixels):
             x = kx[p] * ax + ky[p] * bx
             y = kx[p] * ay + ky[p] * by
             z = kx[p] * az + ky[p] * bz
@@ -172,40 +176,62 @@ def insert_slices(
                 x += kz[p] * cx
                 y += kz[p] * cy
                 z += kz[p] * cz
-            value = np.complex64(complex(re[o, p], im[o, p]))
-            if x < 0:
-                x, y, z = -x, -y, -z
-                value = np.complex64(complex(re[o, p], -im[o, p]))
-            y += limit
-            z += limit
-            ix, iy, iz = int(x), int(y), int(z)
-            fx, fy, fz = x - np.float32(ix), y - np.float32(iy), z - np.float32(iz)
-            gx, gy, gz = np.float32(1) - fx, np.float32(1) - fy, np.float32(1) - fz
-            i = np.uint64(iz * stride_z + iy * stride_y + ix)
-            j = i + np.uint64(stride_z)
+            m = np.float32(1) if x >= 0 else np.float32(-1)
+            x = x * m
+            y = y * m + limit
+            z = z * m + limit
+            ix, iy, iz = np.int32(x), np.int32(y), np.int32(z)
+            part_x[p] = x - np.float32(ix)
+            part_y[p] = y - np.float32(iy)
+            part_z[p] = z - np.float32(iz)
+            mate[p] = m
+            index[p] = np.uint64(iz * stride_z + iy * stride_y + ix)
+        # Two neighbours along x are four consecutive numbers, and two weights: one vector each.
+        for p in range(pixels):
+            wp = w[o, p]
+            if wp == 0:
+                continue
+            i = index[p]
             k = i + np.uint64(stride_y)
-            m = j + np.uint64(stride_y)
-            one = np.uint64(1)
+            j = i + np.uint64(stride_z)
+            n = j + np.uint64(stride_y)
+            fx, fy, fz = part_x[p], part_y[p], part_z[p]
+            gx, gy, gz = np.float32(1) - fx, np.float32(1) - fy, np.float32(1) - fz
+            vr, vi = re[o, p], mate[p] * im[o, p]
+            a0, a1, a2, a3 = gx * vr, gx * vi, fx * vr, fx * vi
+            w0, w1 = gx * wp, fx * wp
             c = gz * gy
-            data[i] += (c * gx) * value
-            total[i] += (c * gx) * wp
-            data[i + one] += (c * fx) * value
-            total[i + one] += (c * fx) * wp
+            d = two * i
+            data[d] += c * a0
+            data[d + one] += c * a1
+            data[d + two] += c * a2
+            data[d + three] += c * a3
+            total[i] += c * w0
+            total[i + one] += c * w1
             c = gz * fy
-            data[k] += (c * gx) * value
-            total[k] += (c * gx) * wp
-            data[k + one] += (c * fx) * value
-            total[k + one] += (c * fx) * wp
+            d = two * k
+            data[d] += c * a0
+            data[d + one] += c * a1
+            data[d + two] += c * a2
+            data[d + three] += c * a3
+            total[k] += c * w0
+            total[k + one] += c * w1
             c = fz * gy
-            data[j] += (c * gx) * value
-            total[j] += (c * gx) * wp
-            data[j + one] += (c * fx) * value
-            total[j + one] += (c * fx) * wp
+            d = two * j
+            data[d] += c * a0
+            data[d + one] += c * a1
+            data[d + two] += c * a2
+            data[d + three] += c * a3
+            total[j] += c * w0
+            total[j + one] += c * w1
             c = fz * fy
-            data[m] += (c * gx) * value
-            total[m] += (c * gx) * wp
-            data[m + one] += (c * fx) * value
-            total[m + one] += (c * fx) * wp
+            d = two * n
+            data[d] += c * a0
+            data[d + one] += c * a1
+            data[d + two] += c * a2
+            data[d + three] += c * a3
+            total[n] += c * w0
+            total[n + one] += c * w1
 
 
 @njit(**_FAST)
