@@ -17,7 +17,6 @@ from cryorefine.refine.images import (
     prepare_images,
     remap,
 )
-from cryorefine.refine.operations import MEMORY as MEMORY
 from cryorefine.refine.operations import PROCESSOR, Operations
 from cryorefine.refine.parameters import ExpectationParameters
 from cryorefine.refine.particle_set import OpticsGroup, ParticleSet, View
@@ -171,7 +170,7 @@ def prepare_views(
 
 def _shifted(prepared: PreparedImages, shifts: F64, xp: Any) -> PreparedImages:
     """Apply shifts (n, 2) in pixels to transforms."""
-    phases = xp.asarray(shift_phases(prepared.plane, shifts))
+    phases = shift_phases(prepared.plane, shifts, xp)
     return PreparedImages(
         prepared.plane, prepared.masked * phases, prepared.unmasked * phases, prepared.power
     )
@@ -244,12 +243,10 @@ def _shell_pixels(optics: OpticsGroup, parameters: ExpectationParameters) -> I64
     return pixels_per_shell(half_plane(optics.box, optics.box, scale, optics.dimensions), parameters.shells)
 
 
-def split_phases(
-    data: ViewData, plane: HalfPlane, shifts: F64, operations: Operations = PROCESSOR
-) -> tuple[F32, F32]:
+def split_phases(data: ViewData, plane: HalfPlane, shifts: F64, operations: Operations) -> tuple[F32, F32]:
     """Return the phases of shifts (blocks, 4, dimensions) in A, split, shape (blocks, 4, pixels) each."""
     moved = shifts @ data.view.projection.T / data.pixel_size
-    return operations.split(operations.array(shift_phases(plane, moved)))
+    return operations.split(shift_phases(plane, moved, operations.xp))
 
 
 def in_fours(values: F64) -> F64:

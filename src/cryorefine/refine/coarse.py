@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cryorefine.compute.array_module import array_module, to_host
-from cryorefine.refine import kernels, posterior
-from cryorefine.refine.chunk_images import MEMORY, ViewData, in_fours, split_phases
+from cryorefine.refine import posterior
+from cryorefine.refine.chunk_images import ViewData, in_fours, split_phases
 from cryorefine.refine.half_plane import HalfPlane, shift_phases
+from cryorefine.refine.operations import Operations
 from cryorefine.refine.parameters import ExpectationParameters
 from cryorefine.refine.particle_set import ParticleSet
 from cryorefine.refine.slicing import slices
@@ -84,7 +84,10 @@ class Level:
 class CoarseSearch:
     """Coarse search of all particles of a chunk."""
 
-    def __init__(self, views: list[ViewData], volume: C64, parameters: ExpectationParameters) -> None:
+    def __init__(
+        self, views: list[ViewData], volume: C64, parameters: ExpectationParameters, operations: Operations
+    ) -> None:
+        self.operations = operations
         self.views = views
         self.volume = volume
         self.parameters = parameters
@@ -92,7 +95,8 @@ class CoarseSearch:
         self.screening = Level(views, parameters, parameters.screening_size)
 
     def _slices(self, data: ViewData, plane: HalfPlane, matrices: F64) -> tuple[F32, F32]:
-        return slices(self.volume, data.rotation @ matrices, plane, self.parameters.padding)
+        rotated = data.rotation @ matrices
+        return slices(self.volume, rotated, plane, self.parameters.padding, self.operations)
 
     def global_search(self, chunk: ParticleSet, shift_prior: F32) -> Samples:
         """Score every coarse pose of every particle as matrix products."""
@@ -105,39 +109,42 @@ class CoarseSearch:
         if self.parameters.cross_correlation:
             log_direction[:] = 0
         orientation_prior = np.repeat(log_direction, grid.n_psi)[:, None]
-        batch = max(1, min(particles, MEMORY // (4 * orientations * shifts)))
-        block = max(64, 4096 * 512 // max(512, max(p.pixels for p in self.coarse.planes)))
+        operations, xp = self.operations, self.operations.xp
+        batch = max(1, min(particles, operations.memory // (4 * orientations * shifts)))
+        block = max(64, operations.slice_pixels // max(512, max(p.pixels for p in self.coarse.planes)))
         parts = []
         for first in range(0, particles, batch):
             members = np.arange(first, min(first + batch, particles))
-            scores = np.zeros((orientations, len(members), shifts), np.float32)
-            norms = np.zeros((orientations, len(members)), np.float32)
+            scores = operations.zeros((orientations, len(members), shifts), np.float32)
+            norms = operations.zeros((orientations, len(members)), np.float32)
             for data, plane, columns in zip(self.views, self.coarse.planes, self.coarse.columns, strict=True):
                 rows = data.row_of_particle[members]
                 here = np.flatnonzero(rows >= 0)
                 if len(here) == 0:
                     continue
-                xp = array_module(self.parameters.device)
-                phase = shift_phases(plane, sampling.shifts @ data.view.projection.T / data.pixel_size)
-                image = data.a[0][rows[here]][:, columns] + 1j * data.a[1][rows[here]][:, columns]
+                moves = sampling.shifts @ data.view.projection.T / data.pixel_size
+                phase = shift_phases(plane, moves, xp)
+                pixels, own = operations.array(columns), operations.array(rows[here])
+                image = data.a[0][own][:, pixels] + 1j * data.a[1][own][:, pixels]
                 moved = (image[:, None] * phase[None]).reshape(-1, plane.pixels)
-                right = xp.asarray(np.concatenate([moved.real, moved.imag], axis=1).T)
-                weights = data.b[rows[here]][:, columns].T
+                right = xp.concatenate([moved.real, moved.imag], axis=1).T
+                weights = data.b[own][:, pixels].T
+                # Where every particle has an image in the view nothing need be picked.
+                into = slice(None) if len(here) == len(members) else operations.array(here)
                 for start in range(0, orientations, block):
                     some = np.arange(start, min(start + block, orientations))
                     re, im = self._slices(data, plane, grid.coarse_matrices(some))
-                    left = xp.asarray(np.concatenate([re, im], axis=1))
-                    dots = to_host(left @ right).reshape(len(some), len(here), shifts)
-                    scores[some[0] : some[-1] + 1, here] += dots
-                    norms[some[0] : some[-1] + 1, here] += (re**2 + im**2) @ weights
+                    dots = xp.concatenate([re, im], axis=1) @ right
+                    scores[some[0] : some[-1] + 1, into] += dots.reshape(len(some), len(here), shifts)
+                    norms[some[0] : some[-1] + 1, into] += (re**2 + im**2) @ weights
             if self.parameters.cross_correlation:
-                scores /= np.sqrt(np.maximum(norms, 1e-30))[:, :, None]
+                scores /= xp.sqrt(xp.maximum(norms, 1e-30))[:, :, None]
                 norms[:] = 0
             prior = orientation_prior
             if self.parameters.sigma_tilt > 0:
                 prior = prior + self._tilt_prior(chunk.take(members), orientations)
-            posterior.add_priors(scores, norms, prior, shift_prior[members])
-            found = posterior.select_dense(
+            operations.add_priors(scores, norms, prior, shift_prior[members])
+            found = operations.select_dense(
                 scores, self.parameters.fraction, self.parameters.cross_correlation
             )
             of_orientation = prior[found[0], found[1] if prior.shape[1] > 1 else 0]
@@ -164,7 +171,7 @@ class CoarseSearch:
             near = self._screened(near, shift_prior)
         quads, prior, owner = _quads(near)
         dots, norms = self._scores(quads, owner, sampling.grid.coarse_matrices, self.coarse)
-        pair, row, shift = posterior.select_sparse(
+        pair, row, shift = self.operations.select_sparse(
             dots,
             norms,
             owner,
@@ -207,10 +214,7 @@ class CoarseSearch:
         pointer = np.searchsorted(particle, np.arange(len(candidates.pointer)))
         quads, quad_prior, owner = _quads(Candidates(pointer, parent, prior))
         dots, norms = self._scores(quads, owner, grid.parent_matrices, self.screening)
-        count = len(self.parameters.sampling.shifts)
-        scores = dots.swapaxes(2, 3).reshape(len(quads), -1, 4)[:, :count] - norms[:, None]
-        scores += shift_prior[owner][:, :, None]
-        log_weight = np.logaddexp.reduce(scores, axis=1) + quad_prior
+        log_weight = self.operations.sum_over_shifts(dots, norms, owner, shift_prior) + quad_prior
         real = np.isfinite(quad_prior)
         place = np.searchsorted(key, (owner[:, None].astype(np.int64) * span + quads)[real])
         total = np.empty(len(key))
@@ -241,14 +245,16 @@ class CoarseSearch:
         """
         shifts = in_fours(self.parameters.sampling.shifts)
         blocks = len(shifts)
-        dots = np.zeros((len(quads), blocks, 4, 4), np.float32)
-        norms = np.zeros((len(quads), 4), np.float32)
+        operations = self.operations
+        dots = operations.zeros((len(quads), blocks, 4, 4), np.float32)
+        norms = operations.zeros((len(quads), 4), np.float32)
         for data, plane, columns in zip(self.views, level.planes, level.columns, strict=True):
-            phases = split_phases(data, plane, shifts)
-            image = tuple(np.ascontiguousarray(part[:, columns]) for part in data.a)
-            weight = np.ascontiguousarray(data.b[:, columns])
+            phases = split_phases(data, plane, shifts, operations)
+            pixels = operations.array(columns)
+            a_re, a_im = (operations.xp.ascontiguousarray(part[:, pixels]) for part in data.a)
+            weight = operations.xp.ascontiguousarray(data.b[:, pixels])
             rows = data.row_of_particle[owner]
-            most = max(1, MEMORY // (4 * 8 * plane.pixels))
+            most = max(1, operations.memory // (4 * 8 * plane.pixels))
             for first in range(0, len(quads), most):
                 here = np.arange(first, min(first + most, len(quads)))
                 here = here[rows[here] >= 0]
@@ -257,12 +263,13 @@ class CoarseSearch:
                 # Particles with similar poses want the same slices: each is made once.
                 unique, place = np.unique(quads[here], return_inverse=True)
                 re, im = self._slices(data, plane, matrices(unique))
-                entry_dots = np.zeros((len(here) * blocks, 4, 4), np.float32)
-                entry_norms = np.zeros((len(here) * blocks, 4), np.float32)
-                kernels.score_entries(
+                entry_dots = operations.zeros((len(here) * blocks, 4, 4), np.float32)
+                entry_norms = operations.zeros((len(here) * blocks, 4), np.float32)
+                operations.score_entries(
                     re,
                     im,
-                    *image,
+                    a_re,
+                    a_im,
                     weight,
                     *phases,
                     place.reshape(-1, 4).astype(np.int32),
@@ -272,8 +279,9 @@ class CoarseSearch:
                     entry_dots,
                     entry_norms,
                 )
-                dots[here] += entry_dots.reshape(len(here), blocks, 4, 4)
-                norms[here] += entry_norms[::blocks]
+                into = operations.array(here)
+                dots[into] += entry_dots.reshape(len(here), blocks, 4, 4)
+                norms[into] += entry_norms[::blocks]
         return dots, norms
 
 

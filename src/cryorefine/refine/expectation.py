@@ -112,7 +112,7 @@ def expectation(
     ChunkResult
         Sums for the maximisation step and the particles' new values.
     """
-    with operations("cpu", volume) as where:
+    with operations(parameters.device, volume) as where:
         return _in_parts(chunk, raw, volume, parameters, squared_ctf, where)
 
 
@@ -181,7 +181,7 @@ def _compare(
     """Do as :func:`expectation`, on a volume that lives where the operations do."""
     views = prepare_views(chunk, raw, parameters, squared_ctf, operations)
     prior = shift_prior(chunk, parameters)
-    coarse = CoarseSearch(views, volume, parameters)
+    coarse = CoarseSearch(views, volume, parameters, operations)
     if parameters.sampling.local_sigma > 0:
         samples = coarse.local_search(chunk, prior)
     else:

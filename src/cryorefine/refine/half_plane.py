@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,7 +119,7 @@ def sum_by_shell(plane: HalfPlane, values: NDArray[np.float32], shells: int) -> 
     )
 
 
-def shift_phases(plane: HalfPlane, shifts: NDArray[np.float64]) -> NDArray[np.complex64]:
+def shift_phases(plane: HalfPlane, shifts: NDArray[np.float64], xp: Any = np) -> NDArray[np.complex64]:
     """Fourier factors that move an image's content by +shift.
 
     Parameters
@@ -127,6 +128,8 @@ def shift_phases(plane: HalfPlane, shifts: NDArray[np.float64]) -> NDArray[np.co
         Pixels.
     shifts : ndarray, shape (..., dimensions)
         Shifts (x, y) or (x, y, z) in pixels.
+    xp : module
+        Of the array that is returned.
 
     Returns
     -------
@@ -134,10 +137,10 @@ def shift_phases(plane: HalfPlane, shifts: NDArray[np.float64]) -> NDArray[np.co
         exp(-2 pi i k.s / box).
     """
     # A factor of each axis has few values: a shift takes some tens of exponentials, not one a pixel.
-    result: NDArray[np.complex64] = np.ones((*shifts.shape[:-1], plane.pixels), np.complex64)
+    result: NDArray[np.complex64] = xp.ones((*shifts.shape[:-1], plane.pixels), np.complex64)
     for axis, index in enumerate((plane.kx, plane.ky, plane.kz)[: plane.dimensions]):
         lowest, highest = int(index.min()), int(index.max())
         steps = np.arange(lowest, highest + 1)
         factor = np.exp((-2j * np.pi / plane.box) * shifts[..., axis, None] * steps).astype(np.complex64)
-        result *= factor[..., (index - lowest).astype(np.intp)]
+        result *= xp.asarray(factor)[..., xp.asarray((index - lowest).astype(np.intp))]
     return result

@@ -64,6 +64,7 @@ class ProcessorOperations:
     add_priors = staticmethod(posterior.add_priors)
     select_dense = staticmethod(posterior.select_dense)
     select_sparse = staticmethod(posterior.select_sparse)
+    sum_over_shifts = staticmethod(posterior.sum_over_shifts)
     normalise = staticmethod(posterior.normalise)
     ctf = staticmethod(ctf)
     shift_whole_pixels = staticmethod(shift_whole_pixels)

@@ -211,6 +211,24 @@ def select_sparse(
     return pair, row, shift
 
 
+def sum_over_shifts(dots: F32, norms: F32, particle: I32, shift_prior: F32) -> F32:
+    """Log-weights of orientations whatever the shift, but for their priors.
+
+    Parameters
+    ----------
+    dots, norms, particle, shift_prior : ndarray
+        As for :func:`select_sparse`; nothing is changed.
+
+    Returns
+    -------
+    ndarray, shape (pairs, 4)
+    """
+    count = shift_prior.shape[1]
+    scores = dots.swapaxes(2, 3).reshape(len(dots), -1, 4)[:, :count] - norms[:, None]
+    scores += shift_prior[particle][:, :, None]
+    return np.logaddexp.reduce(scores, axis=1)
+
+
 def promising(
     log_weight: F64, particle: NDArray[np.int64], fraction: float, fewest: int
 ) -> NDArray[np.bool_]:

@@ -228,6 +228,16 @@ def test_significant_samples_of_a_local_search(gpu, rng):
         np.testing.assert_array_equal(b, a)
 
 
+def test_weights_summed_over_shifts(gpu, rng):
+    particle = rng.integers(0, COUNT, 20).astype(np.int32)
+    shift_prior = rng.normal(size=(COUNT, 6)).astype(np.float32)  # of 8: the last two are void
+    dots = (40 * rng.random((20, 2, 4, 4))).astype(np.float32)
+    norms = rng.random((20, 4)).astype(np.float32)
+    expected = posterior.sum_over_shifts(dots, norms, particle, shift_prior)
+    found = gpu.sum_over_shifts(gpu.array(dots), gpu.array(norms), particle, shift_prior)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
 @pytest.mark.parametrize("single", [False, True], ids=["weights", "best"])
 def test_posterior_weights(gpu, rng, single):
     """Also of a particle (the last) that has no samples."""

@@ -269,6 +269,14 @@ class GpuOperations:
         pair, of_four = (part.astype(np.int32) for part in np.divmod(row, 4))
         return pair, of_four, shift.astype(np.int32)
 
+    def sum_over_shifts(self, dots: Array, norms: Array, particle: I32, shift_prior: F32) -> F64:
+        """Log-weights of orientations; see :func:`cryorefine.refine.posterior.sum_over_shifts`."""
+        xp, count = self.xp, shift_prior.shape[1]
+        scores = dots.swapaxes(2, 3).reshape(len(dots), -1, 4)[:, :count] - norms[:, None]
+        scores += self.array(shift_prior[particle])[:, :, None]
+        top = scores.max(axis=1)
+        return self.host(top + xp.log(xp.exp(scores - top[:, None]).sum(axis=1)))
+
     def normalise(
         self,
         dots: Array,
