@@ -211,3 +211,18 @@ def test_each_worker_on_this_machine_has_a_gpu_of_its_own(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
     assert gpu_names([0, 1], 2) == ["4", "6"]
     assert gpu_names([], 2) == []
+
+
+def test_a_queue_that_refuses_is_quoted(tmp_path, monkeypatch):
+    pytest.importorskip("dask_jobqueue")
+    cluster = make_cluster("slurm:jobs=1,cores=1,memory=1GB", 0, "cpu", tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match="there is no sbatch here"):
+        cluster.start()
+    sbatch = tmp_path / "sbatch"
+    sbatch.write_text("#!/bin/sh\necho sbatch: error: invalid partition specified: many >&2\nexit 1\n")
+    sbatch.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    with pytest.raises(UserError, match=r"refuses .*job\.sh: sbatch: error: invalid partition"):
+        cluster.start()
+    cluster.stop()

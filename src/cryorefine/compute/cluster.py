@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -274,6 +275,8 @@ class SlurmCluster(Cluster):
         """Start the scheduler on this machine and put the jobs into the queue."""
         from dask_jobqueue.slurm import SLURMCluster
 
+        if shutil.which("sbatch") is None:
+            raise UserError("--cluster slurm: there is no sbatch here; start the job where SLURM is.")
         self.folder.mkdir(parents=True, exist_ok=True)
         with self._settings():
             try:
@@ -283,9 +286,20 @@ class SlurmCluster(Cluster):
                     "--cluster slurm does not say what each job needs; give at least cores= and memory=, as "
                     f"in {EXAMPLES}."
                 ) from error
+        self._ask()
         self.scheduler.scale(jobs=self.plan.workers)
         self.tended = time.monotonic()
         return str(self.scheduler.scheduler_address)
+
+    def _ask(self) -> None:
+        """Ask the queue whether it would take such a job; dask-jobqueue would tell nobody that it did not."""
+        script = self.folder / "job.sh"
+        script.write_text(self.scheduler.job_script())
+        words = ["sbatch", "--test-only", str(script)]
+        asked = subprocess.run(words, capture_output=True, text=True, check=False)
+        if asked.returncode:
+            said = " ".join(asked.stderr.split()) or "no reason given"
+            raise UserError(f"--cluster slurm: the queue refuses {script}: {said}")
 
     def options(self) -> dict[str, Any]:
         """Return the arguments of dask-jobqueue's cluster."""

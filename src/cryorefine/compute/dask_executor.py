@@ -140,9 +140,9 @@ class DaskExecutor:
         connect: Any = distributed.Client
         # What Dask has to say about lost workers is said by this class, in words.
         logging.getLogger("distributed").setLevel(logging.CRITICAL)
-        if self.cluster is not None:
-            self.address = self.cluster.start()
         try:
+            if self.cluster is not None:
+                self.address = self.cluster.start()
             try:
                 self._client = connect(self.address, timeout=CONNECT, set_as_default=False)
             except (OSError, TimeoutError) as error:
@@ -307,7 +307,8 @@ class _Reduction:
             raise UserError(problem)
         if not present and not self.workers and time.monotonic() > self.patient_until:
             self.patient_until = float("inf")
-            yield News("No worker has come yet; the work begins with the first.", warning=False)
+            where = f"; what workers say stands in {self.cluster.folder}" if self.cluster else ""
+            yield News(f"No worker has come yet, the work begins with the first{where}.", warning=False)
         before, self.workers = self.workers, present
         for name in before.keys() - present.keys():
             self.dealer.forget(name)
