@@ -17,7 +17,9 @@ from cryorefine.geometry import matrices
 from cryorefine.geometry.sampling import SamplingGrid
 from cryorefine.refine import expectation as expectation_module
 from cryorefine.refine.atoms import density, random_protein
+from cryorefine.refine.coarse import CoarseSearch
 from cryorefine.refine.expectation import expectation
+from cryorefine.refine.gpu.operations import GpuOperations
 from cryorefine.refine.parameters import ExpectationParameters, ImageModel, Sampling
 from cryorefine.refine.particle_set import ParticleSet, View
 from cryorefine.refine.simulation import contrast_for, random_rotations, simulate_images
@@ -136,6 +138,27 @@ def test_same_sums_and_poses(cupy, particles, volume, local, changes):
     for name, difference in differences(expected, found).items():
         assert difference < 2e-4, name
     np.testing.assert_array_equal(found.particles.significant, expected.particles.significant)
+
+
+def test_searches_that_are_screened(cupy, particles, volume, monkeypatch):
+    screened = []
+    screen = CoarseSearch._screened
+
+    def noted(self, candidates, shift_prior):
+        kept = screen(self, candidates, shift_prior)
+        screened.append((type(self.operations), len(candidates.orientation), len(kept.orientation)))
+        return kept
+
+    monkeypatch.setattr(CoarseSearch, "_screened", noted)
+    sampling = replace(parameters(True).sampling, grid=SamplingGrid(3, "C1"), local_sigma=9.0)
+    settings = parameters(True, sampling=sampling)
+    expected = expectation(*particles, volume, settings)
+    found = expectation(*particles, volume, replace(settings, device="gpu:0"))
+    (_, all_here, kept_here), (kind, all_there, kept_there) = screened
+    assert kind is GpuOperations
+    assert all_here == all_there > kept_here == kept_there
+    for name, difference in differences(expected, found).items():
+        assert difference < 2e-4, name
 
 
 def test_subtomograms_that_are_volumes(cupy, rng):
