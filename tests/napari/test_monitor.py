@@ -6,14 +6,15 @@ import json
 import os
 import subprocess
 import sys
+import textwrap
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from qtpy.QtCore import QPoint, Qt
 from tests.jobs.refinement_folder import NAME, iterate, refinement
-from tests.refine.conftest import optics, settings
 
 from cryorefine.io.mrc import read_map
 from cryorefine.jobs import lock, refine3d
@@ -22,13 +23,23 @@ from cryorefine.jobs.command import command
 from cryorefine.jobs.folder import status
 from cryorefine.jobs.relion_job import read_job
 from cryorefine.jobs.signs_of_life import KILLED, Life
-from cryorefine.refine.atoms import random_protein
-from cryorefine.refine.simulation import simulate_particles
 from napari_cryorefine.monitor import Monitor, show_monitor
 from napari_cryorefine.monitor_layers import DIFFERENCE, HALF_2
 from napari_cryorefine.monitor_reading import figures_line, time_text
 
-SECONDS = 120_000  # for the first time kernels are compiled as well
+SECONDS = 300_000  # for the first time kernels are compiled as well, on a busy machine
+
+SIMULATION = textwrap.dedent("""
+    from pathlib import Path
+    from cryorefine.refine.atoms import random_protein
+    from cryorefine.refine.particle_set import OpticsGroup
+    from cryorefine.refine.simulation import simulate_particles
+
+    atoms = random_protein(40, radius=25.0, symmetry="D2")
+    group = OpticsGroup("one", 4.0, 24, 300.0, 2.7, 0.1)
+    made = simulate_particles(Path(), atoms, [group], 60, snr=1.0, micrographs=1)
+    print(made.particles, made.map)
+""")
 
 
 @pytest.fixture
@@ -220,9 +231,20 @@ def test_a_folder_in_which_nothing_has_run_is_no_error(monitor):
 def test_a_refinement_of_a_terminal_is_watched_stopped_and_continued_with_another_mask(
     project, viewer, qtbot
 ):
-    atoms = random_protein(40, radius=25.0, symmetry="D2")
-    simulated = simulate_particles(project, atoms, [optics(box=24)], 60, snr=1.0, micrographs=1)
-    options = settings(simulated, NAME, symmetry="D2", mask_diameter=80.0, threads=1)
+    made = subprocess.run([sys.executable, "-c", SIMULATION], capture_output=True, text=True, check=True)
+    particles, reference = map(Path, made.stdout.split())
+    options = refine3d.Options(
+        particles=particles,
+        reference=reference,
+        output=NAME,
+        symmetry="D2",
+        initial_lowpass=25.0,
+        mask_diameter=80.0,
+        initial_angular_sampling=15.0,
+        initial_offset_range=3.0,
+        finer_sampling_faster=True,
+        threads=1,
+    )
     words = [sys.executable, "-m", "cryorefine.cli", *command(refine3d.JOB, options)[1:]]
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     try:
