@@ -27,7 +27,8 @@ from cryorefine.jobs import finish, refine3d
 from cryorefine.maps.fsc import fourier_shell_correlation
 from cryorefine.refine import engine, expectation
 from cryorefine.refine.atoms import random_protein
-from cryorefine.refine.gpu.operations import GpuInsertion, GpuOperations
+from cryorefine.refine.gpu.insertion import GpuInsertion
+from cryorefine.refine.gpu.operations import GpuOperations
 from cryorefine.refine.operations import Insertion, ProcessorOperations
 from cryorefine.refine.particle_set import OpticsGroup
 from cryorefine.refine.simulation import Simulated, simulate_particles

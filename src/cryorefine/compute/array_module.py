@@ -31,6 +31,8 @@ def gpus(device: str) -> list[int]:
     """
     if device == "cpu":
         return []
+    # The numbers that nvidia-smi gives; without this the fastest GPU would be number 0.
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
     # Lets matrix products give the same bits while several threads multiply; read when CuPy is first used.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     try:
