@@ -116,6 +116,11 @@ class Monitor(QWidget):
         self.name.setText(job_name(folder))
         self.name.setToolTip(str(folder.resolve()))
         self.state.setText("Reading…")
+        for label in (self.number, self.figures, self.time):
+            label.setText("")
+        for plot in (self.fsc, self.trends):
+            if plot is not None:
+                plot.show_iterations(())
         self.log_button.setEnabled(True)
         self.steering.tell(None, None)
         self.refresh()

@@ -96,6 +96,8 @@ def show_maps(viewer: ViewerModel, maps: IterationMaps, job: str, view: str) -> 
     for place, (shown, name, role) in enumerate(zip(maps.maps, names, _roles(job), strict=True)):
         layer = own_layer(viewer, role)
         if layer is None:
+            if place == 0:
+                _hide_other_jobs(viewer, job)
             layer = _add(viewer, shown, name, role, place, visible=place in _SEEN[view])
             _link(viewer, layers, layer)
         else:
@@ -118,6 +120,14 @@ def _difference_colormap() -> Any:
 
     more, less = (ensure_colormap(name).colors[-1] for name in HALF_MAP_COLORMAPS)
     return Colormap([less, [0, 0, 0, 1], more], name="half differences", display_name="half differences")
+
+
+def _hide_other_jobs(viewer: ViewerModel, job: str) -> None:
+    """Hide what other jobs have shown, so that this one is what is seen; the person's own layers stay."""
+    for layer in viewer.layers:
+        role = str(layer.metadata.get("role") or f"{job} ")
+        if not role.startswith(f"{job} "):
+            show_layer(layer, False)
 
 
 def _roles(job: str) -> tuple[str, str, str]:

@@ -24,7 +24,8 @@ COMMANDS = {
     "--ctf-intact-first-peak --reference-ctf-corrected --data-phase-flipped --no-zero-mask "
     "--solvent-flattened-fsc --initial-angular-sampling 7.5 --initial-offset-range 5 "
     "--initial-offset-step 1 --local-search-from 1.8 --relax-symmetry C4 --finer-sampling-faster "
-    "--padding 2 --threads 2 --device gpu:0 --random-seed 1 --continue Refine3D/job001",
+    "--padding 2 --threads 2 --device gpu:0 --random-seed 1 --continue Refine3D/job001 "
+    "--from-iteration 3",
     "mask-create": "--input MAP.mrc --output MaskCreate/job002 --lowpass 15 --pixel-size 1.244 "
     "--threshold 0.005 --extend 0 --soft-edge 6",
     "postprocess": "--half-map run_half1_class001_unfil.mrc --mask mask.mrc --output PostProcess/job003 "

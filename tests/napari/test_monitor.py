@@ -220,6 +220,24 @@ def test_a_finished_refinement_goes_on_from_earlier_iterations_only(project, vie
     assert panel.state.text() == "Finished."
     assert not panel.steering.continue_button.isVisibleTo(panel)
     assert "gone on with by RELION" in panel.steering.words.text()
+    # Another folder shows nothing of this one.
+    show_monitor(viewer, project / "Refine3D/job009")
+    settled(panel, qtbot)
+    assert panel.number.text() == ""
+    assert len(panel.fsc.faint[0]) == 0
+
+
+def test_another_job_takes_the_place_of_the_first_and_leaves_a_persons_layers(
+    running, monitor, viewer, qtbot
+):
+    mine = viewer.add_image(np.zeros((4, 4, 4)), name="mine", units="angstrom")
+    running.close()
+    NAME.rename("Refine3D/job002")
+    monitor.open(Path("Refine3D/job002"))
+    settled(monitor, qtbot)
+    assert mine.visible
+    assert shown(viewer) == ["mine", "half 1, iteration 2 [1]", "half 2, iteration 2 [1]"]
+    assert len(viewer.layers) == 7
 
 
 def test_a_folder_in_which_nothing_has_run_is_no_error(monitor):
