@@ -54,8 +54,8 @@ class Compared:
         Slices of the reference without any CTF.
     matrices : ndarray, shape (n, 3, 3)
         Where the slices lie in the reference.
-    volume, partner : ndarray
-        The Fourier volume that the slices are of, and that of the other half set.
+    own, other : ndarray
+        Fourier volumes of the particles' own half set, their noise and all, and of the other one.
     xp : module, optional
         CuPy, where a GPU is used.
     """
@@ -67,8 +67,8 @@ class Compared:
     image: C64
     slice: C64
     matrices: F64
-    volume: C64
-    partner: C64
+    own: C64
+    other: C64
     xp: Any = None
 
     def on_gpu(self, *arrays: NDArray[Any]) -> list[Any]:
@@ -166,6 +166,11 @@ class _Values:
 class Comparison:
     """Particles, their images and the references they are compared with.
 
+    Attributes
+    ----------
+    scale : ndarray, shape (optics groups,)
+        Of the images relative to the references; 1 for those that are made of them.
+
     Parameters
     ----------
     particles : ParticleSet
@@ -223,6 +228,7 @@ class Comparison:
         self._references: list[Reference] = []
         self._other = False
         self._ssnr = np.ones(1)
+        self.scale: F64 = np.ones(len(particles.optics))
 
     def _plane(self, view: int, plane: HalfPlane) -> GroupPlane:
         v = self.particles.views[view]
@@ -279,6 +285,7 @@ class Comparison:
             yield done, len(parts)
         self._references = [self._solved(sums, ssnr) for sums in totals]
         self._built, self._ssnr, self._other = values, ssnr, False
+        self.scale = np.ones_like(self.scale)
         self._slices.clear()
 
     def use_supplied(self, *, other: bool) -> None:
@@ -369,7 +376,7 @@ class Comparison:
             image=image,
             slice=prediction,
             matrices=matrices,
-            volume=references[half].volume,
-            partner=references[1 - half].volume,
+            own=references[chunk.half].volume,
+            other=references[1 - chunk.half].volume,
             xp=None if copies is None else import_module("cupy"),
         )

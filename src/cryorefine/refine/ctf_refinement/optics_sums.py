@@ -144,17 +144,17 @@ def displacement_sums(
 ) -> dict[int, list[F64]]:
     """Return what is known of each pixel's displacement d, by optics group and block.
 
-    With the gradient g of the prediction, b = Re(conj(g) (X - prediction)) is expected to be E d. An
-    own reference's gradient holds its noise, which would make E too large and d too small, so E is
-    Re(conj(g) h) with the gradient h that the other half set's reference gives. No value is fitted to the
-    other half set.
+    With the gradient g of the prediction, b = Re(conj(g) (X - prediction)) is expected to be E d. Gradients
+    hold noise. That of the images themselves would pass for displacements, so g is of the other half set's
+    reference; and noise of g with itself would make E too large and d too small, so E is Re(conj(g) h) with
+    the gradient h that the particles' own half set gives.
 
     Each of shape (8, pixels): V_xx, V_xy, V_yy, the covariance of b; b_x, b_y; E_xx, E_xy, E_yy. In Fourier
     pixels after the magnification matrix.
     """
     group = np.array([v.optics for v in comparison.particles.views])
     padding, reliability = comparison.frame.padding, comparison.reliability
-    results = comparison.each(_displacement_chunk, signal, group, padding, reliability)
+    results = comparison.each(_displacement_chunk, signal, group, padding, reliability, comparison.scale)
     return _by_block(comparison, results, done)
 
 
@@ -165,17 +165,23 @@ def moved_plane(compared: Compared) -> tuple[F64, F64]:
 
 
 def _displacement_chunk(
-    compared: Compared, signal: Signal, group: NDArray[np.int64], padding: float, reliability: F64
+    compared: Compared,
+    signal: Signal,
+    group: NDArray[np.int64],
+    padding: float,
+    reliability: F64,
+    scale: F64,
 ) -> F64:
     slope, inverse = _gain(compared, signal, int(group[compared.chunk.view]))
     shell = np.minimum(compared.plane.plane.shell, len(reliability) - 1)
     transfer = compared.transfer()
-    (x_re, x_im), (y_re, y_im) = _gradient(compared, compared.volume, padding)
-    (u_re, u_im), (v_re, v_im) = _gradient(compared, compared.partner, padding)
+    (x_re, x_im), (y_re, y_im) = _gradient(compared, compared.other, padding)
+    (u_re, u_im), (v_re, v_im) = _gradient(compared, compared.own, padding)
     gain = transfer * slope.astype(np.float32)
     rest = compared.without_odd_aberrations() - gain * compared.slice
     power = gain**2
-    mixed = gain * transfer * (1 / np.maximum(reliability, 0.02))[shell].astype(np.float32)
+    whole = scale[group[compared.chunk.view]] / np.maximum(reliability, 0.02)
+    mixed = gain * transfer * whole[shell].astype(np.float32)
     products = (
         power * (x_re**2 + x_im**2),
         power * (x_re * y_re + x_im * y_im),

@@ -211,6 +211,8 @@ class _Refinement:
                 if supplied or self.round > 1:
                     yield Stage("measuring signal and noise", self.round, 0, 1)
                     self.signal = measure(self.comparison, self.signal)
+                    if supplied:
+                        self.comparison.scale = self._scale_of_supplied(self.signal)
                 else:
                     self._expect()
             if self.fit.odd:
@@ -288,20 +290,31 @@ class _Refinement:
     def _expected(self, signal: Signal) -> Signal:
         """Return a signal whose slopes are those that images will have once their CTFs are right.
 
-        The regression of structure on a map with noise is the FSC of such maps. The scale of the map is seen
-        at low frequencies, where wrong CTFs do least harm.
+        The regression of structure on a map with noise is the FSC of such maps.
         """
-        frame = self.comparison.frame
-        trust = np.clip(self.maps.fsc[: frame.shells + 1], 0, 1)
-        last = resolution_shell(self.maps.fsc, _NOTHING)
-        trust[last + 1 :] = 0
-        first = int(np.ceil(frame.edge / self.fit.minimum_resolution))
-        low = slice(first, max(first + 3, (2 * first + last) // 3))
-        ratio = signal.slope[:, low] / np.maximum(trust[low], 0.1)
-        scale = np.median(ratio, axis=1, keepdims=True) if ratio.size else np.ones((len(ratio), 1))
+        trust = self._trust()
+        scale = self._scale_of_supplied(signal)
         # Maps that show nothing of these particles, or another hand of them, decide nothing.
         self.recognised = bool(np.all(scale[np.unique(self.group)] > 0))
-        return replace(signal, slope=np.maximum(signal.slope, scale * trust))
+        self.comparison.scale = scale
+        return replace(signal, slope=np.maximum(signal.slope, scale[:, None] * trust))
+
+    def _trust(self) -> F64:
+        """Return the FSC of the supplied maps as far as it says anything, shape (shells,)."""
+        trust: F64 = np.clip(self.maps.fsc[: self.comparison.frame.shells + 1], 0, 1)
+        trust[resolution_shell(self.maps.fsc, _NOTHING) + 1 :] = 0
+        return trust
+
+    def _scale_of_supplied(self, signal: Signal) -> F64:
+        """Return the scale of the images relative to the supplied maps, shape (optics groups,).
+
+        It is seen at low frequencies, where wrong CTFs do least harm.
+        """
+        first = int(np.ceil(self.comparison.frame.edge / self.fit.minimum_resolution))
+        last = resolution_shell(self.maps.fsc, _NOTHING)
+        low = slice(first, max(first + 3, (2 * first + last) // 3))
+        ratio = signal.slope[:, low] / np.maximum(self._trust()[low], 0.1)
+        return np.median(ratio, axis=1) if ratio.size else np.ones(len(ratio))
 
     def _grow(self) -> bool:
         """Compare further out when there is signal at the last shells; return whether there is."""
