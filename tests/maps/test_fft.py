@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -13,11 +15,11 @@ from cryorefine.maps import fft
 @pytest.fixture(params=["inside", "public"], autouse=True)
 def routines(request, monkeypatch):
     """The routines inside SciPy, and scipy.fft for a SciPy that keeps them elsewhere."""
-    fft._routines.cache_clear()
+    fft._load.cache_clear()
     if request.param == "public":
         monkeypatch.setattr(fft, "find_spec", lambda name: None)
     yield request.param
-    fft._routines.cache_clear()
+    fft._load.cache_clear()
 
 
 @pytest.mark.parametrize("kind", ["f4", "f8", ">f4", "f2", "i2"])
@@ -50,3 +52,19 @@ def test_scipy_itself_stays_unloaded(routines):
     code = "import sys, numpy; from cryorefine.maps import fourier; fourier.forward(numpy.ones((4, 4)))"
     code += "; sys.exit('scipy.fft' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_threads_that_begin_at_once_wait_for_the_whole_module(routines, monkeypatch):
+    if routines == "public":
+        pytest.skip("scipy.fft itself")
+    begun, make = [], fft.module_from_spec
+
+    def slowly(spec):
+        begun.append(spec)
+        time.sleep(0.1)
+        return make(spec)
+
+    monkeypatch.setattr(fft, "module_from_spec", slowly)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: fft.real_forward(np.ones((4, 4)), (0, 1)), range(4)))
+    assert len(begun) == 1

@@ -10,6 +10,7 @@ Forward transforms divide by the number of elements, backward ones do not.
 
 from __future__ import annotations
 
+import threading
 from functools import lru_cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 
 _NAME = "pypocketfft"
 _DIVIDED, _AS_IT_IS = 2, 0
+_loading = threading.Lock()
 
 
 def real_forward(values: NDArray[Any], axes: tuple[int, ...], threads: int = 1) -> NDArray[Any]:
@@ -53,8 +55,14 @@ def _floating(values: NDArray[Any]) -> NDArray[Any]:
     return values.astype(kind if kind.itemsize <= 8 else np.float64, copy=False)
 
 
-@lru_cache(maxsize=1)
 def _routines() -> Any:
+    # Of threads that transform for the first time at once, all but one would find half a module.
+    with _loading:
+        return _load()
+
+
+@lru_cache(maxsize=1)
+def _load() -> Any:
     package = find_spec("scipy")
     for folder in (package.submodule_search_locations or ()) if package is not None else ():
         for suffix in EXTENSION_SUFFIXES:
