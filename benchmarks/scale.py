@@ -114,28 +114,41 @@ def cost(folder: Path, particles: ParticleSet, condition: Condition) -> tuple[fl
         condition.order, 4, condition.shifts * pixel, (1.0 if condition.is_local else 2.0) * pixel, 0.3
     )
     settings = Settings(
-        images, condition.symmetry, "", 2.0, None, False, False, 0.0, False, 1, True, "cpu", folder
+        images=images,
+        symmetry=condition.symmetry,
+        relax_symmetry="",
+        padding=2.0,
+        mask=None,
+        solvent_fsc=False,
+        first_by_correlation=False,
+        initial_lowpass=0.0,
+        finer_faster=False,
+        seed=1,
+        correct_norm=True,
+        device="cpu",
+        scratch=folder,
     )
     sampling = make_sampling(plan, settings, pixel, particles.offsets.shape[1])
     size = 2 * round(condition.reach * box / 2)
     coarse = rules.coarse_size(angular_step(plan.order), width, box, pixel, size)
     directions = SamplingGrid(plan.order, "C1" if condition.is_local else condition.symmetry).n_directions
     parameters = ExpectationParameters(
-        reference,
-        pixel,
-        2.0,
-        size,
-        coarse,
-        images,
-        sampling,
-        noise,
-        np.full(directions, 1 / directions),
-        10.0,
-        np.ones(int(particles.group.max()) + 1),
-        1.0,
-        False,
-        FRACTION,
-        1,
+        reference=reference,
+        pixel_size=pixel,
+        padding=2.0,
+        current_size=size,
+        coarse_size=coarse,
+        screening_size=rules.screening_size(plan, width, box, pixel, size),
+        images=images,
+        sampling=sampling,
+        sigma2_noise=noise,
+        direction_prior=np.full(directions, 1 / directions),
+        sigma_offset=10.0,
+        scale=np.ones(int(particles.group.max()) + 1),
+        mean_norm=1.0,
+        cross_correlation=False,
+        fraction=FRACTION,
+        seed=1,
     )
     run_chunk(particles.take(np.arange(4)), reader, parameters)
     spent = []
