@@ -4,14 +4,11 @@ import pytest
 from cryorefine.ctf.aberrations import (
     beam_tilt_scale,
     even_basis,
-    even_count,
     even_indices,
     even_phase,
-    extract_beam_tilt,
     magnify,
     merge_beam_tilt,
     odd_basis,
-    odd_count,
     odd_indices,
     odd_phase,
     zernike,
@@ -30,8 +27,6 @@ def test_order_of_coefficients():
         *[(2, m) for m in (-2, 0, 2)],
         *[(4, m) for m in (-4, -2, 0, 2, 4)],
     ]
-    assert [odd_count(degree) for degree in (1, 3, 5)] == [2, 6, 12]
-    assert [even_count(degree) for degree in (0, 2, 4)] == [1, 4, 9]
 
 
 def test_polynomials_written_out(xy):
@@ -93,13 +88,6 @@ def test_beam_tilt_and_coefficients_add_up(xy):
     apart = odd_phase(coefficients, 0, 0, 300, 2.7, *xy) + odd_phase([], 1.2, -0.7, 300, 2.7, *xy)
     np.testing.assert_allclose(both, apart, atol=1e-12)
 
-
-def test_beam_tilt_can_be_taken_out_again():
-    coefficients = np.array([0.1, -0.2, 3.0, 0.0, 0.0, 1.5])
-    merged = merge_beam_tilt(coefficients, 1.2, -0.7, 300, 2.7)
-    tilt_x, tilt_y, rest = extract_beam_tilt(merged, 300, 2.7)
-    assert (tilt_x, tilt_y) == pytest.approx((1.2, -0.7))
-    np.testing.assert_allclose(rest, coefficients, atol=1e-12)
 
 
 def test_no_coefficients_no_phase(xy):

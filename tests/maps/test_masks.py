@@ -88,16 +88,6 @@ def test_sphere_is_centred_on_voxel_half_the_box(size):
     assert (masks.soft_sphere((size, size), 4.0, 3.0) == sphere[centre]).all()
 
 
-def test_outside_becomes_the_weighted_mean_of_the_background(rng):
-    volume = rng.standard_normal((16, 16, 16)).astype(np.float32)
-    mask = masks.soft_sphere(volume.shape, 4, 3)
-    mean = np.average(volume, weights=1 - mask)
-    result = masks.mask_to_background(volume, mask)
-    np.testing.assert_allclose(result[mask == 0], mean, atol=1e-6)
-    np.testing.assert_allclose(result[mask == 1], volume[mask == 1], atol=1e-6)
-    constant = np.full((16, 16, 16), 7.0, dtype=np.float32)
-    np.testing.assert_allclose(masks.mask_to_background(constant, mask), 7.0)
-
 
 def test_touching_the_box_is_seen_on_every_face():
     binary = np.zeros((5, 5, 5), dtype=bool)

@@ -30,15 +30,6 @@ def even_indices(index: int) -> tuple[int, int]:
     return n, 2 * (index - k * k) - n
 
 
-def odd_count(degree: int) -> int:
-    """Return the number of odd coefficients up to a degree (1: 2, 3: 6, 5: 12)."""
-    k = (degree + 1) // 2
-    return k * (k + 1)
-
-
-def even_count(degree: int) -> int:
-    """Return the number of even coefficients up to a degree (2: 4, 4: 9)."""
-    return (degree // 2 + 1) ** 2
 
 
 def zernike(n: int, m: int, x: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
@@ -168,28 +159,6 @@ def merge_beam_tilt(
     values[0] += 2 * scale * beam_tilt_y
     return values
 
-
-def extract_beam_tilt(
-    coefficients: ArrayLike, voltage: float, spherical_aberration: float
-) -> tuple[float, float, NDArray[np.float64]]:
-    """Split odd coefficients into a beam tilt and the rest; the inverse of :func:`merge_beam_tilt`.
-
-    Returns
-    -------
-    beam_tilt_x, beam_tilt_y : float
-        Beam tilt in mrad that explains the coma coefficients.
-    remaining : ndarray of float64, shape (c,)
-        Odd coefficients without coma.
-    """
-    values = np.array(coefficients, dtype=np.float64).reshape(-1)
-    if len(values) < 6:
-        return 0.0, 0.0, values
-    scale = -beam_tilt_scale(voltage, spherical_aberration) / 3
-    tilt_x, tilt_y = values[4] / scale, values[3] / scale
-    values[1] -= 2 * values[4]
-    values[0] -= 2 * values[3]
-    values[3] = values[4] = 0
-    return float(tilt_x), float(tilt_y), values
 
 
 def magnify(matrix: ArrayLike, x: ArrayLike, y: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

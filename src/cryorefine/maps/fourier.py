@@ -211,24 +211,6 @@ def shift(volume: NDArray[Any], offset: Sequence[float], threads: int = 0) -> ND
     return inverse(spectrum, volume.shape[-1], threads, overwrite=True)
 
 
-def centre_by_sign(spectrum: NDArray[Any]) -> NDArray[Any]:
-    """Multiply by (-1)^(kx+ky+kz): moves the origin between the corner and ``N / 2``.
-
-    Parameters
-    ----------
-    spectrum : numpy.ndarray
-        Half-complex array of one image or one map of even box.
-
-    Returns
-    -------
-    numpy.ndarray
-        A new array.
-    """
-    result = spectrum.copy()
-    for axis in range(spectrum.ndim):
-        result[(slice(None),) * axis + (slice(1, None, 2),)] *= -1
-    return result
-
 
 def new_box(volume: NDArray[Any], size: int, fill: float = 0.0) -> NDArray[Any]:
     """Cut out or pad about the centre voxel ``floor(N / 2)`` to ``size`` voxels along each axis.

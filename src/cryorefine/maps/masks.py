@@ -176,32 +176,6 @@ def helix_window(size: int, length: float, edge: float) -> NDArray[np.float32]:
     return (0.5 + 0.5 * np.cos(np.pi * np.clip(beyond / edge, 0.0, 1.0))).astype(np.float32)
 
 
-def background_mean(volume: NDArray[Any], mask: NDArray[np.float32]) -> float:
-    """Return the mean outside a mask, each voxel weighted with one minus the mask; 0 if there is none."""
-    outside = 1.0 - mask.astype(np.float64)
-    total = float(outside.sum())
-    return float(np.vdot(outside, volume)) / total if total > 0 else 0.0
-
-
-def mask_to_background(volume: NDArray[Any], mask: NDArray[np.float32]) -> NDArray[Any]:
-    """Replace what is outside a soft mask by the mean of the background.
-
-    Filling with the mean instead of zero leaves no step at the edge, so a spectrum shows no trace of it.
-
-    Parameters
-    ----------
-    volume : numpy.ndarray
-        Shape (z, y, x) or (y, x).
-    mask : numpy.ndarray
-        Same shape, values in [0, 1].
-
-    Returns
-    -------
-    numpy.ndarray
-        ``mask * volume + (1 - mask) * background``, precision of ``volume``.
-    """
-    mean = volume.dtype.type(background_mean(volume, mask))
-    return (volume - mean) * mask + mean
 
 
 def touches_box(binary: NDArray[np.bool_]) -> bool:
