@@ -7,7 +7,6 @@ from cryorefine.ctf.aberrations import (
     even_indices,
     even_phase,
     magnify,
-    merge_beam_tilt,
     odd_basis,
     odd_indices,
     odd_phase,
@@ -87,7 +86,6 @@ def test_beam_tilt_and_coefficients_add_up(xy):
     both = odd_phase(coefficients, 1.2, -0.7, 300, 2.7, *xy)
     apart = odd_phase(coefficients, 0, 0, 300, 2.7, *xy) + odd_phase([], 1.2, -0.7, 300, 2.7, *xy)
     np.testing.assert_allclose(both, apart, atol=1e-12)
-
 
 
 def test_no_coefficients_no_phase(xy):

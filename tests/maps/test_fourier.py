@@ -77,7 +77,6 @@ def test_whole_shift_is_a_roll(rng):
     np.testing.assert_allclose(fourier.shift(volume, (1, -3, 2)), rolled, atol=1e-12)
 
 
-
 @pytest.mark.parametrize(("old", "new"), [(8, 12), (12, 8), (9, 12), (12, 7), (8, 8)])
 def test_a_new_box_keeps_the_centre_voxel(old, new):
     volume = np.zeros((old, old, old))

@@ -88,7 +88,6 @@ def test_sphere_is_centred_on_voxel_half_the_box(size):
     assert (masks.soft_sphere((size, size), 4.0, 3.0) == sphere[centre]).all()
 
 
-
 def test_touching_the_box_is_seen_on_every_face():
     binary = np.zeros((5, 5, 5), dtype=bool)
     binary[2, 2, 2] = True

@@ -30,8 +30,6 @@ def even_indices(index: int) -> tuple[int, int]:
     return n, 2 * (index - k * k) - n
 
 
-
-
 def zernike(n: int, m: int, x: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
     """Return a Zernike polynomial: ``R cos(m phi)`` for m >= 0, ``R sin(|m| phi)`` for m < 0.
 
@@ -158,7 +156,6 @@ def merge_beam_tilt(
     values[1] += 2 * scale * beam_tilt_x
     values[0] += 2 * scale * beam_tilt_y
     return values
-
 
 
 def magnify(matrix: ArrayLike, x: ArrayLike, y: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -211,7 +211,6 @@ def shift(volume: NDArray[Any], offset: Sequence[float], threads: int = 0) -> ND
     return inverse(spectrum, volume.shape[-1], threads, overwrite=True)
 
 
-
 def new_box(volume: NDArray[Any], size: int, fill: float = 0.0) -> NDArray[Any]:
     """Cut out or pad about the centre voxel ``floor(N / 2)`` to ``size`` voxels along each axis.
 

@@ -176,8 +176,6 @@ def helix_window(size: int, length: float, edge: float) -> NDArray[np.float32]:
     return (0.5 + 0.5 * np.cos(np.pi * np.clip(beyond / edge, 0.0, 1.0))).astype(np.float32)
 
 
-
-
 def touches_box(binary: NDArray[np.bool_]) -> bool:
     """Tell whether a true voxel lies on a face of the box."""
     return any(bool(np.take(binary, side, axis).any()) for axis in range(binary.ndim) for side in (0, -1))
