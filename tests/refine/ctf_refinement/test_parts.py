@@ -14,6 +14,7 @@ from cryorefine.geometry.symmetry import point_group
 from cryorefine.refine.ctf_refinement.comparison import Comparison, with_mean_defocus
 from cryorefine.refine.ctf_refinement.defocus import Scan, per_micrograph, per_particle, scan_defocus
 from cryorefine.refine.ctf_refinement.division import divide
+from cryorefine.refine.ctf_refinement.expectation import phases_moved, rebuilt_quality
 from cryorefine.refine.ctf_refinement.frame import make_frame
 from cryorefine.refine.ctf_refinement.optics_fit import absorb
 from cryorefine.refine.ctf_refinement.optics_sums import odd_sums
@@ -26,7 +27,6 @@ from cryorefine.refine.ctf_refinement.polynomials import (
     orthogonal,
     to_zernike,
 )
-from cryorefine.refine.ctf_refinement.refinement import rebuilt_quality
 from cryorefine.refine.ctf_refinement.signal import Signal, power_spectra
 from cryorefine.refine.ctf_refinement.sums import Sums, split_operators
 from cryorefine.refine.ctf_refinement.transfer_fit import derivatives, table_of, with_table
@@ -298,6 +298,18 @@ def test_defocus_like_aberrations_go_to_the_particles(small):
     before = phase(case.particles.ctf, x, y, values @ even_terms(x, y))
     np.testing.assert_allclose(phase(moved, x, y, left @ even_terms(x, y)), before, atol=1e-6)
     np.testing.assert_allclose(left[:5], (0.1, 0, 0, 0, 300))
+
+
+def test_phases_move_with_defocus_and_tilt(small):
+    """100 A of defocus are pi lambda u^2 times as much, and a tilt's phases are u^3 times a cosine."""
+    particles = small[0].particles
+    moved = with_mean_defocus(particles.ctf, mean_defocus(particles) + 100.0)
+    defocus = np.pi * 0.019688 / 4.0**2 * 100
+    assert phases_moved(particles, replace(particles, ctf=moved), 4.0) == pytest.approx(defocus, rel=1e-3)
+    optics = replace(particles.optics[0], beam_tilt=(0.5, 0.0))
+    tilt = 2 * np.pi * 2.7e7 * 0.019688**2 * 0.5e-3 / 4.0**3
+    tilted = replace(particles, optics=(optics,))
+    assert phases_moved(particles, tilted, 4.0) == pytest.approx(tilt / np.sqrt(2), rel=1e-3)
 
 
 def test_quality_of_rebuilt_maps():

@@ -10,12 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryorefine.compute.executor import LocalExecutor
-from cryorefine.ctf.ctf import CtfParameters, phase
+from cryorefine.ctf.ctf import CtfParameters
 from cryorefine.errors import UserError
 from cryorefine.maps.fsc import GOLD_STANDARD, resolution_shell
 from cryorefine.refine.ctf_refinement.comparison import Comparison, with_mean_defocus
 from cryorefine.refine.ctf_refinement.defocus import per_micrograph, per_particle, scan_defocus
 from cryorefine.refine.ctf_refinement.division import divide
+from cryorefine.refine.ctf_refinement.expectation import (
+    last_shell,
+    phases_moved,
+    rebuilt_quality,
+    signal_to_noise,
+    supplied_scale,
+    trusted,
+)
 from cryorefine.refine.ctf_refinement.frame import GroupPlane, make_frame
 from cryorefine.refine.ctf_refinement.optics_fit import (
     GroupFit,
@@ -26,11 +34,9 @@ from cryorefine.refine.ctf_refinement.optics_fit import (
     fit_odd,
     magnified,
     odd_to_zernike,
-    plain_odd,
     with_magnification,
 )
 from cryorefine.refine.ctf_refinement.optics_sums import displacement_sums, even_sums, odd_sums
-from cryorefine.refine.ctf_refinement.polynomials import even_terms, from_zernike, odd_terms
 from cryorefine.refine.ctf_refinement.reference import volume_correlation
 from cryorefine.refine.ctf_refinement.report import Report
 from cryorefine.refine.ctf_refinement.result import CtfEvent, CtfResult, Finding, Stage
@@ -57,8 +63,6 @@ _GROWTH = 1.15
 _SETTLED = 0.5
 # Rebuilt half maps with less than this share of the supplied ones' correlation are not used.
 _WORSE = 0.8
-# Shells whose FSC is below this say nothing.
-_NOTHING = 0.05
 # Phases of optics groups that are known this well (radians, rms) need no better reference: what is left
 # of their error takes half a per cent of the signal.
 _PRECISE = 0.1
@@ -145,12 +149,12 @@ class _Refinement:
         self.recognised = True
         resolved = resolution_shell(maps.fsc)
         self.fsc = maps.fsc
-        self.ssnr = _ssnr(maps.fsc)
+        self.ssnr = signal_to_noise(maps.fsc)
         self.resolution = float("nan")
         shells = int(np.ceil(_BEYOND * resolved)) + 2
         if not fit.transfer:
             # The supplied maps, which may be all that is needed, say nothing beyond.
-            shells = min(shells, resolution_shell(maps.fsc, _NOTHING) + 1)
+            shells = min(shells, last_shell(maps.fsc) + 1)
         self._begin(particles, shells)
 
     def _largest_shell(self) -> int:
@@ -212,7 +216,7 @@ class _Refinement:
                     yield Stage("measuring signal and noise", self.round, 0, 1)
                     self.signal = measure(self.comparison, self.signal)
                     if supplied:
-                        self.comparison.scale = self._scale_of_supplied(self.signal)
+                        self.comparison.scale = self._scale(self.signal)
                 else:
                     self._expect()
             if self.fit.odd:
@@ -233,7 +237,8 @@ class _Refinement:
                 continue
             # Values that came well fitted hardly move, but the first rounds do not see all the signal.
             grown = not supplied and self._grow()
-            settled = self.moved < _SETTLED or self._phases_moved() < _CLOSE
+            close = not supplied and phases_moved(self.made, self.particles, self.resolution) < _CLOSE
+            settled = self.moved < _SETTLED or (close and not self.fit.magnification)
             if settled and self.round > 1 and not grown:
                 break
         if self.fit.transfer:
@@ -257,7 +262,7 @@ class _Refinement:
         frame = comparison.frame
         first, second = comparison.references()
         self.fsc = volume_correlation(first.volume, second.volume, frame.padding, frame.shells + 1)
-        self.ssnr = _ssnr(self.fsc)
+        self.ssnr = signal_to_noise(self.fsc)
         self.resolution = frame.edge / max(resolution_shell(self.fsc), 1)
 
     def _judge(self) -> Finding | None:
@@ -283,8 +288,7 @@ class _Refinement:
 
         Images say less of high frequencies than they will, as long as their CTFs are wrong.
         """
-        trust = np.where(self.fsc > _NOTHING, 1.0, 0.0)
-        trust[resolution_shell(self.fsc, _NOTHING) + 1 :] = 0
+        trust = (trusted(self.fsc) > 0).astype(np.float64)
         self.signal = replace(self.signal, slope=np.tile(trust, (len(self.signal.slope), 1)))
 
     def _expected(self, signal: Signal) -> Signal:
@@ -292,29 +296,16 @@ class _Refinement:
 
         The regression of structure on a map with noise is the FSC of such maps.
         """
-        trust = self._trust()
-        scale = self._scale_of_supplied(signal)
+        trust = trusted(self.maps.fsc)[: self.comparison.frame.shells + 1]
+        scale = self._scale(signal)
         # Maps that show nothing of these particles, or another hand of them, decide nothing.
         self.recognised = bool(np.all(scale[np.unique(self.group)] > 0))
         self.comparison.scale = scale
         return replace(signal, slope=np.maximum(signal.slope, scale[:, None] * trust))
 
-    def _trust(self) -> F64:
-        """Return the FSC of the supplied maps as far as it says anything, shape (shells,)."""
-        trust: F64 = np.clip(self.maps.fsc[: self.comparison.frame.shells + 1], 0, 1)
-        trust[resolution_shell(self.maps.fsc, _NOTHING) + 1 :] = 0
-        return trust
-
-    def _scale_of_supplied(self, signal: Signal) -> F64:
-        """Return the scale of the images relative to the supplied maps, shape (optics groups,).
-
-        It is seen at low frequencies, where wrong CTFs do least harm.
-        """
+    def _scale(self, signal: Signal) -> F64:
         first = int(np.ceil(self.comparison.frame.edge / self.fit.minimum_resolution))
-        last = resolution_shell(self.maps.fsc, _NOTHING)
-        low = slice(first, max(first + 3, (2 * first + last) // 3))
-        ratio = signal.slope[:, low] / np.maximum(self._trust()[low], 0.1)
-        return np.median(ratio, axis=1) if ratio.size else np.ones(len(ratio))
+        return supplied_scale(signal.slope, self.maps.fsc, first)
 
     def _grow(self) -> bool:
         """Compare further out when there is signal at the last shells; return whether there is."""
@@ -341,25 +332,6 @@ class _Refinement:
     def _plane(self, group: int) -> GroupPlane:
         views = self.particles.views
         return next(p for v, p in self.comparison.planes.items() if views[v].optics == group)
-
-    def _phases_moved(self) -> float:
-        """Return how far phases at the resolution limit moved since the references were made (rad, rms)."""
-        if self.fit.magnification:
-            return np.inf
-        u = 1 / self.resolution
-        angle = np.arange(0, 2 * np.pi, np.pi / 8)
-        x, y = u * np.cos(angle), u * np.sin(angle)
-        square = np.zeros(len(self.group))
-        for g in np.unique(self.group):
-            before, after = self.made.optics[g], self.particles.optics[g]
-            shift = (plain_odd(after) - plain_odd(before)) @ odd_terms(x, y)
-            members = self.group == g
-            old, new = self.made.ctf.take(members), self.particles.ctf.take(members)
-            even = from_zernike(np.array(after.even_aberrations), odd=False)
-            even -= from_zernike(np.array(before.even_aberrations), odd=False)
-            change = phase(new, x, y, even @ even_terms(x, y)) - phase(old, x, y)
-            square[members] = np.mean(change**2, axis=1) + np.mean(shift**2)
-        return float(np.sqrt(square.mean()))
 
     def _note(self, fit: GroupFit) -> None:
         """Keep in mind how far values moved, and how well they are known."""
@@ -492,29 +464,8 @@ class _Refinement:
         return result
 
 
-def rebuilt_quality(rebuilt: F64, supplied: F64) -> float:
-    """Return the area under the FSC of rebuilt half maps relative to that of the supplied ones.
-
-    Over the resolved shells of the supplied maps. 1 means equal maps; the resolution itself, the first
-    crossing of a threshold, would be a matter of chance.
-
-    Parameters
-    ----------
-    rebuilt, supplied : ndarray, shape (shells,)
-        FSC of half maps.
-    """
-    last = min(resolution_shell(supplied), len(rebuilt) - 1)
-    return float(rebuilt[1 : last + 1].sum() / max(supplied[1 : last + 1].sum(), 1e-6))
-
-
 def _matrix(optics: OpticsGroup) -> F64:
     return np.array(optics.magnification, np.float64).reshape(2, 2)
-
-
-def _ssnr(fsc: F64) -> F64:
-    """Return the signal-to-noise ratio of a half map whose FSC with the other one is given."""
-    correlation = np.clip(fsc, 0.001, 0.999)
-    return np.asarray(correlation / (1 - correlation))
 
 
 def _memory() -> int:
