@@ -85,7 +85,7 @@ def extraction_form() -> None:
     here = Path.cwd()
     os.chdir(ROOT / "sample_data/betagal_tilts")
     viewer = napari.Viewer()
-    viewer.window.resize(1500, 1000)
+    viewer.window.resize(1500, 1050)
     _, form = viewer.window.add_plugin_dock_widget("napari-cryorefine", "Extract subtomos")
     form.page.update(optimisation_set=Path("optimisation_set.star"), binning=2.0)
     form.page["output"].value = Path("Extract/job003")
