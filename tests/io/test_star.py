@@ -309,6 +309,14 @@ def test_large_files_have_the_numbers_of_small_ones(tmp_path, monkeypatch, rng, 
     np.testing.assert_array_equal(np.signbit(small[""]["a"]), np.signbit(large[""]["a"]))
 
 
+@pytest.mark.parametrize("last", ["1.5", "1.5e0", "x", "7"])
+def test_leading_zeros_mean_the_same_wherever_in_a_large_file(tmp_path, monkeypatch, last):
+    rows = "\n".join(f"007 {i}" for i in range(60))
+    (tmp_path / "in.star").write_text(f"data_\nloop_\n_a\n_b\n{rows}\n{last} 60\n")
+    small, large = large_and_small(monkeypatch, lambda: read_star(tmp_path / "in.star"))
+    assert_same(small, large)
+
+
 def test_large_tables_are_written_as_small_ones(tmp_path, monkeypatch, rng):
     six = np.round(rng.normal(size=40) * 10.0 ** rng.integers(-6, 8, 40), 6)
     six[:4] = [0.0, -0.0, -1e-6, 999999999.999999]

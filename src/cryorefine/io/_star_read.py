@@ -12,7 +12,7 @@ import numpy as np
 
 from cryorefine.errors import UserError, UserWarningMessage
 from cryorefine.io._star_lines import Lines
-from cryorefine.io._star_words import LARGE, Columns, Quoted, is_text_label, numbers, split
+from cryorefine.io._star_words import LARGE, Columns, Quoted, fractions, is_text_label, numbers, split
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -141,6 +141,10 @@ def _read_loop(lines: Lines) -> Columns:
     text_columns = {i for i, label in enumerate(labels) if is_text_label(label)}
     while True:
         parts = _read_rows(lines, len(labels), text_columns)
+        for part in parts:
+            # Whether "007" is a name or a number is the whole column's to say, not that of some rows.
+            if any(isinstance(piece, np.ndarray) and piece.dtype.kind == "f" for piece in part):
+                part[:] = [piece if isinstance(piece, np.ndarray) else fractions(piece) for piece in part]
         mixed = {i for i, part in enumerate(parts) if i not in text_columns and _is_mixed(part)}
         if not mixed:
             return Columns(zip(labels, _joined(parts, text_columns), strict=True))

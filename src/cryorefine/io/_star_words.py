@@ -70,6 +70,12 @@ def numbers(words: Sequence[str]) -> np.ndarray[Any, Any] | Sequence[str]:
     return values
 
 
+def fractions(words: Sequence[str]) -> np.ndarray[Any, Any] | Sequence[str]:
+    """Return what :func:`numbers` does of words beside which a column has fractions: "007" is then 7.0."""
+    values = numbers([*words, "0.5"])
+    return values[:-1] if isinstance(values, np.ndarray) else words
+
+
 def is_text_label(label: str) -> bool:
     """Whether RELION defines the values of a label as text."""
     return _TEXT_LABEL.fullmatch(label) is not None
