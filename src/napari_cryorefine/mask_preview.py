@@ -208,7 +208,7 @@ class MaskMaker:
         if options.lowpass == self._filtered_key:
             return
         self._filtered_key = None
-        self._density = mask_create.filtered(options, self._map)
+        self._density = mask_create.filtered(self._map.data, options, self._map.pixel_size)
         self._coarse = [preview.coarse_copy(self._density)]
         self._thresholds = preview.threshold_ladder(self._coarse[0])
         self._suggested = suggest_threshold(self._density)

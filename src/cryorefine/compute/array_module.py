@@ -83,6 +83,22 @@ def array_module(device: str) -> Any:
     return numpy
 
 
+def is_on_gpu(array: Any) -> bool:
+    """Tell whether an array lives on a GPU."""
+    return hasattr(type(array), "__cuda_array_interface__")
+
+
+def module_of(array: Any) -> Any:
+    """Return NumPy or CuPy, whichever an array belongs to."""
+    if is_on_gpu(array):
+        import cupy
+
+        return cupy
+    import numpy
+
+    return numpy
+
+
 def to_host(array: Any) -> Any:
     """Return a NumPy array, copied from the GPU if it lives there."""
-    return array.get() if hasattr(array, "get") else array
+    return array.get() if is_on_gpu(array) else array

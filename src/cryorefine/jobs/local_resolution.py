@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cryorefine.io.mrc import Map
-    from cryorefine.maps.local_resolution import LocalResolution
+    from cryorefine.maps.local_resolution import LocalResolution, Sphere
 
 JOB = Job(
     name="local-resolution",
@@ -119,6 +119,11 @@ class Options:
         group="Sphere",
     )
     threads: int = vocabulary.threads()
+    device: str = vocabulary.device()
+
+    def check(self) -> None:
+        """Refuse what is no name of a device."""
+        vocabulary.check_device(self.device)
 
 
 @dataclass(frozen=True)
@@ -157,9 +162,11 @@ def run(options: Options) -> Run[Result]:
     """Measure the local resolution; yields events and returns the result."""
     import numpy as np
 
+    from cryorefine.compute.place import Place
     from cryorefine.io.mrc import write_map
     from cryorefine.jobs import local_resolution_report
 
+    place = Place(options.device)
     yield Progress(_STAGE, 0, 0, "reading the maps")
     paths, first, second = read_halves(options.half_map, options.pixel_size)
     yield from pixel_size_of_header(paths[0], first.pixel_size, options.pixel_size)
@@ -167,10 +174,15 @@ def run(options: Options) -> Run[Result]:
     size, pixel_size = first.data.shape[0], first.pixel_size
 
     yield Progress(_STAGE, 0, 0, "correlating the half maps")
-    centres, local, unmasked = _prepare(options, first, second, mask)
+    centres = _places(options, first, mask)
+    local, unmasked = place.do(_prepare, first.data, second.data, options, first.pixel_size)
     for done, _ in enumerate(local.visit(centres, options.threads), start=1):
         yield Progress(_STAGE, done, len(centres))
 
+    if local.left_gpu:
+        place.leave()
+    for sentence in place.notices:
+        yield Notice(sentence, warning=True)
     resolution, filtered = local.maps()
     path, filtered_path = options.output / "relion_locres.mrc", options.output / "relion_locres_filtered.mrc"
     write_map(path, resolution, pixel_size)
@@ -204,16 +216,18 @@ def run(options: Options) -> Run[Result]:
     return Result(options.output, path, filtered_path, smooth_path, histogram, best, median, worst)
 
 
-def _prepare(
-    options: Options, first: Map, second: Map, mask: NDArray[np.float32] | None
-) -> tuple[list[tuple[int, int, int]], LocalResolution, NDArray[np.float64]]:
-    """Return the places to measure at, what measures there, and the FSC of the whole maps."""
-    from cryorefine.maps import fsc
-    from cryorefine.maps.local_resolution import LocalFsc, LocalResolution, Sphere, sampling_points
-    from cryorefine.maps.solvent import HalfMaps
+def _sphere(options: Options, pixel_size: float) -> Sphere:
+    from cryorefine.maps.local_resolution import Sphere
+
+    return Sphere.of(pixel_size, options.sampling, options.sphere_radius, options.sphere_edge)
+
+
+def _places(options: Options, first: Map, mask: NDArray[np.float32] | None) -> list[tuple[int, int, int]]:
+    """Return the voxels to measure at."""
+    from cryorefine.maps.local_resolution import sampling_points
 
     size, pixel_size = first.data.shape[0], first.pixel_size
-    sphere = Sphere.of(pixel_size, options.sampling, options.sphere_radius, options.sphere_edge)
+    sphere = _sphere(options, pixel_size)
     if sphere.radius < 1 or sphere.radius >= size / 2:
         raise UserError(
             f"A sphere of {sphere.radius * pixel_size:g} A does not suit {first.path}, whose box is "
@@ -225,18 +239,27 @@ def _prepare(
             f"No place to measure at lies in {first.path}, whose box is {size * pixel_size:g} A wide; give a "
             f"smaller --sampling than {options.sampling:g} A."
         )
-    halves = HalfMaps(first.data, second.data, options.threads)
+    return centres
+
+
+def _prepare(
+    first: NDArray[Any], second: NDArray[Any], options: Options, pixel_size: float
+) -> tuple[LocalResolution, NDArray[np.float64]]:
+    """Return what measures, and the FSC of the whole maps."""
+    from cryorefine.maps import fsc
+    from cryorefine.maps.local_resolution import LocalFsc, LocalResolution
+    from cryorefine.maps.solvent import HalfMaps
+
+    size = len(first)
+    halves = HalfMaps(first, second, options.threads)
     average = halves.average()
     _sharpen(options, average, pixel_size)
     start = max(1, int(size * pixel_size / options.randomise_at))
-    local_fsc = LocalFsc(halves, sphere, start, options.threads)
+    local_fsc = LocalFsc(halves, _sphere(options, pixel_size), start, options.threads)
     # The best parts of a map are usually not much better than the whole box.
     expected = fsc.resolution_shell(halves.unmasked) * 5 // 4
-    return (
-        centres,
-        LocalResolution(local_fsc, pixel_size, options.lowest_resolution, average, expected),
-        halves.unmasked,
-    )
+    local = LocalResolution(local_fsc, pixel_size, options.lowest_resolution, average, expected)
+    return local, halves.unmasked
 
 
 def _sharpen(options: Options, spectrum: NDArray[Any], pixel_size: float) -> None:

@@ -226,9 +226,11 @@ class Options:
         step=1,
     )
     threads: int = vocabulary.threads()
+    device: str = vocabulary.device()
 
     def check(self) -> None:
         """Say what is missing or does not go together."""
+        vocabulary.check_device(self.device)
         if (self.input is None) == (self.new_box is None):
             raise UserError(
                 "A mask is made either from a map or as a sphere; give --input, or --new-box and "
@@ -285,19 +287,25 @@ def run(options: Options) -> Run[Result]:
 
 
 def _from_map(options: Options, path: Path) -> Run[Result]:
+    from cryorefine.compute.array_module import to_host
+    from cryorefine.compute.place import Place
     from cryorefine.jobs.volumes import read_cubic
-    from cryorefine.maps import mask_recipe
+    from cryorefine.maps.mask_recipe import mask_from_recipe
 
     yield Progress(_STAGE, 0, 3, "reading the map")
     volume = read_cubic(path, options.pixel_size, mapped=True)
     second = read_second(options, volume) if options.second_map is not None else None
     yield Progress(_STAGE, 1, 3, "filtering")
-    density = filtered(options, volume)
+    place = Place(options.device)
+    density = place.do(filtered, volume.data, options, volume.pixel_size)
     threshold = yield from threshold_of(options, density, volume.pixel_size)
     recipe = recipe_of(options, threshold, volume.pixel_size)
 
     yield Progress(_STAGE, 2, 3, "thresholding")
-    mask = mask_recipe.mask_from_recipe(density, recipe, second, options.threads)
+    mask = to_host(place.do(mask_from_recipe, density, recipe, second, options.threads))
+    density = to_host(density)
+    for sentence in place.notices:
+        yield Notice(sentence, warning=True)
     upright = 1 - mask if options.invert else mask
     for sentence in doubts(options, upright, volume, density, recipe.threshold):
         yield Notice(sentence, warning=True)
@@ -316,18 +324,16 @@ def _sphere(options: Options, size: int) -> Run[Result]:
     return (yield from _finished(options, mask, upright, pixel_size, 0.0))
 
 
-def filtered(options: Options, volume: Map) -> NDArray[Any]:
+def filtered(volume: NDArray[Any], options: Options, pixel_size: float) -> NDArray[Any]:
     """Return the map as it is compared with the threshold."""
     from cryorefine.maps import fourier
     from cryorefine.maps.filters import lowpass_spectrum
 
     if options.lowpass <= 0:
-        return volume.data
+        return volume
     # Double precision, so that a voxel very close to the threshold falls on the right side of it.
-    spectrum = lowpass_spectrum(
-        volume.data, volume.pixel_size, options.lowpass, threads=options.threads, precision="f8"
-    )
-    return fourier.inverse_padded(spectrum, len(volume.data), options.threads)
+    spectrum = lowpass_spectrum(volume, pixel_size, options.lowpass, threads=options.threads, precision="f8")
+    return fourier.inverse_padded(spectrum, len(volume), options.threads)
 
 
 def doubts(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cryorefine.jobs import vocabulary
 from cryorefine.jobs.base import Curve, Figures, Job, Notice, Product, Progress, Run, option
@@ -146,6 +146,11 @@ class Options:
         step=1,
     )
     threads: int = vocabulary.threads()
+    device: str = vocabulary.device()
+
+    def check(self) -> None:
+        """Refuse what is no name of a device."""
+        vocabulary.check_device(self.device)
 
 
 @dataclass(frozen=True)
@@ -184,11 +189,14 @@ def run(options: Options) -> Run[Result]:
     """Post-process the half maps; yields events and returns the result."""
     from concurrent.futures import ThreadPoolExecutor
 
+    from cryorefine.compute.array_module import to_host
+    from cryorefine.compute.place import Place
     from cryorefine.jobs import postprocess_checks, postprocess_report
     from cryorefine.jobs.postprocess_sharpen import sharpening_gain
     from cryorefine.jobs.volumes import pixel_size_of_header, read_divisor, read_halves, read_mask
     from cryorefine.maps import sharpen, solvent
 
+    place = Place(options.device)
     yield Progress(_STAGE, 0, _STEPS, "reading the maps")
     paths, first, second = read_halves(options.half_map, options.pixel_size, mapped=True)
     mask = read_mask(options.mask, first, mapped=True) if options.mask is not None else None
@@ -200,13 +208,13 @@ def run(options: Options) -> Run[Result]:
         yield Notice(sentence, warning=True)
 
     yield Progress(_STAGE, 1, _STEPS, "correlating the half maps")
-    halves = solvent.HalfMaps(first.data, second.data, options.threads)
+    halves = place.do(solvent.HalfMaps, first.data, second.data, options.threads)
     postprocess_checks.refuse_copies(paths, halves.unmasked)
     curves = None
     if mask is not None:
         yield Progress(_STAGE, 2, _STEPS, "correlating behind the mask")
         rng = source_of_phases(options)
-        curves = solvent.solvent_corrected_fsc(halves, mask, rng=rng, threads=options.threads)
+        curves = place.do(solvent.solvent_corrected_fsc, halves, mask, rng=rng, threads=options.threads)
     report = postprocess_report.Report(
         paths, options.mask, pixel_size, halves, curves, mask, options.molecular_weight
     )
@@ -215,15 +223,23 @@ def run(options: Options) -> Run[Result]:
         yield Notice(sentence, warning=True)
 
     yield Progress(_STAGE, 3, _STEPS, "sharpening")
-    average = halves.average(overwrite=not options.half_maps)
-    gain = yield from sharpening_gain(options, average, mask, mtf, report)
+    halves = place.put(halves)
+    average = place.do(solvent.HalfMaps.average, halves, overwrite=not options.half_maps)
+    amplitudes = place.do(sharpen.Amplitudes, average, options.threads)
+    gain = yield from sharpening_gain(options, amplitudes, mask, mtf, report)
     yield as_curve("Guinier", report, report.guinier_curves())
 
     yield Progress(_STAGE, 4, _STEPS, "writing the maps")
-    volumes = {"postprocess": sharpen.filtered_map(average, gain, options.threads)}
+
+    def sharpened(spectrum: NDArray[Any]) -> NDArray[Any]:
+        return to_host(place.do(sharpen.filtered_map, spectrum, gain, options.threads))
+
+    volumes = {"postprocess": sharpened(average)}
     if options.half_maps:
         for number, spectrum in enumerate(halves.spectra, 1):
-            volumes[f"postprocess_half{number}"] = sharpen.filtered_map(spectrum, gain, options.threads)
+            volumes[f"postprocess_half{number}"] = sharpened(spectrum)
+    for sentence in place.notices:
+        yield Notice(sentence, warning=True)
     # The disk is slower than all else: files are written side by side, and the report meanwhile.
     with ThreadPoolExecutor() as pool:
         maps = _Maps(options.output, pixel_size, mask)

@@ -63,6 +63,7 @@ class Exploration:
         self.paths, self.first, second = read_halves(half_map, pixel_size)
         self._halves = solvent.HalfMaps(self.first.data, second.data)
         self._average = self._halves.average()
+        self._amplitudes = sharpen.Amplitudes(self._average)
         postprocess_checks.refuse_copies(self.paths, self._halves.unmasked)
         self._curves_key: Any = None
         self._curves: solvent.SolventFsc | None = None
@@ -111,7 +112,7 @@ class Exploration:
         )
         doubts = list(postprocess_checks.curves(report, mask))
         mtf = read_divisor(options.mtf) if options.mtf is not None else None
-        gain = _returned(sharpening_gain(options, self._average, mask, mtf, report), doubts)
+        gain = _returned(sharpening_gain(options, self._amplitudes, mask, mtf, report), doubts)
         return Tried(
             report,
             gain,

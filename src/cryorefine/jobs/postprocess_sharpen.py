@@ -23,7 +23,7 @@ _UNCERTAIN = 0.25
 
 def sharpening_gain(
     options: Options,
-    spectrum: NDArray[Any],
+    amplitudes: sharpen.Amplitudes,
     mask: NDArray[Any] | None,
     mtf: tuple[NDArray[np.float64], NDArray[np.float64]] | None,
     report: Report,
@@ -34,8 +34,8 @@ def sharpening_gain(
     ----------
     options : Options
         Of the job.
-    spectrum : numpy.ndarray
-        Transform of the averaged half maps, shape (z, y, x // 2 + 1).
+    amplitudes : Amplitudes
+        Of the averaged half maps.
     mask : numpy.ndarray or None
         Shape (z, y, x).
     mtf : pair of numpy.ndarray or None
@@ -44,7 +44,6 @@ def sharpening_gain(
         Takes the Guinier plots, the fit and the B-factor.
     """
     size, pixel_size = report.size, report.pixel_size
-    amplitudes = sharpen.Amplitudes(spectrum, options.threads)
     gain = np.ones(len(radius_table(size)))
     report.add_guinier("rlnLogAmplitudesOriginal", amplitudes.guinier())
     if mtf is not None:

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cryorefine.compute.array_module import is_on_gpu, module_of, to_host
+
 DALTONS_PER_CUBIC_ANGSTROM = 0.81
 """Mass of protein in 1 A^3: 1.35 g/cm^3 (Fischer, Polikarpov and Craievich, Protein Sci. 13, 2004)."""
 
@@ -70,7 +72,7 @@ def threshold_for_mass(density: NDArray[Any], pixel_size: float, kilodalton: flo
     if not 0 < voxels < density.size:
         raise ValueError(f"{kilodalton:g} kDa are {voxels} voxels, but the box has {density.size}")
     place = density.size - voxels
-    value = float(np.partition(density, place, axis=None)[place])
+    value = float(np.partition(to_host(density), place, axis=None)[place])
     cubic = kilodalton * 1000 / DALTONS_PER_CUBIC_ANGSTROM
     return Threshold(value, f"encloses {cubic:.3g} A^3, the volume of {kilodalton:g} kDa of protein")
 
@@ -120,7 +122,7 @@ def _in_sphere(density: NDArray[Any]) -> NDArray[np.float64]:
     for axis, length in enumerate(part.shape):
         place = (np.arange(length) - (length - 1) / 2) / max(length / 2, 1)
         squared = squared + (place**2).reshape(-1, *[1] * (part.ndim - 1 - axis))
-    return part[squared <= 1.0].astype(np.float64)
+    return np.asarray(to_host(part)[squared <= 1.0], np.float64)
 
 
 def _otsu(sample: NDArray[np.float64], low: float, high: float) -> float:
@@ -153,20 +155,19 @@ def keep_islands(
     numpy.ndarray
         Boolean, same shape.
     """
-    from scipy import ndimage
-
-    result = np.zeros_like(binary)
+    xp = module_of(binary)
+    result = xp.zeros_like(binary)
     box = bounds(binary)
-    labels, count = ndimage.label(binary[box])
+    labels, count = _labels(binary[box])
     if count == 0:
         return result
-    sizes = np.bincount(labels.ravel(), minlength=count + 1)
+    sizes = to_host(xp.bincount(labels.ravel(), minlength=count + 1))
     sizes[0] = 0
     kept = sizes >= max(math.ceil(smallest_volume), 1)
     if largest is not None and largest < count:
         order = np.argsort(-sizes, kind="stable")
         kept[order[largest:]] = False
-    result[box] = kept[labels]
+    result[box] = xp.asarray(kept)[labels]
     return result
 
 
@@ -175,25 +176,34 @@ def bounds(binary: NDArray[np.bool_]) -> tuple[slice, ...]:
     box = []
     for axis in range(binary.ndim):
         others = tuple(a for a in range(binary.ndim) if a != axis)
-        occupied = np.flatnonzero(binary.any(axis=others))
+        occupied = np.flatnonzero(to_host(binary.any(axis=others)))
         box.append(slice(int(occupied[0]), int(occupied[-1]) + 1) if len(occupied) else slice(0, 0))
     return tuple(box)
 
 
 def fill_holes(binary: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Fill every hole of a mask from which no path over faces leads out of the box."""
-    from scipy import ndimage
-
+    xp = module_of(binary)
     # What lies around the mask is open; a margin of one voxel joins it.
     box = tuple(slice(max(b.start - 1, 0), b.stop + 1) for b in bounds(binary))
-    labels, count = ndimage.label(~binary[box])
+    labels, count = _labels(~binary[box])
     if count == 0:
         return binary.copy()
     open_to_box = np.zeros(count + 1, dtype=bool)
     for axis in range(binary.ndim):
         for side in (0, -1):
-            open_to_box[np.unique(np.take(labels, side, axis))] = True
+            open_to_box[to_host(xp.unique(labels[(slice(None),) * axis + (side,)]))] = True
     open_to_box[0] = False
     result = binary.copy()
-    result[box] = ~open_to_box[labels]
+    result[box] = xp.asarray(~open_to_box)[labels]
     return result
+
+
+def _labels(binary: NDArray[np.bool_]) -> tuple[Any, int]:
+    """Return a mask's connected parts, numbered, where it lives, and how many there are."""
+    if is_on_gpu(binary):
+        from cupyx.scipy.ndimage import label
+    else:
+        from scipy.ndimage import label
+    labels, count = label(binary)
+    return labels, int(count)

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cryorefine.maps.slabs import over_slabs
+from cryorefine.compute.array_module import module_of
+from cryorefine.maps.slabs import over_slabs, threads_for
 
 
 def squared_distance(binary: NDArray[np.bool_], limit: float, threads: int = 0) -> NDArray[Any]:
@@ -39,11 +40,12 @@ def squared_distance(binary: NDArray[np.bool_], limit: float, threads: int = 0) 
         raise ValueError(f"distances are computed up to 20000 voxels, not {limit}")
     reach, far = math.ceil(limit), int(limit**2) + 1
     kind = np.min_scalar_type(far + reach**2)
-    planes = np.empty(binary.shape, dtype=kind)
-    result = np.empty_like(planes)
+    xp, threads = module_of(binary), threads_for(binary, threads)
+    planes = xp.empty(binary.shape, dtype=kind)
+    result = xp.empty_like(planes)
 
     def in_planes(slab: slice) -> None:
-        part = np.where(binary[slab], kind.type(0), kind.type(far))
+        part = xp.where(binary[slab], kind.type(0), kind.type(far))
         planes[slab] = _nearest(_nearest(part, 2, reach), 1, reach)
 
     def across_planes(slab: slice) -> None:
@@ -56,11 +58,11 @@ def squared_distance(binary: NDArray[np.bool_], limit: float, threads: int = 0) 
 
 def _nearest(values: NDArray[Any], axis: int, reach: int) -> NDArray[Any]:
     """Return the lowest of value + step^2 over all steps along an axis, of up to ``reach`` voxels."""
-    result = values.copy()
+    result, minimum = values.copy(), module_of(values).minimum
     for step in range(1, min(reach, values.shape[axis] - 1) + 1):
         raised = values + values.dtype.type(step * step)
         ahead = (slice(None),) * axis + (slice(step, None),)
         behind = (slice(None),) * axis + (slice(None, -step),)
-        np.minimum(result[ahead], raised[behind], out=result[ahead])
-        np.minimum(result[behind], raised[ahead], out=result[behind])
+        minimum(result[ahead], raised[behind], out=result[ahead])
+        minimum(result[behind], raised[ahead], out=result[behind])
     return result

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from cryorefine.maps import fft
+from cryorefine.compute.array_module import is_on_gpu
+from cryorefine.maps import fft, on_gpu
 from cryorefine.maps.shells import logical_indices, squared_radius
 from cryorefine.maps.slabs import over_slabs, thread_count
 
@@ -74,6 +75,9 @@ def forward_cropped(
     if size > old:
         raise ValueError(f"cannot crop a box of {old} to {size}")
     keep = logical_indices(size) % old
+    if is_on_gpu(volume):
+        values = volume.astype(precision or volume.dtype, copy=False)
+        return on_gpu.cropped_transform(values, old, keep, size // 2 + 1)
     planes = volume if volume.ndim == 3 else volume[None]
     precision = precision or volume.dtype
     spectrum = np.empty((len(planes), size, size // 2 + 1), dtype=np.result_type(precision, np.complex64))
@@ -110,6 +114,9 @@ def inverse_padded(spectrum: NDArray[Any], size: int, threads: int = 0) -> NDArr
     numpy.ndarray
         Real, shape (size, size, size) or (size, size).
     """
+    if is_on_gpu(spectrum):
+        near = logical_indices(spectrum.shape[-2]) % size
+        return on_gpu.padded_inverse(spectrum, size, near, (slice(None),) * spectrum.ndim)
     if spectrum.ndim == 2:
         return padded_planes(spectrum[None], size, 0, 1)[0]
     planes = inverse_padded_in_z(spectrum, size, threads)

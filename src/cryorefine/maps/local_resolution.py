@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cryorefine.compute.array_module import is_on_gpu, module_of, to_host
+from cryorefine.compute.place import shortage
 from cryorefine.maps import fsc
 from cryorefine.maps.filters import lowpass_gain
 from cryorefine.maps.local_resolution_fsc import LocalFsc, Sphere, sampling_points, window_of
@@ -23,6 +26,8 @@ from cryorefine.maps.sharpen import fsc_weights, passed_shells, shell_gain
 from cryorefine.maps.shells import radius_table
 from cryorefine.maps.slabs import thread_count
 from cryorefine.maps.windows import filtered_window
+
+Place = tuple[int, int, int]
 
 __all__ = ["LocalFsc", "LocalPoint", "LocalResolution", "Sphere", "sampling_points"]
 
@@ -51,6 +56,11 @@ class LocalPoint:
 class LocalResolution:
     """Local resolution and locally filtered map, gathered place by place.
 
+    Attributes
+    ----------
+    left_gpu : bool
+        Whether the memory of the GPU that the maps were on has become too small.
+
     Parameters
     ----------
     local_fsc : LocalFsc
@@ -71,7 +81,7 @@ class LocalResolution:
         local_fsc: LocalFsc,
         pixel_size: float,
         lowest: float,
-        average: NDArray[np.complex64],
+        average: Any,
         expected_shell: int,
     ) -> None:
         self.size, self.sphere = local_fsc.size, local_fsc.sphere
@@ -80,13 +90,16 @@ class LocalResolution:
         self._average = average
         coarsest = int(np.ceil(self.size * pixel_size / lowest)) + 3
         self._first_try = min(max(expected_shell, coarsest, 8) + 1, self.size // 2 + 1)
-        shape = (self.size,) * 3
-        self._mask = self.sphere.mask()
-        self._weight, self._filtered, self._frequency = (np.zeros(shape, dtype=np.float32) for _ in range(3))
+        shape, xp = (self.size,) * 3, module_of(average)
+        self._mask = xp.asarray(self.sphere.mask())
+        self._weight, self._filtered, self._frequency = (xp.zeros(shape, dtype=np.float32) for _ in range(3))
+        self.left_gpu = False
         self.points: list[LocalPoint] = []
 
     def visit(self, centres: list[tuple[int, int, int]], threads: int = 0) -> Iterator[LocalPoint]:
         """Measure at each centre; yields the points in that order, each when its part is in the maps."""
+        if is_on_gpu(self._average):
+            centres = yield from self._visit_on_gpu(centres)
         workers = thread_count(threads)
         remaining, pending = iter(centres), deque[Future[tuple[LocalPoint, NDArray[np.float32]]]]()
         with ThreadPoolExecutor(workers) as pool:
@@ -104,12 +117,33 @@ class LocalResolution:
                 for future in pending:
                     future.cancel()
 
+    def _visit_on_gpu(self, centres: list[Place]) -> Generator[LocalPoint, None, list[Place]]:
+        """Measure on a GPU, one place after the other; returns what is left where its memory is too small."""
+        remaining = list(centres)
+        while remaining:
+            try:
+                with self._average.device, shortage():
+                    point, filtered = self._measure(remaining[0])
+                    self._add(point, filtered)
+            except MemoryError:
+                break
+            del remaining[0]
+            yield point
+        else:
+            return []
+        # Only here is what the failed attempt held let go.
+        self.left_gpu = True
+        self._fsc = self._fsc.moved(to_host)
+        for name in ("_average", "_mask", "_weight", "_filtered", "_frequency"):
+            setattr(self, name, to_host(getattr(self, name)))
+        return remaining
+
     def maps(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return the local resolution in A and the locally filtered map; 0 where no sphere has been."""
-        seen = self._weight > 0
+        weight, *totals = (to_host(each) for each in (self._weight, self._frequency, self._filtered))
+        seen = weight > 0
         frequency, filtered = (
-            np.divide(total, self._weight, out=np.zeros_like(total), where=seen)
-            for total in (self._frequency, self._filtered)
+            np.divide(total, weight, out=np.zeros_like(total), where=seen) for total in totals
         )
         return np.divide(1.0, frequency, out=np.zeros_like(frequency), where=seen), filtered
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from copy import copy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cryorefine.compute.array_module import module_of
 from cryorefine.maps import fourier, fsc, masks
 from cryorefine.maps.randomise import expected_power
 from cryorefine.maps.shells import apply_gain, radius_table, round_half_away
@@ -114,14 +116,23 @@ class LocalFsc:
         self.sphere = sphere
         self.start = first_randomised_shell
         self._halves = halves.maps
-        self._mask = sphere.mask()
-        self._mass = float(np.square(self._mask, dtype=np.float64).sum())
+        xp = module_of(halves.spectra[0])
+        self._mask = xp.asarray(sphere.mask())
+        self._mass = _mass(self._mask)
         known = (radius_table(self.size) < first_randomised_shell).astype(np.float64)
         self._low = [
             fourier.inverse(apply_gain(spectrum.copy(), known, threads), self.size, threads, overwrite=True)
             for spectrum in halves.spectra
         ]
         self._random_power = expected_power(self._mask, halves.shell_power, self.start, self.size, threads)
+
+    def moved(self, put: Callable[[Any], Any]) -> Self:
+        """Return the same with its arrays brought elsewhere by a function, e.g. from a GPU."""
+        result = copy(self)
+        result._halves = put(self._halves[0]), put(self._halves[1])
+        result._low = [put(volume) for volume in self._low]
+        result._mask = put(self._mask)
+        return result
 
     def curves(
         self, centre: tuple[int, int, int], shells: int
@@ -132,7 +143,7 @@ class LocalFsc:
         masked = fsc.fsc_of_sums(self._sums(self._halves, window, mask, shells))
         sums = self._sums(self._low, window, mask, shells)
         # At the rim of the box a piece of the sphere is missing.
-        share = float(np.square(mask, dtype=np.float64).sum()) / self._mass
+        share = _mass(mask) / self._mass
         sums[1:] += share * self._random_power[:, :shells]
         randomised = fsc.fsc_of_sums(sums)
         return masked, randomised, fsc.corrected_fsc(masked, randomised, self.start)
@@ -145,6 +156,11 @@ class LocalFsc:
         shells: int,
     ) -> NDArray[np.float64]:
         return window_sums((volume[window] for volume in maps), mask, self.size, shells)
+
+
+def _mass(mask: Any) -> float:
+    """Sum of the squares of a mask."""
+    return float(module_of(mask).square(mask, dtype=np.float64).sum())
 
 
 def window_of(

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cryorefine.compute.array_module import module_of
 from cryorefine.maps import density, masks
 
 COMBINATIONS = ("and", "or", "and-not", "or-not")
@@ -97,7 +98,7 @@ def binary_mask(
         return binary
     other = second >= recipe.threshold
     if recipe.combination.endswith("not"):
-        np.logical_not(other, out=other)
+        other = ~other
     return binary & other if recipe.combination.startswith("and") else binary | other
 
 
@@ -119,7 +120,7 @@ def shaped(mask: NDArray[np.float32], recipe: MaskRecipe, start: int, size: int)
     """Apply helix window and inversion to the planes from ``start`` on of a box of ``size`` voxels."""
     if recipe.helix_length is not None:
         window = masks.helix_window(size, recipe.helix_length, recipe.soft_edge)
-        mask = mask * window[start : start + len(mask), None, None]
+        mask = mask * module_of(mask).asarray(window[start : start + len(mask), None, None])
     return np.float32(1) - mask if recipe.invert else mask
 
 

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cryorefine.compute.array_module import module_of
 from cryorefine.maps.density import bounds
 from cryorefine.maps.distance import squared_distance
-from cryorefine.maps.slabs import over_slabs
+from cryorefine.maps.slabs import over_slabs, threads_for
 
 
 def extend_binary(binary: NDArray[np.bool_], extend: float, threads: int = 0) -> NDArray[np.bool_]:
@@ -65,22 +66,23 @@ def add_soft_edge(binary: NDArray[np.bool_], width: float, threads: int = 0) -> 
     """
     if width <= 0:
         return binary.astype(np.float32)
+    xp = module_of(binary)
     region, distance = _near(binary, width, threads)
-    result = np.zeros(binary.shape, dtype=np.float32)
+    result = xp.zeros(binary.shape, dtype=np.float32)
     inner = result[region]
     # Squared distances are whole numbers, so the edge is a short table.
     radius = np.sqrt(np.arange(math.ceil(width * width), dtype=np.float64))
-    edge = (0.5 + 0.5 * np.cos(np.pi * radius / width)).astype(np.float32)
+    edge = xp.asarray((0.5 + 0.5 * np.cos(np.pi * radius / width)).astype(np.float32))
 
     def work(slab: slice) -> None:
         part = distance[slab]
         values = (part == 0).astype(np.float32)
         # The edge is a small part of the box: to look up nothing else takes a fraction of the time.
-        there = np.flatnonzero((part > 0) & (part < len(edge)))
-        values.ravel()[there] = edge[part.ravel()[there]]
+        there = xp.flatnonzero((part > 0) & (part < len(edge)))
+        values.ravel()[there] = edge[part.ravel()[there].astype(np.intp)]
         inner[slab] = values
 
-    over_slabs(work, len(inner), threads)
+    over_slabs(work, len(inner), threads_for(binary, threads))
     return result
 
 
@@ -178,7 +180,8 @@ def helix_window(size: int, length: float, edge: float) -> NDArray[np.float32]:
 
 def touches_box(binary: NDArray[np.bool_]) -> bool:
     """Tell whether a true voxel lies on a face of the box."""
-    return any(bool(np.take(binary, side, axis).any()) for axis in range(binary.ndim) for side in (0, -1))
+    sides = (binary[(slice(None),) * axis + (side,)] for axis in range(binary.ndim) for side in (0, -1))
+    return any(bool(side.any()) for side in sides)
 
 
 def _squared_distance_from_centre(shape: tuple[int, ...]) -> NDArray[np.int32]:
@@ -196,4 +199,4 @@ def _near(binary: NDArray[np.bool_], limit: float, threads: int) -> tuple[tuple[
         slice(max(part.start - reach, 0), min(part.stop + reach, length)) if part.stop else part
         for part, length in zip(bounds(binary), binary.shape, strict=True)
     )
-    return region, squared_distance(np.ascontiguousarray(binary[region]), limit, threads)
+    return region, squared_distance(module_of(binary).ascontiguousarray(binary[region]), limit, threads)

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cryorefine.compute.array_module import module_of
 from cryorefine.maps.shells import logical_indices, shell_table, squared_radius, voxels_by_squared_radius
-from cryorefine.maps.slabs import over_slabs
+from cryorefine.maps.slabs import over_slabs, threads_for
 from cryorefine.maps.windows import window_sums
 
 _LEVELS = 4096
@@ -44,20 +45,21 @@ def randomise_phases(
     numpy.ndarray
         A new array.
     """
-    result = np.array(spectrum, order="C")
+    xp = module_of(spectrum)
+    result = xp.array(spectrum, order="C")
     stack = result if result.ndim == 3 else result[None]
-    draws = rng.integers(0, _LEVELS, size=stack.shape, dtype=np.uint16)
+    draws = xp.asarray(rng.integers(0, _LEVELS, size=stack.shape, dtype=np.uint16))
     angles = 2.0 * np.pi * np.arange(_LEVELS) / _LEVELS
-    phasors = (np.cos(angles) + 1j * np.sin(angles)).astype(stack.dtype)
-    plane = squared_radius((size, size))
+    phasors = xp.asarray((np.cos(angles) + 1j * np.sin(angles)).astype(stack.dtype))
+    plane = xp.asarray(squared_radius((size, size)))
     z2 = logical_indices(len(stack)) ** 2
 
     def work(slab: slice) -> None:
         for z in range(slab.start, slab.stop):
             # A phase plus a uniformly random one is uniformly random: no amplitude is needed.
-            stack[z] *= np.where(plane + z2[z] >= first_shell**2, phasors[draws[z]], phasors[0])
+            stack[z] *= xp.where(plane >= first_shell**2 - int(z2[z]), phasors[draws[z]], phasors[0])
 
-    over_slabs(work, len(stack), threads)
+    over_slabs(work, len(stack), threads_for(stack, threads))
     # Both mates are stored where x is 0 or Nyquist.
     for x in (0, size // 2) if size % 2 == 0 else (0,):
         _make_hermitian(result[..., x])
@@ -98,7 +100,7 @@ def expected_power(
     bins = shell_table(size)
     stored, whole = (np.bincount(bins, voxels_by_squared_radius(size, 3, mates)) for mates in (False, True))
     own = window_sums([mask], mask > 0, size, known, threads)[1] / stored[:known] * whole[:known]
-    total = float(np.square(mask, dtype=np.float64).sum()) / size**3
+    total = float(module_of(mask).square(mask, dtype=np.float64).sum()) / size**3
     # What the mask has beyond the shells looked at is spread over the whole box.
     spread = max(total - own.sum(), 0.0)
     own *= (total - spread) / own.sum()
@@ -118,10 +120,11 @@ def expected_power(
 
 def _make_hermitian(plane: NDArray[Any]) -> None:
     """Replace, in place, one of each pair of mates by the conjugate of the other."""
-    axes = tuple(range(plane.ndim))
-    mate = np.roll(np.flip(plane, axes), 1, axes)
-    index = np.arange(plane.size).reshape(plane.shape)
-    mate_index = np.roll(np.flip(index, axes), 1, axes)
-    alone = index == mate_index
-    plane[...] = np.where(index <= mate_index, plane, mate.conj())
-    plane[alone] = np.abs(plane[alone]) * np.where(plane[alone].real < 0, -1, 1)
+    xp, axes = module_of(plane), tuple(range(plane.ndim))
+    mate = xp.roll(xp.flip(plane, axes), 1, axes)
+    index = xp.arange(plane.size).reshape(plane.shape)
+    mate_index = xp.roll(xp.flip(index, axes), 1, axes)
+    # A component that is its own mate is real.
+    own = xp.where(plane.real < 0, -abs(plane), abs(plane))
+    plane[...] = xp.where(index < mate_index, plane, mate.conj())
+    plane[...] = xp.where(index == mate_index, own, plane)

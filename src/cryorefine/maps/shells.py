@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cryorefine.compute.array_module import is_on_gpu, module_of
+from cryorefine.maps import on_gpu
 from cryorefine.maps.slabs import over_slabs
 
 
@@ -136,20 +138,25 @@ def radial_sums(
     table = shell_table(size, values.ndim) if table is None else table
     bins = size // 2 + 1 if bins is None else bins
     clipped, squares = clipped_table(table, bins), plane_squares(size)
+    counts = np.bincount(clipped, voxels_by_squared_radius(size, values.ndim), bins + 1)
+    stored = np.rint(counts[:bins]).astype(np.int64)
+    if is_on_gpu(values):
+        xp = module_of(values)
+        of_axes = axis_squares(len(stack), size)
+        return on_gpu.sums_over_shells(lambda slab: (_modulus(stack[slab]),), of_axes, clipped, bins, xp)[
+            0
+        ], stored
 
     def work(slab: slice) -> NDArray[np.float64]:
         sums = np.zeros(bins + 1)
         for z in range(slab.start, slab.stop):
             planes = [stack[i] for i in mates(z, len(stack))]
-            if np.iscomplexobj(stack):
-                planes = [np.abs(plane) for plane in planes]
-            folded = _folded(np.sum(planes, axis=0))
+            folded = _folded(np.sum([_modulus(plane) for plane in planes], axis=0))
             sums += np.bincount(clipped[squares + z * z].ravel(), folded.ravel(), bins + 1)
         return sums
 
     sums = np.sum(over_slabs(work, len(stack) // 2 + 1, threads), axis=0)
-    counts = np.bincount(clipped, voxels_by_squared_radius(size, values.ndim), bins + 1)
-    return sums[:bins], np.rint(counts[:bins]).astype(np.int64)
+    return sums[:bins], stored
 
 
 def radial_average(values: NDArray[Any], threads: int = 0) -> NDArray[np.float64]:
@@ -203,6 +210,9 @@ def cross_sums(
     table = shell_table(size, first.ndim)
     bins = int(table[-1]) + 1 if corners else size // 2 + 1
     clipped, squares = clipped_table(table, bins), plane_squares(size)
+    if is_on_gpu(first):
+        of_axes = axis_squares(len(a), size)
+        return on_gpu.sums_over_shells(on_gpu.products(a, b), of_axes, clipped, bins, module_of(a))
 
     def work(slab: slice) -> NDArray[np.float64]:
         sums = ProductSums(bins)
@@ -271,6 +281,9 @@ def apply_gain(spectrum: NDArray[Any], gain: NDArray[np.float64], threads: int =
     stack, size = _as_stack(spectrum)
     if len(gain) != len(shell_table(size, spectrum.ndim)):
         raise ValueError(f"gain of length {len(gain)} for a spectrum of shape {spectrum.shape}")
+    if is_on_gpu(spectrum):
+        on_gpu.multiply(stack, gain, axis_squares(len(stack), size), out=stack)
+        return spectrum
     # Twice the same, for the real and the imaginary part beside it.
     squares = np.repeat(plane_squares(size), 2, axis=1)
     factors = gain.astype(stack.real.dtype)
@@ -324,6 +337,12 @@ def plane_squares(size: int) -> NDArray[np.int64]:
     return squares[:, None] + squares
 
 
+def axis_squares(depth: int, size: int) -> tuple[NDArray[np.int64], ...]:
+    """Return z^2, y^2 and x^2 along the axes of a half-complex array of so many planes."""
+    squares = logical_indices(size) ** 2
+    return logical_indices(depth) ** 2, squares, np.arange(size // 2 + 1) ** 2
+
+
 def clipped_table(table: NDArray[Any], bins: int) -> NDArray[np.int64]:
     """Return a table in which every bin from ``bins`` on has become that one, which is then left out."""
     return np.minimum(table, bins).astype(np.int64)
@@ -340,6 +359,11 @@ def _folded(plane: NDArray[Any]) -> NDArray[Any]:
     half = rows // 2 + 1
     plane[1 : rows - half + 1] += plane[: half - 1 : -1]
     return plane[:half]
+
+
+def _modulus(values: Any) -> Any:
+    """Return the modulus of complex values, and real ones as they are."""
+    return abs(values) if values.dtype.kind == "c" else values
 
 
 def _box_size(shape: tuple[int, ...]) -> int:

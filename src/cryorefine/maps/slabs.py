@@ -6,7 +6,9 @@ import itertools
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
+
+from cryorefine.compute.array_module import is_on_gpu
 
 ResultT = TypeVar("ResultT")
 
@@ -22,6 +24,11 @@ def thread_count(threads: int = 0) -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def threads_for(array: Any, threads: int) -> int:
+    """Return how many threads should work on an array: one on a GPU, which each thread has to choose."""
+    return 1 if is_on_gpu(array) else threads
 
 
 def over_slabs(work: Callable[[slice], ResultT], length: int, threads: int = 0) -> list[ResultT]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from copy import copy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cryorefine.compute.array_module import module_of
 from cryorefine.maps import fsc
 from cryorefine.maps.density import bounds
 from cryorefine.maps.fourier import forward, inverse
@@ -47,15 +49,22 @@ class HalfMaps:
     """
 
     def __init__(self, first: NDArray[Any], second: NDArray[Any], threads: int = 0) -> None:
-        self.maps = first, second
+        self.maps: tuple[Any, Any] = first, second
         self.size = len(first)
-        self.spectra = forward(first, threads), forward(second, threads)
+        self.spectra: tuple[Any, Any] = forward(first, threads), forward(second, threads)
         sums = cross_sums(*self.spectra, threads=threads, corners=True)
         inside = sums[:, : self.size // 2 + 1]
         self.unmasked = fsc.fsc_of_sums(inside)
         self.power = np.sqrt(inside[1] * inside[2])
         counts = np.bincount(shell_table(self.size), voxels_by_squared_radius(self.size))
         self.shell_power = sums[1:] / counts
+
+    def moved(self, put: Callable[[Any], Any]) -> Self:
+        """Return the same half maps with their arrays brought elsewhere by a function, e.g. to a GPU."""
+        result = copy(self)
+        result.maps = put(self.maps[0]), put(self.maps[1])
+        result.spectra = put(self.spectra[0]), put(self.spectra[1])
+        return result
 
     @property
     def first_randomised_shell(self) -> int:
@@ -67,7 +76,8 @@ class HalfMaps:
 
     def average(self, overwrite: bool = False) -> NDArray[Any]:
         """Return the transform of the average of both; it may take the place of the first one's."""
-        average = np.add(*self.spectra, out=self.spectra[0] if overwrite else None)
+        add = module_of(self.spectra[0]).add
+        average: NDArray[Any] = add(*self.spectra, out=self.spectra[0] if overwrite else None)
         average *= 0.5
         return average
 

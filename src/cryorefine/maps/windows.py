@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cryorefine.maps import fft
+from cryorefine.compute.array_module import is_on_gpu, module_of
+from cryorefine.maps import fft, on_gpu
 from cryorefine.maps.shells import (
     ProductSums,
     clipped_table,
@@ -52,6 +53,14 @@ def window_sums(
         transforms of :func:`.fourier.forward`; float64, shape (3, shells).
     """
     # Where in the box the windows lie changes the phases of both in the same way: nothing here.
+    if is_on_gpu(mask):
+        index = logical_indices(size)
+        near = np.flatnonzero(np.abs(index) < shells)
+        there = [on_gpu.cropped_transform(window * mask, size, near, shells) for window in windows]
+        of_axes = index[near] ** 2, index[near] ** 2, np.arange(shells) ** 2
+        products = on_gpu.products(there[0], there[-1])
+        bins = clipped_table(shell_table(size), shells)
+        return on_gpu.sums_over_shells(products, of_axes, bins, shells, module_of(mask))
     spectra = [_planes_of(window, mask, size, shells, threads) for window in windows]
     bins, squares = clipped_table(shell_table(size), shells), plane_squares(size)
 
@@ -106,6 +115,16 @@ def filtered_window(
     kept = min(shells, size // 2 + 1)  # the corners reach further
     planes = np.zeros((depth, size, kept), dtype=spectrum.dtype)
     near = np.abs(logical_indices(size))
+    if is_on_gpu(spectrum):
+        rows = np.flatnonzero(near < kept)
+        part = spectrum[:, :, :kept]
+        if len(rows) < size:
+            there = module_of(spectrum).asarray(rows)
+            part = part[there[:, None], there]
+        filtered = module_of(spectrum).empty(part.shape, spectrum.dtype)
+        of_axes = near[rows] ** 2, near[rows] ** 2, np.arange(kept) ** 2
+        on_gpu.multiply(part, gain, of_axes, out=filtered)
+        return on_gpu.padded_inverse(filtered, size, rows, window)
 
     def across(slab: slice) -> None:
         for y in range(slab.start, slab.stop):

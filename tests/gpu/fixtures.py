@@ -1,24 +1,16 @@
 """The GPU code's fixtures: CuPy where there is a GPU, its stand-in on the processor otherwise."""
 
-import shutil
 import sys
 
 import pytest
-from tests.refine.gpu import fake_cupy
+from tests.gpu import fake_cupy
 
 from cryorefine.compute import gpu_turns
 from cryorefine.refine.gpu import source
 
 
-@pytest.fixture(scope="session")
-def compiled(tmp_path_factory):
-    if shutil.which("g++") is None:
-        pytest.skip("g++ is not installed, which compiles the CUDA sources for the processor")
-    fake_cupy.compile_kernels(tmp_path_factory.mktemp("kernels"))
-
-
 @pytest.fixture
-def stand_in(compiled, monkeypatch):
+def stand_in(monkeypatch):
     """CuPy's stand-in under CuPy's name, one GPU of 1 GB."""
     modules = fake_cupy.as_module()
     for name, module in modules.items():
@@ -26,6 +18,7 @@ def stand_in(compiled, monkeypatch):
     forget()
     yield modules["cupy"]
     forget()
+    fake_cupy.ndarray.largest = 2**62
 
 
 @pytest.fixture

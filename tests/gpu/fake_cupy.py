@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import shutil
 import subprocess
 import sys
+import tempfile
 import types
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from cryorefine.refine.gpu import source
 
@@ -24,9 +27,17 @@ class ndarray(np.ndarray):
     """An array "on the GPU"."""
 
     __cuda_array_interface__ = None
+    largest = 2**62
+
+    @property
+    def device(self):
+        return Device(0)
 
     def get(self):
         return np.array(self.view(np.ndarray))
+
+    def astype(self, dtype, copy=True):
+        return _device(self.view(np.ndarray).astype(_known(dtype), copy=copy))
 
     def __array_ufunc__(self, ufunc, method, *inputs, out=None, **keywords):
         every = [*inputs, *(out or ())]
@@ -40,7 +51,7 @@ class ndarray(np.ndarray):
         return out[0] if out is not None else _device(result)
 
     def __array_function__(self, function, kinds, arguments, keywords):
-        if function.__name__ not in CUPY_FUNCTIONS:
+        if function.__name__ not in CUPY_FUNCTIONS + METHODS:
             raise TypeError(f"{function.__name__} is not among what CuPy is known to do")
         refuse([*arguments, *keywords.values()])
         return _device(function(*_plain(list(arguments)), **{k: _plain(v) for k, v in keywords.items()}))
@@ -84,14 +95,29 @@ def _plain(value):
 def _device(value):
     if isinstance(value, (list, tuple)):
         return type(value)(_device(each) for each in value)
+    if not isinstance(value, (np.ndarray, np.generic)):
+        return value
     # CuPy's sums over everything are arrays without dimensions.
-    return np.asarray(value).view(ndarray) if isinstance(value, (np.ndarray, np.generic)) else value
+    array = np.asarray(value)
+    _known(array.dtype)
+    if array.base is None and array.nbytes > ndarray.largest:
+        raise OutOfMemoryError
+    return array.view(ndarray)
+
+
+def _known(dtype):
+    """CuPy's arrays are of plain numbers, in the processor's order of bytes."""
+    dtype = np.dtype(dtype)
+    if dtype.kind not in "biufc" or dtype.itemsize > (16 if dtype.kind == "c" else 8) or not dtype.isnative:
+        raise ValueError(f"Unsupported dtype {dtype}")
+    return dtype
 
 
 def asarray(values, dtype=None):
-    return np.array(_plain(values), dtype=dtype, copy=True if not isinstance(values, ndarray) else None).view(
-        ndarray
-    )
+    if isinstance(values, (list, tuple)):
+        refuse(values)
+    copy = None if isinstance(values, ndarray) else True
+    return _device(np.array(_plain(values), dtype=dtype, copy=copy))
 
 
 def asnumpy(values):
@@ -102,12 +128,11 @@ def _proxy(name, cupy):
     function = getattr(np, name)
 
     def call(*arguments, **keywords):
-        if (
-            name in ("zeros", "empty")
-            and np.prod(arguments[0]) * np.dtype(arguments[1]).itemsize > cupy.largest
-        ):
-            raise OutOfMemoryError
         refuse([a for a in arguments if not isinstance(a, (list, tuple))])
+        if name == "bincount":
+            # Where NumPy takes lists, and counts what is wider than an index.
+            assert arguments[0].ndim == 1
+            assert arguments[0].dtype.kind in "iu"
         refuse(keywords.values())
         return _device(function(*_plain(list(arguments)), **{k: _plain(v) for k, v in keywords.items()}))
 
@@ -157,11 +182,13 @@ CURRENT = Stream()
 class RawModule:
     """Kernels compiled by g++."""
 
-    library: ctypes.CDLL
+    library: ctypes.CDLL | None = None
 
     def __init__(self, code, options=()):
         assert "__global__" in code
         self.options = options
+        if RawModule.library is None:
+            RawModule.library = compile_kernels()
 
     def get_function(self, name):
         run = getattr(self.library, f"run_{name}")
@@ -191,22 +218,43 @@ class RawModule:
         return kernel
 
 
-def compile_kernels(folder: Path) -> None:
+def compile_kernels() -> ctypes.CDLL:
     """Compile the CUDA sources for the processor, with g++."""
-    text = source.source(source.KERNELS)
-    (folder / "source.inc").write_text(text)
-    (folder / "names.inc").write_text("".join(f"KERNEL({name})\n" for name in source.kernel_names()))
-    library = folder / "kernels.so"
-    command = ["g++", "-std=c++17", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", f"-I{folder}"]
-    subprocess.run([*command, str(HERE / "host.cpp"), "-o", str(library)], check=True)
-    RawModule.library = ctypes.CDLL(str(library))
+    if shutil.which("g++") is None:
+        pytest.skip("g++ is not installed, which compiles the CUDA sources for the processor")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        (folder / "source.inc").write_text(source.source(source.KERNELS))
+        names = [f"KERNEL({name})\n" for name in source.kernel_names()]
+        (folder / "names.inc").write_text("".join(names))
+        library = folder / "kernels.so"
+        command = [
+            "g++",
+            "-std=c++17",
+            "-O2",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            "-shared",
+            "-fPIC",
+            f"-I{folder}",
+        ]
+        subprocess.run([*command, str(HERE / "host.cpp"), "-o", str(library)], check=True)
+        return ctypes.CDLL(str(library))
+
+
+class Cupy(types.ModuleType):
+    """The module, with a largest array that the GPU's memory holds, in bytes."""
+
+    largest = property(lambda self: ndarray.largest, lambda self, number: setattr(ndarray, "largest", number))
 
 
 def as_module(gpus: int = 1, memory: int = 2**30) -> dict[str, types.ModuleType]:
-    """Return modules to stand for cupy and cupyx.scipy.fft in ``sys.modules``."""
+    """Return modules to stand for cupy and parts of cupyx.scipy in ``sys.modules``."""
     import scipy.fft
+    import scipy.ndimage
 
-    cupy = types.ModuleType("cupy")
+    cupy = Cupy("cupy")
     for name in CUPY_FUNCTIONS:
         setattr(cupy, name, _proxy(name, cupy))
     cupy.largest = memory
@@ -224,10 +272,12 @@ def as_module(gpus: int = 1, memory: int = 2**30) -> dict[str, types.ModuleType]
     cupy.ndarray, cupy.asarray, cupy.asnumpy, cupy.RawModule = ndarray, asarray, asnumpy, RawModule
     cupy.get_default_memory_pool = lambda: pool
     transforms = types.ModuleType("cupyx.scipy.fft")
-    for name in ("rfftn", "irfftn", "fftshift", "ifftshift"):
+    for name in CUPYX_TRANSFORMS:
         function = getattr(scipy.fft, name)
         setattr(transforms, name, _transform(function))
-    modules = {"cupy": cupy, "cupyx.scipy.fft": transforms}
+    images = types.ModuleType("cupyx.scipy.ndimage")
+    images.label = _transform(scipy.ndimage.label)
+    modules = {"cupy": cupy, "cupyx.scipy.fft": transforms, "cupyx.scipy.ndimage": images}
     for name in ("cupyx", "cupyx.scipy"):
         modules[name] = types.ModuleType(name)
     modules["cupyx"].scipy, modules["cupyx.scipy"].fft = modules["cupyx.scipy"], transforms
@@ -245,10 +295,14 @@ def _transform(function):
 
 # What the code asks of CuPy and NumPy alike; all of it is in CuPy 13 and 14.
 CUPY_FUNCTIONS = """
-abs ascontiguousarray concatenate empty exp flatnonzero log maximum ones ones_like sqrt sum tensordot zeros
-zeros_like
+abs add arange array ascontiguousarray bincount concatenate empty empty_like exp flatnonzero flip log
+cos cumsum maximum minimum multiply ones ones_like rint roll sin sqrt square stack sum take tensordot unique
+where zeros zeros_like
 """.split()
+METHODS = "any all max min mean".split()  # of arrays, which NumPy makes functions of
 CUPY_UFUNCS = """
-absolute add divide exp greater_equal log logical_or matmul maximum multiply negative power sqrt square
+absolute add bitwise_and bitwise_or conjugate cos divide equal exp floor floor_divide greater greater_equal
+invert less less_equal log logical_or matmul maximum minimum multiply negative power rint sin sqrt square
 subtract
 """.split()
+CUPYX_TRANSFORMS = "fft fftn fftshift ifft ifftn ifftshift irfft irfftn rfft rfftn".split()
