@@ -177,10 +177,10 @@ def load_state(path: Path) -> State:
             arrays = {name: archive[name] for name in archive.files}
         numbers = json.loads(str(arrays.pop("numbers")))
         if numbers["version"] == _VERSION:
-            for name in _MAPS:
-                if name not in arrays:
-                    arrays[name] = _map_beside(path, name.partition(".")[0])
-            return _assemble(numbers, arrays)
+            # A file that is no checkpoint has no maps beside it, whose lack would be told instead.
+            left_out = [name for name in _MAPS if name not in arrays] if "half" in arrays else []
+            maps = {name: _map_beside(path, name.partition(".")[0]) for name in left_out}
+            return _assemble(numbers, arrays | maps)
     # A damaged archive raises any of these, wherever its first wrong byte is.
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(
