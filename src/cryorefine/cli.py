@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 from cryorefine import __version__
 from cryorefine.compute.blas import prefer_wide_kernels
 from cryorefine.compute.memory import keep_freed_memory
-from cryorefine.compute.start import load_less
+from cryorefine.compute.start import end_at_once, load_less, search_garbage_rarely
 from cryorefine.errors import UserError, UserWarningMessage
 from cryorefine.jobs.base import JobAborted, describe, flag_of
 from cryorefine.jobs.command import add_options, options_from
@@ -46,6 +46,9 @@ def main(words: Sequence[str] | None = None) -> int:
         0 when all went well, 2 after a mistake in the input, 130 when the job was stopped.
     """
     prefer_wide_kernels()
+    own_process = words is None
+    if own_process:
+        search_garbage_rarely()
     words = list(sys.argv[1:] if words is None else words) or ["--help"]
     if words[0] in _BRIEF:
         keep_freed_memory()
@@ -66,6 +69,9 @@ def main(words: Sequence[str] | None = None) -> int:
         # Whoever read our output has gone (`| head`); keep Python from saying so again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    finally:
+        if own_process:
+            end_at_once()
     return 0
 
 

@@ -1,9 +1,10 @@
-"""What jobs do not use is not loaded when they start, and is there for whoever asks for it."""
+"""What jobs do not use is not loaded when they start, and a process of its own searches for no garbage."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 SCRIPT = """
 import sys
@@ -21,3 +22,31 @@ print(scipy.linalg.norm([3.0, 4.0]), pandas.Series(["a"], dtype="str")[0])
 def test_the_command_line_loads_neither_pyarrow_nor_linear_algebra() -> None:
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False", "5.0", "a"]
+
+
+COUNTED = """
+import gc, sys
+sys.argv = ["cryorefine", {words}]
+from cryorefine.cli import main
+
+runs = []
+gc.callbacks.append(lambda phase, info: runs.append(phase))
+code = main({given})
+print(code, len(runs), gc.get_freeze_count() > 0)
+"""
+
+
+def run_counted(given: str, folder: str) -> list[str]:
+    script = COUNTED.format(words=f"'project', {folder!r}", given=given)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()[-1].split()
+
+
+def test_a_process_of_its_own_searches_for_no_garbage(tmp_path: Path) -> None:
+    assert run_counted("", str(tmp_path)) == ["0", "0", "True"]
+
+
+def test_a_process_that_others_share_is_left_as_it_is(tmp_path: Path) -> None:
+    code, runs, frozen = run_counted(f"['project', {str(tmp_path)!r}]", str(tmp_path))
+    assert (code, frozen) == ("0", "False")
+    assert int(runs) > 0
