@@ -268,6 +268,28 @@ def test_missing_maps_are_named(project, name):
     refused("postprocess.star", name, "missing")
 
 
+def test_one_half_map_is_no_pair(project):
+    new = postprocess()
+    new["general"]["rlnUnfilteredMapHalf2"] = new["general"]["rlnUnfilteredMapHalf1"]
+    write_star("postprocess.star", new)
+    refused("postprocess.star", "run_half1_class001_unfil.mrc as both half maps")
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [(0.0, ["do not agree anywhere"]), (np.nan, ["do not agree anywhere"]), ("high", ["no numbers"])],
+)
+def test_an_fsc_that_says_nothing_is_refused(project, values, words):
+    new = postprocess()
+    new["fsc"] = new["fsc"].assign(rlnFourierShellCorrelationCorrected=values)
+    write_star("postprocess.star", new)
+    refused("postprocess.star", *words)
+
+
+def test_a_resolution_that_leaves_nothing_to_compare_is_refused(project):
+    refused("agree down to 6.55 A", "--minimum-resolution 6.5 A", minimum_resolution=6.5)
+
+
 def test_another_star_file_is_no_postprocessing(project):
     refused("particles.star", "no result of PostProcess", postprocess=Path("particles.star"))
 
@@ -306,6 +328,33 @@ def test_a_small_optics_group_is_refused_only_where_its_optics_are_fitted(projec
     write_star("particles.star", new)
     refused("g2", "5 particles", "too few", fit_beamtilt=True)
     attempt()
+
+
+@pytest.mark.parametrize(
+    ("label", "value"),
+    [("rlnVoltage", 0.0), ("rlnImagePixelSize", 0.0), ("rlnAmplitudeContrast", 1.0), ("rlnMagMat00", 0.0)],
+)
+def test_a_microscope_that_cannot_be_is_refused(project, label, value):
+    new = tables()
+    new["optics"] = new["optics"].assign(**{label: value})
+    write_star("particles.star", new)
+    refused("particles.star", label[:9], "optics group g1", "correct the table")
+
+
+def test_a_beam_tilt_needs_spherical_aberration(project):
+    new = tables()
+    new["optics"] = new["optics"].assign(rlnSphericalAberration=0.0)
+    write_star("particles.star", new)
+    refused("g1", "spherical aberration of 0", "0.01", fit_beamtilt=True)
+    attempt()
+
+
+def test_coordinates_are_looked_at_before_anything_is_fitted(project):
+    new = tables()
+    new["particles"] = new["particles"].assign(rlnCoordinateX="left")
+    write_star("particles.star", new)
+    refused("rlnCoordinateX", "no numbers")
+    assert not FOLDER.exists()
 
 
 def test_premultiplied_images_are_refused(project):

@@ -100,6 +100,32 @@ def test_nothing_is_made_of_noise(tmp_path, monkeypatch):
     assert abs(after.optics["rlnBeamTiltX"][0]) < 1e-6
 
 
+def test_uncertainties_of_what_noise_does_not_tell_are_infinite(tmp_path, monkeypatch, recwarn):
+    monkeypatch.chdir(tmp_path)
+    write_project(tmp_path)
+    fits = {"fit_defocus": "no", "fit_trefoil": True, "fit_fourth_order": True}
+    events = list(ctf_refine.run(noise(**fits, fit_anisotropic_magnification=True)))
+    said = [event.message for event in events if isinstance(event, Notice)]
+    assert sum("hold nothing of the map" in sentence for sentence in said) == 3
+    optics = read_particles("CtfRefine/job001/particles_ctf_refine.star").optics
+    assert optics["rlnBeamTiltX"][0] == 0
+    for label in ("BeamTiltX", "MagMat00"):
+        assert float(optics[f"cryorefine{label}Uncertainty"][0]) == np.inf
+    assert not [warning for warning in recwarn if warning.category is RuntimeWarning]
+
+
+def test_an_empty_image_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_project(tmp_path)
+    layout = read_layout("images.mrcs")
+    images = np.memmap("images.mrcs", layout.dtype, "r+", layout.offset, layout.shape)
+    images[7] = 0.5
+    images.flush()
+    with pytest.raises(UserError, match=r"000008@images.mrcs is empty"):
+        finish(ctf_refine.run(noise()))
+    assert not Path("CtfRefine").exists()
+
+
 def test_an_image_that_is_no_number_is_named_and_nothing_is_left_behind(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_project(tmp_path)

@@ -14,6 +14,7 @@ from cryorefine.io.files import folders_of_names
 from cryorefine.io.particles import ParticleFile, column, group_index, read_particles
 from cryorefine.io.star import read_star
 from cryorefine.jobs.volumes import read_cubic, read_mask
+from cryorefine.refine.ctf_refinement.expectation import last_shell
 from cryorefine.refine.loading import load_particles
 from cryorefine.refine.particle_set import OpticsGroup, ParticleSet
 
@@ -78,6 +79,11 @@ def read_reference(path: Path) -> Reference:
             "postprocess.star."
         )
     halves = [_named_in(path, str(general[name]), "half map") for name in names]
+    if halves[0] == halves[1]:
+        raise UserError(
+            f"{path} names {general[names[0]]} as both half maps; run PostProcess with the two half "
+            "maps of one refinement."
+        )
     first = read_cubic(halves[0])
     second = read_cubic(halves[1], first.pixel_size)
     box = first.data.shape[0]
@@ -87,13 +93,31 @@ def read_reference(path: Path) -> Reference:
             "PostProcess with the two half maps of one refinement."
         )
     mask = read_mask(_named_in(path, mask_name, "mask"), first)
-    fsc = table[_CORRECTED].to_numpy(np.float64)
+    fsc = _numbers(path, table[_CORRECTED])
     if len(fsc) != box // 2 + 1:
         raise UserError(
             f"The FSC in {path} has {len(fsc)} shells, which does not suit the box of {box} px of "
             f"{halves[0]}; run PostProcess again."
         )
     return Reference((first.data, second.data), mask, fsc, first.pixel_size, path, halves[0])
+
+
+def insist_on_detail(reference: Reference, minimum_resolution: float) -> None:
+    """Refuse maps that show nothing finer than the coarsest detail that is compared.
+
+    Raises
+    ------
+    UserError
+        If no shell is left between the two.
+    """
+    edge = reference.half_maps[0].shape[0] * reference.pixel_size
+    last = last_shell(reference.fsc)
+    if last <= np.ceil(edge / minimum_resolution):
+        seen = f"agree down to {edge / last:.3g} A" if last else "do not agree anywhere"
+        raise UserError(
+            f"The half maps of {reference.path} {seen}, which leaves nothing finer than "
+            f"--minimum-resolution {minimum_resolution:g} A to compare; give a coarser one, or better maps."
+        )
 
 
 def read_refined_particles(path: Path, reference: Reference) -> tuple[ParticleFile, ParticleSet]:
@@ -119,6 +143,24 @@ def read_refined_particles(path: Path, reference: Reference) -> tuple[ParticleFi
     return file, particles
 
 
+def insist_on_coma(file: ParticleFile, particles: ParticleSet, path: Path) -> None:
+    """Refuse optics groups in which a tilt of the beam would not be seen.
+
+    Raises
+    ------
+    UserError
+        If a group that has particles is without spherical aberration.
+    """
+    for group in np.unique(group_index(file)):
+        optics = particles.optics[group]
+        if optics.spherical_aberration == 0:
+            raise UserError(
+                f"Optics group {optics.name} of {path} has a spherical aberration of 0, with which a tilted "
+                "beam makes no coma that could be given in mrad; set rlnSphericalAberration to a small "
+                "value, such as 0.01, and refine again."
+            )
+
+
 def insist_on_enough(file: ParticleFile, particles: ParticleSet, path: Path) -> None:
     """Refuse optics groups from which nothing can be learned about their optics.
 
@@ -140,6 +182,16 @@ def has_optics_table(path: Path) -> bool:
     """Tell whether a particle file has a table of optics groups, as from RELION 3.1 on."""
     with path.open(encoding="utf-8", errors="replace") as lines:
         return any(line.strip() == "data_optics" for line in lines)
+
+
+def _numbers(path: Path, values: Any) -> F64:
+    """Return an FSC as numbers; a shell without power, which some programs call NaN, has none."""
+    try:
+        return np.nan_to_num(values.to_numpy(np.float64), posinf=0.0, neginf=0.0)
+    except ValueError:
+        raise UserError(
+            f"{path} has values of {_CORRECTED} that are no numbers; run PostProcess again."
+        ) from None
 
 
 def _named_in(path: Path, name: str, what: str) -> Path:

@@ -21,6 +21,8 @@ from cryorefine.jobs.ctf_refine_images import groups_in, read_pictures, write_im
 from cryorefine.jobs.ctf_refine_input import (
     Reference,
     has_optics_table,
+    insist_on_coma,
+    insist_on_detail,
     insist_on_enough,
     read_reference,
     read_refined_particles,
@@ -56,6 +58,7 @@ class Session:
     tables: Tables
     micrographs: tuple[str, ...]
     micrograph: Index
+    places: NDArray[np.float64]
 
     @property
     def folder(self) -> Path:
@@ -157,9 +160,12 @@ def open_session(options: Options) -> Session:
     assert options.particles is not None
     assert options.postprocess is not None
     reference = read_reference(options.postprocess)
+    insist_on_detail(reference, options.minimum_resolution)
     file, particles = read_refined_particles(options.particles, reference)
     if options.fits_optics:
         insist_on_enough(file, particles, options.particles)
+    if options.fit_beamtilt:
+        insist_on_coma(file, particles, options.particles)
     fit = CtfFit(
         defocus=cast(Level, options.fit_defocus),
         astigmatism=cast(Level, options.fit_astigmatism),
@@ -175,7 +181,7 @@ def open_session(options: Options) -> Session:
     )
     names, micrograph = micrographs_of(file)
     tables = Tables(file, options.particles, not has_optics_table(options.particles), fit)
-    return Session(options, particles, reference, tables, names, micrograph)
+    return Session(options, particles, reference, tables, names, micrograph, places_in_angstrom(file))
 
 
 def micrographs_of(file: ParticleFile) -> tuple[tuple[str, ...], Index]:
@@ -231,7 +237,7 @@ def _drawn(session: Session, outcome: CtfResult, members: list[Index]) -> Run[No
         outcome.findings,
         [picture for group in groups_in(folder) for picture in read_pictures(folder, group)],
         list(zip(session.micrographs, members, strict=True)),
-        places_in_angstrom(session.tables.file),
+        session.places,
         (outcome.particles.defocus_u + outcome.particles.defocus_v) / 2,
     )
     for done in drawing:

@@ -171,7 +171,7 @@ def _optics_group(
                 "wide; correct the table."
             )
         box = height
-    return OpticsGroup(
+    group = OpticsGroup(
         name=name,
         pixel_size=number("rlnImagePixelSize", 1.0),
         box=box,
@@ -191,6 +191,24 @@ def _optics_group(
             number("rlnMagMat11", 1.0),
         ),
     )
+    _insist_on_optics(group, path)
+    return group
+
+
+def _insist_on_optics(group: OpticsGroup, path: Path) -> None:
+    """Refuse a microscope that cannot be."""
+    a, b, c, d = group.magnification
+    for label, value, possible in (
+        ("rlnVoltage", group.voltage, group.voltage > 0),
+        ("rlnImagePixelSize", group.pixel_size, group.pixel_size > 0),
+        ("rlnAmplitudeContrast", group.amplitude_contrast, 0 <= group.amplitude_contrast < 1),
+        ("rlnMagMat", f"[{a:g}, {b:g}; {c:g}, {d:g}]", abs(a * d - b * c) > 0.1),
+    ):
+        if not possible:
+            shown = value if isinstance(value, str) else f"{value:g}"
+            raise UserError(
+                f"{path} has the {label} {shown} in optics group {group.name}; correct the table."
+            )
 
 
 def half_sets(file: ParticleFile, path: Path, seed: int, draw: bool = True) -> I64:

@@ -240,6 +240,8 @@ def fit_magnification(
     observed = np.where(fine, observed / safe, 0.0)
     fitted = (change if supported else step).reshape(2, 2) @ np.stack(index)
     weight = np.where(fine, total[[0, 2]], 0.0)
+    if not weight.any():
+        covariance = np.full((4, 4), np.inf)
     return GroupFit(
         values.ravel(), covariance, bool(supported), float(moved), np.inf, observed, fitted, weight
     )

@@ -147,7 +147,7 @@ class Report:
             if self._fit.trefoil:
                 rest, covariance = fit.values.copy(), fit.covariance.copy()
                 rest[2:4], covariance[2:4], covariance[:, 2:4] = 0, 0, 0
-                sigma_odd = np.sqrt(np.diag(ODD_TO_ZERNIKE @ covariance @ ODD_TO_ZERNIKE.T))
+                sigma_odd = _deviations(ODD_TO_ZERNIKE, covariance)
                 if fit.supported:
                     odd = to_zernike(rest, odd=True)
                     odd[3:5] = 0  # coma has become the beam tilt, but for rounding
@@ -163,7 +163,7 @@ class Report:
                 gone = [c for c in self._absorbed() if c < 4]
                 covariance[gone], covariance[:, gone] = 0, 0
                 even = to_zernike(kept, odd=False)
-                sigma_even = np.sqrt(np.diag(EVEN_TO_ZERNIKE @ covariance @ EVEN_TO_ZERNIKE.T))
+                sigma_even = _deviations(EVEN_TO_ZERNIKE, covariance)
         magnification, sigma_magnification = np.array(now.magnification), np.full(4, np.nan)
         if group in self._magnification:
             sigma_magnification = np.sqrt(np.diag(self._magnification[group].covariance))
@@ -242,6 +242,9 @@ class Report:
         scale = beam_tilt_scale(given.voltage, given.spherical_aberration)
         sigma = np.sqrt(np.diag(fit.covariance))
         error = sigma[2:4] / scale
+        if not fit.weight.any():
+            yield _untold(given.name, "beam tilt", "its beam tilt")
+            return
         if not fit.supported:
             x, y = given.beam_tilt
             yield Finding(
@@ -280,7 +283,9 @@ class Report:
 
     def _about_even(self, group: int, fit: GroupFit) -> Finding:
         name = self._given.optics[group].name
-        error = f"{1 / np.sqrt(max(float(fit.weight.sum()) / 9, 1e-12)):.3f}"
+        if not fit.weight.any():
+            return _untold(name, "fourth-order aberrations", "its even aberrations")
+        error = f"{1 / np.sqrt(float(fit.weight.sum()) / 9):.3f}"
         if not fit.supported:
             return Finding(
                 "fourth-order aberrations",
@@ -298,6 +303,8 @@ class Report:
 
     def _about_magnification(self, group: int, fit: GroupFit) -> Finding:
         name = self._given.optics[group].name
+        if not fit.weight.any():
+            return _untold(name, "magnification", "its magnification matrix")
         values = np.linalg.svd(fit.values.reshape(2, 2))[1]
         share, mean = 100 * (values[0] - values[1]), 100 * (values.mean() - 1)
         # Both components of the anisotropy have about this uncertainty.
@@ -380,6 +387,22 @@ class Report:
                 if not supported:
                     text += ", less than their own images can tell"
             yield Finding(subject, text + ".", supported=supported)
+
+
+def _untold(group: str, subject: str, what: str) -> Finding:
+    return Finding(
+        subject,
+        f"Optics group {group}: its images hold nothing of the map that is compared with them, so they do "
+        f"not tell {what}; the values were left alone.",
+        supported=False,
+    )
+
+
+def _deviations(matrix: F64, covariance: F64) -> F64:
+    """Return the standard uncertainties of matrix @ values, infinite where nothing is known."""
+    if not np.isfinite(covariance).all():
+        return np.full(len(matrix), np.inf)
+    return np.asarray(np.sqrt(np.diag(matrix @ covariance @ matrix.T)))
 
 
 def _mean_defocus(particles: ParticleSet) -> F64:

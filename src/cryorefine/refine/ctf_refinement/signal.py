@@ -10,6 +10,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from cryorefine.compute.array_module import to_host
+from cryorefine.errors import UserError
 from cryorefine.refine.ctf_refinement import dense
 from cryorefine.refine.ctf_refinement.comparison import Compared, Comparison
 
@@ -69,6 +70,7 @@ def power_spectra(comparison: Comparison) -> tuple[F64, F64]:
     tasks = [(comparison, chunk) for chunk in comparison.chunks]
     for chunk, values in zip(comparison.chunks, comparison.executor.run(_power, tasks), strict=True):
         power[chunk.particles] = values
+    _insist_on_content(power[:, 1:].sum(axis=1), particles.image_names)
     group = np.array([v.optics for v in particles.views])[particles.image_view]
     sigma2 = np.ones((len(particles.optics), shells))
     noise = np.ones(len(particles))
@@ -79,6 +81,13 @@ def power_spectra(comparison: Comparison) -> tuple[F64, F64]:
         high = slice(shells // 2, shells)
         noise[members] = np.mean(power[members, high] / sigma2[g, high], axis=1)
     return sigma2, np.maximum(noise, 1e-3)
+
+
+def _insist_on_content(power: F64, names: NDArray[np.object_]) -> None:
+    """Refuse images without any detail, which would pass for images without noise."""
+    empty = np.flatnonzero(power <= 1e-10 * np.median(power))
+    if len(empty):
+        raise UserError(f"{names[empty[0]]} is empty (every pixel is the same); remove this particle.")
 
 
 def _power(comparison: Comparison, chunk: Any) -> F64:
