@@ -3,7 +3,7 @@
 # make test      everything that CI checks
 # make lint      the checks that need no test data
 # make docs      the manual as a site, in site/
-# make bench     ratios against other programs, side by side
+# make bench     the table of ratios against RELION, side by side; 20 minutes (benchmarks/table.py --quick: 5)
 # make test-oldest  tests of the plugin with the oldest versions that pyproject.toml allows
 # make clean     removes what the others made
 
@@ -36,7 +36,7 @@ test-oldest: $(INSTALLED) system
 	sh scripts/test_oldest.sh $(BIN) .venv-oldest
 
 bench: $(INSTALLED)
-	@for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+	@$(BIN)/python benchmarks/table.py
 
 pictures: $(INSTALLED) system
 	$(BIN)/python scripts/pictures.py

@@ -2,8 +2,9 @@
 
 RELION takes the better part of an hour, so it measures a few places only, twice: the difference is
 its time for a place, and that times the number of places, plus its start, is the time for the whole
-map. Ours is timed on the whole map. Prints seconds and the ratio, after checking on the few places
-that both agree. Run it on an idle machine:
+map; it has one process for each thread of ours. Ours is timed on the whole map. Prints costs and ratios,
+and how far both agree at the fewest places, though RELION draws random phases once. Run it on an idle
+machine (256^3: four minutes):
 
     python benchmarks/local_resolution.py [--size 256] [--threads 2]
 """
@@ -12,8 +13,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import shutil
-import sys
 import tempfile
 from pathlib import Path
 
@@ -21,9 +20,11 @@ import numpy as np
 
 from cryorefine.io.mrc import read_map
 from cryorefine.io.star import read_star
-from maps import seconds, write_halves
+from maps import PIXEL, write_halves
+from timing import MPI, OURS, Cost, Row, cost, relion, show
 
 SPHERE = 12.5, 25.0  # radius and edge in A, as for RELION's default sampling of 25 A
+SAMPLING = 25.0  # A
 FEW, FEWER = 60 / 256, 100 / 256  # sampling in boxes: 29 and 7 places
 
 
@@ -50,63 +51,62 @@ def our_curves(path: Path) -> dict[tuple[int, ...], np.ndarray]:
     }
 
 
+def relion_words(half: str, sampling: float, output: str, processes: int) -> list[str]:
+    """Return RELION's command; its processes share the places out."""
+    words = [relion("postprocess")]
+    if processes > 1:
+        words = [*MPI, str(processes), relion("postprocess_mpi")]
+    words += ["--i", half, "--o", output, "--angpix", str(PIXEL), "--locres", "--adhoc_bfac", "-50"]
+    words += ["--locres_sampling", str(sampling), "--locres_maskrad", str(SPHERE[0])]
+    return [*words, "--locres_edgwidth", str(SPHERE[1])]
+
+
+def our_words(half: str, sampling: float, output: str, threads: int) -> list[str]:
+    words = [OURS, "local-resolution", "--half-map", half, "--output", output, "--bfactor", "-50"]
+    words += ["--sampling", str(sampling), "--sphere-radius", str(SPHERE[0])]
+    return [*words, "--sphere-edge", str(SPHERE[1]), "--threads", str(threads)]
+
+
+def compare(folder: Path, size: int, threads: int) -> Row:
+    """Measure half maps that this makes with both programs, RELION at some of the places alone."""
+    half = write_halves(folder, size).name
+    few, fewer = (sampling * PIXEL * size for sampling in (FEW, FEWER))
+    mine = {}
+    for name, sampling in (("ours_fewer", fewer), ("ours_few", few), ("ours", SAMPLING)):
+        spent = cost(our_words(half, sampling, name, threads), folder, replace=name)
+        mine[name] = our_curves(folder / name / "relion_locres_fscs.star")
+    counts = [len(mine[name]) for name in ("ours", "ours_few", "ours_fewer")]
+    # Several processes write over each other's curves: what is compared comes from one, and is not timed.
+    cost(relion_words(half, fewer, "fewer", 1), folder)
+    curves = relion_curves(folder / "fewer_locres_fscs.star")
+    found = [read_map(folder / name).data for name in ("ours_fewer/relion_locres.mrc", "fewer_locres.mrc")]
+    seen = (found[0] > 0) & (found[1] > 0)
+    apart = np.median(np.abs(found[0] - found[1])[seen])
+    places = mine["ours_fewer"]
+    masked = max(np.abs(places[c][0] - curves[c][0, : places[c].shape[1]]).max() for c in curves)
+    quality = [f"median {np.median(density[seen]):.2f} Å at {counts[2]} places" for density in found]
+    times = [
+        cost(relion_words(half, sampling, name, threads), folder)
+        for sampling, name in ((few, "few"), (fewer, "fewer"))
+    ]
+    slopes = ((a - b) / (counts[1] - counts[2]) for a, b in zip(*times, strict=True))
+    whole = (a + slope * (counts[0] - counts[1]) for a, slope in zip(times[0], slopes, strict=True))
+    return Row(
+        f"local-resolution, {size}³, {counts[0]} places (RELION's from {counts[1]} and {counts[2]})",
+        spent,
+        Cost(*whole),
+        quality[0],
+        f"{quality[1]}; masked FSC within {masked:.1g}, resolution apart by {apart:.2f} Å (median)",
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
-    if shutil.which("relion_postprocess") is None:
-        sys.exit("RELION is not installed: sudo apt-get install relion")
-    ours = str(Path(sys.executable).with_name("cryorefine"))
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        half = write_halves(folder, options.size).name
-        pixel = read_map(folder / half).pixel_size
-        box = pixel * options.size
-
-        def theirs(sampling: float, output: str) -> tuple[int, np.ndarray]:
-            words = ["--i", half, "--o", output, "--angpix", str(pixel), "--locres", "--adhoc_bfac", "-50"]
-            words += ["--locres_sampling", str(sampling), "--locres_maskrad", str(SPHERE[0])]
-            times = seconds(["relion_postprocess", *words, "--locres_edgwidth", str(SPHERE[1])], folder)
-            return len(relion_curves(folder / f"{output}_locres_fscs.star")), np.array(times)
-
-        def measure(sampling: float, output: str) -> np.ndarray:
-            words = ["--half-map", half, "--output", output, "--bfactor", "-50", "--sampling", str(sampling)]
-            words += ["--sphere-radius", str(SPHERE[0]), "--sphere-edge", str(SPHERE[1])]
-            words += ["--threads", str(options.threads)]
-            return np.array(seconds([ours, "local-resolution", *words], folder))
-
-        measure(FEWER * box, "warm")
-        few, few_s = theirs(FEW * box, "few")
-        fewer, fewer_s = theirs(FEWER * box, "fewer")
-        place = (few_s - fewer_s) / (few - fewer)
-        measure(FEW * box, "ours_few")
-        ours_s = measure(25.0, "ours")
-
-        mine, relions = (
-            our_curves(folder / "ours_few/relion_locres_fscs.star"),
-            relion_curves(folder / "few_locres_fscs.star"),
-        )
-        masked = max(np.abs(mine[c][0] - relions[c][0, : mine[c].shape[1]]).max() for c in relions)
-        found = read_map(folder / "ours_few/relion_locres.mrc").data, read_map(folder / "few_locres.mrc").data
-        seen = (found[0] > 0) & (found[1] > 0)
-        apart = np.abs(found[0] - found[1])[seen]
-        count = len(our_curves(folder / "ours/relion_locres_fscs.star"))
-        whole = few_s + place * (count - few)
-
-        print(f"{options.size}^3 map of {pixel:g} A/px, {count} places, {options.threads} threads for ours")
-        print(f"{'':<26}{'wall':>9}{'processor':>12}")
-        print(f"{'RELION, a place':<26}{place[0]:>8.2f}s{place[1]:>11.2f}s")
-        print(f"{'RELION, all (from ' + str(few) + ')':<26}{whole[0]:>8.0f}s{whole[1]:>11.0f}s")
-        print(f"{'ours, all':<26}{ours_s[0]:>8.1f}s{ours_s[1]:>11.1f}s")
-        print(f"{'ratio':<26}{whole[0] / ours_s[0]:>8.1f}x{whole[1] / ours_s[1]:>11.1f}x")
-        print(
-            f"masked FSC of {few} places within {masked:.1g}, though RELION draws random phases once: ",
-            end="",
-        )
-        print(
-            f"resolution apart by {np.median(apart):.2f} A (median), {np.percentile(apart, 95):.2f} A (95 %)"
-        )
+        show([compare(Path(name), options.size, options.threads)])
 
 
 if __name__ == "__main__":

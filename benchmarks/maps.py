@@ -1,19 +1,17 @@
 """MaskCreate and PostProcess of a 256^3 map against Debian's RELION, side by side.
 
-Prints seconds and the ratio for each, after checking that both agree. Run it on an idle machine:
+Prints costs and ratios, and how far both agree. RELION's postprocess has one thread. Run it on an idle
+machine (256^3: one minute and a half):
 
-    python benchmarks/maps.py [--size 256] [--threads 2]
+    python benchmarks/maps.py [--size 256] [--threads 2] [--repeat 3]
 """
 
 from __future__ import annotations
 
 import argparse
-import resource
 import shutil
-import subprocess
-import sys
 import tempfile
-import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,46 +19,92 @@ import numpy as np
 from cryorefine.io.mrc import read_map, write_map
 from cryorefine.io.star import read_star
 from cryorefine.maps import filters, masks
+from cryorefine.maps.fsc import fourier_shell_correlation
 from cryorefine.maps.shells import radius_table
 from cryorefine.sample import sample_folder
+from timing import OURS, Row, by_turns, cost, relion, show
 
 PIXEL = 1.4
+PARTICLE_MASK, TRUTH = "particle_mask.mrc", "truth.mrc"
 
 
 def write_halves(folder: Path, size: int) -> Path:
-    """Write two half maps of a particle-like blob of noise whose spectrum falls as that of protein does."""
+    """Write a particle-like blob whose spectrum falls as that of protein does, and two half maps of it."""
     rng = np.random.default_rng(1)
     shape = (size,) * 3
     structure = rng.standard_normal(shape, dtype=np.float32) * masks.soft_sphere(shape, size / 4, size / 20)
     structure = filters.apply_filter(structure, filters.bfactor_gain(radius_table(size), size, PIXEL, 400.0))
     structure *= 1.5 / structure.std()
+    write_map(folder / TRUTH, structure, PIXEL)
     for half in (1, 2):
         noise = rng.standard_normal(shape, dtype=np.float32)
         write_map(folder / f"half{half}_unfil.mrc", structure + noise, PIXEL)
     return folder / "half1_unfil.mrc"
 
 
-def seconds(words: list[str], folder: Path) -> tuple[float, float]:
-    """Run a command and return how long it took, and how much processor time."""
-    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    subprocess.run(words, cwd=folder, capture_output=True, check=False)
-    wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
-    return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+def write_particle_mask(folder: Path, size: int) -> Path:
+    """Write a soft mask around the blob."""
+    path = folder / PARTICLE_MASK
+    write_map(path, masks.soft_sphere((size,) * 3, 0.3 * size, 6), PIXEL)
+    return path
 
 
-def best_of(times: int, words: list[str], folder: Path, output: str) -> tuple[float, float]:
-    """Run a command of ours several times, each into a fresh folder, and return the shortest times."""
-    runs = []
-    for _ in range(times):
-        shutil.rmtree(folder / output, ignore_errors=True)
-        runs.append(seconds(words, folder))
-    return min(runs)
+def mask_create(folder: Path, half: str, threads: int, repeat: int) -> Row:
+    """Make a mask of a half map with both programs: mask/mask.mrc and relion_mask.mrc."""
+    mine = [OURS, "mask-create", "--lowpass", "15", "--pixel-size", str(PIXEL), "--threshold", "0.3"]
+    mine += ["--extend", "3", "--soft-edge", "6", "--threads", str(threads), "--input", half]
+    mine += ["--output", "mask"]
+    theirs = [relion("mask_create"), "--i", half, "--o", "relion_mask.mrc", "--lowpass", "15"]
+    theirs += ["--angpix", str(PIXEL), "--ini_threshold", "0.3", "--extend_inimask", "3"]
+    theirs += ["--width_soft_edge", "6", "--j", str(threads)]
+    costs = by_turns(lambda: cost(mine, folder, replace="mask"), lambda: cost(theirs, folder), repeat)
+    mask, peer = (read_map(folder / name).data for name in ("mask/mask.mrc", "relion_mask.mrc"))
+    difference = f"largest difference {np.abs(mask - peer).max():.1g}"
+    return Row(
+        f"mask-create, {len(mask)}³",
+        *costs,
+        f"mean {mask.mean():.4f}",
+        f"mean {peer.mean():.4f}; {difference}",
+    )
 
 
-def report(name: str, ours: tuple[float, float], theirs: tuple[float, float], note: str) -> None:
-    """Print one line of the table."""
-    wall, processor = (f"{a:7.2f} s{b:8.2f} s{b / a:6.1f} x" for a, b in zip(ours, theirs, strict=True))
-    print(f"{name:<18}{wall}  {processor}   {note}")
+def postprocess(folder: Path, half: str, mask: str, threads: int, repeat: int) -> Row:
+    """Sharpen with both programs: post/postprocess.star and relion_post/postprocess.star."""
+    shutil.copy(sample_folder("betagal") / "mtf_k2_200kV.star", folder / "mtf.star")
+    mine = [OURS, "postprocess", "--half-map", half, "--mask", mask, "--output", "post"]
+    mine += ["--pixel-size", str(PIXEL), "--mtf", "mtf.star", "--mtf-pixel-size", str(PIXEL)]
+    mine += ["--threads", str(threads)]
+    theirs = [relion("postprocess"), "--i", half, "--mask", mask, "--angpix", str(PIXEL), "--auto_bfac"]
+    theirs += ["--mtf", "mtf.star", "--mtf_angpix", str(PIXEL), "--o", "relion_post/postprocess"]
+    (folder / "relion_post").mkdir(exist_ok=True)
+    costs = by_turns(lambda: cost(mine, folder, replace="post"), lambda: cost(theirs, folder), repeat, repeat)
+    stars = [read_star(folder / name / "postprocess.star") for name in ("post", "relion_post")]
+    curves = [star["fsc"]["rlnFourierShellCorrelationMaskedMaps"] for star in stars]
+    where = "around the particle" if mask == PARTICLE_MASK else "of specks all over the box"
+    return Row(
+        f"postprocess, {2 * (len(curves[0]) - 1)}³, mask {where}",
+        *costs,
+        sharpened(folder, "post"),
+        f"{sharpened(folder, 'relion_post')}; masked FSC within {np.abs(curves[0] - curves[1]).max():.1g}",
+    )
+
+
+def sharpened(folder: Path, job: str) -> str:
+    """Say what a post-processing has found, and how its map agrees with the truth."""
+    general = read_star(folder / job / "postprocess.star")["general"]
+    maps = (read_map(path).data for path in (folder / job / "postprocess_masked.mrc", folder / TRUTH))
+    fsc = float(np.mean(fourier_shell_correlation(*maps)))
+    found = f"{general['rlnFinalResolution']:.2f} Å, B {general['rlnBfactorUsedForSharpening']:.1f} Å²"
+    return f"{found}, mean FSC with the truth {fsc:.4f}"
+
+
+def compare(folder: Path, size: int, threads: int, repeat: int) -> Iterator[Row]:
+    """Mask and sharpen half maps that this makes, for the tables of this and of all benchmarks."""
+    half = write_halves(folder, size).name
+    particle = write_particle_mask(folder, size).name
+    yield mask_create(folder, half, threads, repeat)
+    for mask in (particle, "mask/mask.mrc"):
+        yield postprocess(folder, half, mask, threads, repeat)
 
 
 def main() -> None:
@@ -69,60 +113,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeat", type=int, default=3)
     options = parser.parse_args()
-    if shutil.which("relion_mask_create") is None:
-        sys.exit("RELION is not installed: sudo apt-get install relion")
-    ours = str(Path(sys.executable).with_name("cryorefine"))
-    threads = str(options.threads)
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        half = write_halves(folder, options.size).name
-        print(f"{options.size}^3 map, {threads} threads; whole commands, from start to exit")
-        print(f"{'':<18}{'ours':>9}{'RELION':>10}{'wall':>8}  {'ours':>9}{'RELION':>10}{'cpu':>8}")
-
-        words = ["--lowpass", "15", "--angpix", str(PIXEL), "--ini_threshold", "0.3"]
-        words += ["--extend_inimask", "3", "--width_soft_edge", "6", "--j", threads]
-        theirs_s = seconds(["relion_mask_create", "--i", half, "--o", "relion_mask.mrc", *words], folder)
-        words = ["--lowpass", "15", "--pixel-size", str(PIXEL), "--threshold", "0.3", "--extend", "3"]
-        words += ["--soft-edge", "6", "--threads", threads, "--input", half, "--output", "mask"]
-        ours_s = best_of(options.repeat, [ours, "mask-create", *words], folder, "mask")
-        mask, relion_mask = read_map(folder / "mask/mask.mrc").data, read_map(folder / "relion_mask.mrc").data
-        difference = float(np.abs(mask - relion_mask).max())
-        report(
-            "mask-create", ours_s, theirs_s, f"largest difference {difference:.1g}, mean {mask.mean():.3f}"
-        )
-
-        shutil.copy(sample_folder("betagal") / "mtf_k2_200kV.star", folder / "mtf.star")
-        sphere = masks.soft_sphere((options.size,) * 3, 0.3 * options.size, 6)
-        write_map(folder / "particle_mask.mrc", sphere, PIXEL)
-        for mask_name, title in (
-            ("particle_mask.mrc", "postprocess"),
-            ("relion_mask.mrc", "  mask of specks"),
-        ):
-            theirs = ["relion_postprocess", "--i", half, "--mask", mask_name, "--angpix", str(PIXEL)]
-            theirs += ["--auto_bfac", "--mtf", "mtf.star", "--mtf_angpix", str(PIXEL), "--o", "relion_post"]
-            mine = [ours, "postprocess", "--half-map", half, "--mask", mask_name, "--output", "post"]
-            mine += ["--pixel-size", str(PIXEL), "--mtf", "mtf.star", "--mtf-pixel-size", str(PIXEL)]
-            mine += ["--threads", threads]
-            # By turns, so that what else the machine does is shared.
-            runs = [
-                (best_of(1, mine, folder, "post"), seconds(theirs, folder)) for _ in range(options.repeat)
-            ]
-            ours_s, theirs_s = (
-                tuple(map(min, zip(*times, strict=True))) for times in zip(*runs, strict=True)
-            )
-            report(title, ours_s, theirs_s, agreement(folder))
-
-
-def agreement(folder: Path) -> str:
-    """Say what both found, and how far their masked FSC curves are apart."""
-    star, relion_star = read_star(folder / "post/postprocess.star"), read_star(folder / "relion_post.star")
-    label = "rlnFourierShellCorrelationMaskedMaps"
-    difference = float(np.abs(star["fsc"][label] - relion_star["fsc"][label]).max())
-    figures = []
-    for table in (star["general"], relion_star["general"]):
-        b_factor = table["rlnBfactorUsedForSharpening"]
-        figures.append(f"{table['rlnFinalResolution']:.3f} A, B {b_factor:.1f}")
-    return f"{' and '.join(figures)}; masked FSC within {difference:.1g}"
+        show(compare(Path(name), options.size, options.threads, options.repeat))
 
 
 if __name__ == "__main__":

@@ -252,6 +252,7 @@ def window(rows: int) -> None:
     """Print the longest pauses of a window that shows such a file, as benchmarks/window.py does."""
     import napari
     from qtpy.QtCore import Qt
+
     from window import Heartbeat, say, settle
 
     with tempfile.TemporaryDirectory() as name:
