@@ -135,12 +135,14 @@ def test_spline_deformation_goes_through_its_values_and_slopes():
     assert np.allclose(shift(-30, 100), [0, 1.5], atol=1e-8)
 
 
-def test_fourier_deformation_is_a_sum_of_half_waves_without_a_constant():
-    waves = np.zeros((2, 2, 2, 2))
-    waves[0, 0, 0] = [9.0, 9.0]
-    waves[0, 0, 1] = [1.0, 0.0]
-    waves[1, 1, 0] = [0.0, 2.0]
-    model = Deformation("Fourier", (2, 2), waves.reshape(1, -1))
-    point = np.array([[[25.0, 40.0]]])
+def test_fourier_deformation_is_a_sum_of_half_waves_of_half_the_plane():
+    # RELION 5 stores the waves (1, 0), (2, 0), (0, 1), (1, 1), (2, 1), (1, -2), (2, -2), (1, -1), (2, -1).
+    waves = np.zeros((2, 9, 2))
+    waves[0, 0] = [1.0, 0.0]
+    waves[1, 2] = [0.0, 2.0]
+    waves[1, 5] = [3.0, 0.0]
+    model = Deformation("Fourier", (4, 4), waves.reshape(1, -1))
+    point = np.array([[[25.0, 30.0]]])
     moved = deform(model, (100, 80), point) - point
-    assert np.allclose(moved, [[[np.cos(np.pi / 4), 2 * np.sin(np.pi / 2)]]])
+    x, y = np.pi * 25 / 100, np.pi * 30 / 80
+    assert np.allclose(moved, [[[np.cos(x), 2 * np.sin(y) + 3 * np.cos(x - 2 * y)]]])

@@ -398,7 +398,8 @@ def _deformation(
             f"{', '.join(DEFORMATIONS)}."
         )
     grid_x, grid_y = (int(row.get(f"rlnTomoDeformationGridSize{axis}", 0)) for axis in "XY")
-    expected = {"linear": 3, "spline": 8 * grid_x * grid_y, "Fourier": 4 * (grid_x // 2 + 1) * grid_y}[kind]
+    waves = len(fourier_waves((grid_x, grid_y)))
+    expected = {"linear": 3, "spline": 8 * grid_x * grid_y, "Fourier": 4 * waves}[kind]
     rows = [parse_vector(str(text)) for text in table["rlnTomoDeformationCoefficients"]]
     wrong = next((len(r) for r in rows if len(r) != expected), None)
     if wrong is not None:
@@ -407,6 +408,20 @@ def _deformation(
             f"grid of {grid_x} x {grid_y} has {expected}; use the tomograms.star that belongs to it."
         )
     return Deformation(kind, (grid_x, grid_y), np.array(rows, dtype=np.float64))
+
+
+def fourier_waves(grid: tuple[int, int]) -> list[tuple[int, int]]:
+    """Return the waves (x, y) of a Fourier deformation in half periods per image, in RELION's order.
+
+    Those of one half of the plane: rows from 0 up and then the negative ones, as transforms have them,
+    without the constant, which is a shift of the image.
+    """
+    waves = []
+    for row in range(grid[1]):
+        low = row < grid[1] // 2
+        first = 0 if low and row > 0 else 1
+        waves += [(x, row if low else row - grid[1]) for x in range(first, grid[0] // 2 + 1)]
+    return waves
 
 
 def _few(names: list[str]) -> str:

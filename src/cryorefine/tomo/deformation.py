@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from cryorefine.io.tomograms import Deformation
+from cryorefine.io.tomograms import Deformation, fourier_waves
 
 F64 = NDArray[np.float64]
 
@@ -73,15 +73,8 @@ def _hermite(t: F64) -> tuple[F64, F64, F64, F64]:
 
 
 def _fourier(points: F64, coefficients: F64, grid: tuple[int, int], size: F64) -> F64:
-    """Sum of waves of up to half the grid's points in x, whose longest has twice the image's length.
-
-    The constant is left out: it is a shift of the image. RELION's own loop over x runs beyond the
-    coefficients it stores; here it ends where they do.
-    """
-    width = grid[0] // 2 + 1
-    waves = coefficients.reshape(2, grid[1], width, 2)
-    ky, kx = np.meshgrid(np.arange(grid[1]), np.arange(width), indexing="ij")
-    angle = np.pi * np.einsum("nd,dyx->nyx", points / size, np.stack([kx, ky]))
-    real, imaginary = waves[..., 0].copy(), waves[..., 1].copy()
-    real[:, 0, 0] = imaginary[:, 0, 0] = 0
-    return np.einsum("nyx,dyx->nd", np.cos(angle), real) + np.einsum("nyx,dyx->nd", np.sin(angle), imaginary)
+    """Sum of waves; half a period of the longest is as long as the image."""
+    waves = np.array(fourier_waves(grid))
+    real, imaginary = np.moveaxis(coefficients.reshape(2, len(waves), 2), 2, 0)
+    angle = np.pi * (points / size) @ waves.T
+    return np.cos(angle) @ real.T + np.sin(angle) @ imaginary.T
