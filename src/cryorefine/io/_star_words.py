@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -76,6 +77,7 @@ def fractions(words: Sequence[str]) -> np.ndarray[Any, Any] | Sequence[str]:
     return values[:-1] if isinstance(values, np.ndarray) else words
 
 
+@functools.cache
 def is_text_label(label: str) -> bool:
     """Whether RELION defines the values of a label as text."""
     return _TEXT_LABEL.fullmatch(label) is not None

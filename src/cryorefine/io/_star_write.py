@@ -17,6 +17,9 @@ from cryorefine.io.files import write_whole
 if TYPE_CHECKING:
     import pandas as pd
 
+# What stands without quotes for itself: no blank in it, and nothing that has a meaning at its beginning.
+_BARE = re.compile(r"""(?!(?i:data_|loop_))[^\s"'#_]\S*""")
+
 
 def write_star(
     path: str | os.PathLike[str],
@@ -128,6 +131,8 @@ def _six_decimals_suffice(values: np.ndarray[Any, Any]) -> bool:
 
 def _word(file: Path, label: str, value: Any) -> str:
     """Return one value as a word of a STAR file."""
+    if isinstance(value, str):
+        return _quote(file, label, value)
     if isinstance(value, bool | np.bool_):
         return str(int(value))
     if isinstance(value, int | np.integer):
@@ -135,7 +140,7 @@ def _word(file: Path, label: str, value: Any) -> str:
     if isinstance(value, float | np.floating):
         number = float(value)
         return f"{number:.6f}" if _six_decimals_suffice(np.array([number])) else repr(number)
-    if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str):
+    if isinstance(value, Sequence | np.ndarray):
         return "[" + ",".join(f"{item:.12g}" for item in value) + "]"
     if value is None:
         return '""'
@@ -143,14 +148,7 @@ def _word(file: Path, label: str, value: Any) -> str:
 
 
 def _quote(file: Path, label: str, text: str) -> str:
-    special = (
-        not text
-        or any(character.isspace() for character in text)
-        or text[0] in "\"'#_"
-        or text.lower().startswith(("data_", "loop_"))
-        or (not is_text_label(label) and isinstance(numbers((text,)), np.ndarray))
-    )
-    if not special:
+    if _BARE.fullmatch(text) and (is_text_label(label) or not isinstance(numbers((text,)), np.ndarray)):
         return text
     for quote in "\"'":
         if not re.search(quote + r"(\s|$)", text) and "\n" not in text and "\r" not in text:

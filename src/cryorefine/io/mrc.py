@@ -388,7 +388,7 @@ def _header(planes: NDArray[np.float32], pixel_size: float, is_volume: bool, mod
     if planes.size:
         mean = planes.mean(dtype=np.float64)
         # Not by a scalar product, for which BLAS would start threads that wait longer than they work.
-        square = sum(float(np.square(p).sum(dtype=np.float64)) for p in _about(planes, mean)) / planes.size
+        square = sum(float(np.square(p, out=p).sum()) for p in _about(planes, mean)) / planes.size
         reals[19:22] = planes.min(), planes.max(), mean
         reals[54] = np.sqrt(square)
     words[22] = 1 if is_volume else 0

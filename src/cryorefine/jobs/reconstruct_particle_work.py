@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import scipy.fft
 from numpy.typing import NDArray
 
 from cryorefine.errors import UserError
@@ -21,6 +20,7 @@ from cryorefine.io.optimisation_set import OptimisationSet
 from cryorefine.io.particles import group_index, project_root
 from cryorefine.io.tomograms import MissingImages, TiltSeries, read_tomograms
 from cryorefine.jobs.base import Progress, Run
+from cryorefine.maps import fft
 from cryorefine.maps.slabs import thread_count
 from cryorefine.refine.particle_reconstruction import (
     cropped,
@@ -387,8 +387,8 @@ def _stack_reader(
         gain = transfer(depths[index], tilts)
         factors = np.empty((0, 1), dtype=np.float32) if premultiplied else gain
         spectra = np.empty((len(tilts), transfer.box, transfer.box // 2 + 1), dtype=np.complex64)
-        transforms = scipy.fft.rfft2(stack[place[tilts]])
-        crop_shift_multiply(transforms, shifts[index, tilts], factors, 1.0, spectra)
+        transforms = fft.real_forward(stack[place[tilts]], (1, 2))
+        crop_shift_multiply(transforms, shifts[index, tilts], factors, float(transfer.box**2), spectra)
         return spectra, gain, tilts
 
     return read

@@ -13,6 +13,7 @@ from cryorefine.ctf.aberrations import even_phase, odd_phase
 from cryorefine.ctf.ctf import ctf
 from cryorefine.errors import UserError
 from cryorefine.io.tomograms import TiltSeries
+from cryorefine.maps import fft
 from cryorefine.tomo.geometry import dose_weights, image_ctf
 from cryorefine.tomo.tilt_images import TiltImages
 
@@ -160,8 +161,7 @@ def extract(
     squares = images.squares(tilts, corners, large)
     if prepare is not None:
         prepare(squares)
-    # NumPy is as fast as SciPy here, and is there already; but only where it has to scale the result.
-    spectra = np.fft.rfft2(squares, norm="forward")
+    spectra = fft.real_forward(squares, (1, 2))
     finite = np.isfinite(spectra[:, 0, 0])
     if not finite.all():
         bad = images.series.image_names[tilts[np.flatnonzero(~finite)[0]]]
@@ -181,13 +181,15 @@ def stack_of(spectra: C64, shape: Window, circle: tuple[F32, NDArray[np.bool_]] 
     """Return the images of transforms, levelled within a soft circle, shape (n, crop, crop)."""
     from cryorefine.tomo.kernels import level_and_crop
 
-    images = np.fft.irfft2(spectra, s=(shape.box, shape.box))
+    images = fft.real_backward(spectra, (1, 2), shape.box)
+    scale = np.float32(1 / shape.box**2)
     first = (shape.box - shape.crop) // 2
     if circle is None:
         inside = slice(first, first + shape.crop)
-        return np.ascontiguousarray(images[:, inside, inside])
+        return images[:, inside, inside] * scale
+    weight, outside = circle
     result = np.empty((len(images), shape.crop, shape.crop), dtype=np.float32)
-    level_and_crop(images, *circle, result)
+    level_and_crop(images, weight * scale, outside, result)
     return result
 
 
