@@ -295,9 +295,9 @@ def _transform(function):
 
 # What the code asks of CuPy and NumPy alike; all of it is in CuPy 13 and 14.
 CUPY_FUNCTIONS = """
-abs add arange array ascontiguousarray bincount concatenate empty empty_like exp flatnonzero flip log
-cos cumsum maximum minimum multiply ones ones_like rint roll sin sqrt square stack sum take tensordot unique
-where zeros zeros_like
+abs add arange array ascontiguousarray bincount clip concatenate cos cumsum empty empty_like exp flatnonzero
+flip interp log maximum minimum multiply ones ones_like rint roll sin sinc sqrt square stack sum take
+tensordot unique where zeros zeros_like
 """.split()
 METHODS = "any all max min mean".split()  # of arrays, which NumPy makes functions of
 CUPY_UFUNCS = """

@@ -11,6 +11,9 @@
 struct float2 {
     float x, y;
 };
+struct float4 {
+    float x, y, z, w;
+};
 struct Index {
     unsigned x;
 };

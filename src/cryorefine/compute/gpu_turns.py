@@ -57,16 +57,18 @@ class GpuTurns:
     ----------
     numbers : sequence of int
         The GPUs.
+    each : int
+        Turns on each of them.
     """
 
-    def __init__(self, numbers: tuple[int, ...]) -> None:
+    def __init__(self, numbers: tuple[int, ...], each: int = TURNS) -> None:
         import cupy
 
         self._free: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
         self._copies = {number: Copies() for number in numbers}
         self._busy = dict.fromkeys(numbers, 0)
         self._changed = threading.Condition()
-        for number in numbers * TURNS:
+        for number in numbers * each:
             with cupy.cuda.Device(number):
                 # A stream for each turn, since CuPy keeps memory for later by stream.
                 self._free.put((number, cupy.cuda.Stream(non_blocking=True)))
@@ -100,10 +102,10 @@ class GpuTurns:
 
 
 @cache
-def turns(device: str) -> GpuTurns | None:
-    """Return the turns on a device's GPUs, the same ones for all threads; None for the processor."""
+def turns(device: str, each: int = TURNS) -> GpuTurns | None:
+    """Return so many turns on each of a device's GPUs, the same for all threads; None for the processor."""
     numbers = tuple(gpus(device))
-    return GpuTurns(numbers) if numbers else None
+    return GpuTurns(numbers, each) if numbers else None
 
 
 def share_of_memory() -> int:

@@ -83,9 +83,11 @@ class Options:
         group="Reconstruct",
     )
     threads: int = vocabulary.threads()
+    device: str = vocabulary.device()
 
     def check(self) -> None:
         """Say what is missing or does not go together."""
+        vocabulary.check_device(self.device)
         vocabulary_tomo.check_input(self)
         vocabulary_tomo.check_boxes(self.box_size, self.crop_size)
 
@@ -121,12 +123,14 @@ class Result:
 @in_job_folder(JOB)
 def run(options: Options) -> Run[Result]:
     """Extract the particles; yields events and returns the result."""
+    from cryorefine.compute.array_module import gpus
     from cryorefine.compute.executor import LocalExecutor
     from cryorefine.io.tomograms import read_tomograms
     from cryorefine.jobs import pseudo_subtomo_work as work
     from cryorefine.tomo.extraction import window
     from cryorefine.tomo.particles import doubtful_coordinates, read_subtomograms
 
+    gpus(options.device)  # is refused where it cannot be used
     yield Progress(_STAGE, 0, 0, "reading the tables")
     entries = vocabulary_tomo.entries_of(options)
     assert entries.particles is not None
@@ -154,13 +158,19 @@ def run(options: Options) -> Run[Result]:
         )
 
     settings = work.settings_of(options, entries, particles)
-    done, black = 0, []
+    done, black, too_large = 0, [], 0
     with LocalExecutor(options.threads) as executor:
         for tasks in work.tasks(options, particles, plans, shape, settings):
-            for name, empty in executor.run(work.extract_one, tasks):
+            for name, empty, left_gpu in executor.run(work.extract_one, tasks):
                 done += 1
+                too_large += left_gpu
                 black += [name] if empty else []
                 yield Progress(_STAGE, done, kept)
+    if too_large:
+        yield Notice(
+            f"The GPU's memory was too small for {too_large} particles, which the processor extracted.",
+            warning=True,
+        )
     if black:
         yield Notice(
             f"{len(black)} particles are black, {black[0]} among them: the tilt images are empty where they "

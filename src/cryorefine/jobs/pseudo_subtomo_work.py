@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cryorefine import __version__
+from cryorefine.compute.gpu_turns import free_memory
+from cryorefine.compute.place import shortage
 from cryorefine.errors import UserError
 from cryorefine.io.files import write_whole
 from cryorefine.io.mrc import read_layout, write_map, write_stack
@@ -21,8 +23,9 @@ from cryorefine.io.tomograms import TiltSeries
 from cryorefine.io.trajectories import write_trajectories
 from cryorefine.tomo.extraction import Transfer, Window, extract, soft_circle, stack_of
 from cryorefine.tomo.geometry import image_rotations, project, visible_images
+from cryorefine.tomo.operations import PROCESSOR, Operations
 from cryorefine.tomo.particles import CENTRED, CORNER, ORIGIN, Subtomograms
-from cryorefine.tomo.pseudo_volume import levelled_spectra, pseudo_volume
+from cryorefine.tomo.pseudo_volume import PseudoVolume, levelled_spectra, pseudo_volume
 from cryorefine.tomo.tilt_images import TiltImages, require_images
 
 if TYPE_CHECKING:
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
 
 F64 = NDArray[np.float64]
 Index = NDArray[np.int64]
+ResultT = TypeVar("ResultT")
 SETTINGS = "extraction.sha256"
 """File in the job's folder that says which settings the images in it belong to."""
 
@@ -102,7 +106,7 @@ def settings_of(options: Options, entries: OptimisationSet, particles: Subtomogr
     """Return a fingerprint of everything that decides the images."""
     digest = hashlib.sha256(__version__.encode())
     for field in fields(options):
-        if field.name not in ("output", "threads", "optimisation_set"):
+        if field.name not in ("output", "threads", "device", "optimisation_set"):
             digest.update(f"{field.name}={getattr(options, field.name)};".encode())
     for path in (entries.particles, entries.tomograms, entries.trajectories):
         digest.update(path.read_bytes() if path is not None else b"")
@@ -153,7 +157,7 @@ def extract_one(
     index: int,
     path: Path,
     resume: bool,
-) -> tuple[str, bool]:
+) -> tuple[str, bool, bool]:
     """Extract one particle and write its images.
 
     Returns
@@ -162,17 +166,42 @@ def extract_one(
         Of the particle.
     empty : bool
         Whether its images are all zero.
+    left_gpu : bool
+        Whether the processor had to do it, because the memory of the GPU asked for was too small.
     """
     name = str(particles.names[plan.rows[index]])
-    shape, crop = source.shape, source.shape.crop
+    crop = source.shape.crop
     tilts = np.flatnonzero(plan.visible[index])
     weights = path.with_name(path.name.replace("_data.mrc", "_weights.mrc"))
     expected = {path: (len(tilts), crop, crop)}
     if not options.stack_2d:
         expected = {path: (crop, crop, crop), weights: (2 * crop, crop, crop // 2 + 1)}
     if resume and all(_is_whole(file, size) for file, size in expected.items()):
-        return name, False
+        return name, False, False
     path.parent.mkdir(parents=True, exist_ok=True)
+    made, left_gpu = _on_device(
+        options.device, lambda where: _images(options, source, particles, plan, index, tilts, where)
+    )
+    if isinstance(made, PseudoVolume):
+        # The weights first: a volume is whole when its own file is there.
+        write_map(weights, made.weights, 1 / source.pixel_size)
+        write_map(path, made.data, source.pixel_size)
+        return name, not made.data.any(), left_gpu
+    write_stack(path, made, source.pixel_size, options.float16, flush=False)
+    return name, not made.any(), left_gpu
+
+
+def _images(
+    options: Options,
+    source: Source,
+    particles: Subtomograms,
+    plan: Plan,
+    index: int,
+    tilts: Index,
+    where: Operations,
+) -> NDArray[np.float32] | PseudoVolume:
+    """Return the stack or the volume of a particle."""
+    shape = source.shape
     spectra, gain = extract(
         source.images,
         shape,
@@ -181,18 +210,31 @@ def extract_one(
         plan.depths[index],
         tilts,
         premultiply=options.premultiply,
+        where=where,
     )
     if options.stack_2d:
-        stack = stack_of(spectra, shape, source.circle)
-        write_stack(path, stack, source.pixel_size, options.float16, flush=False)
-        return name, not stack.any()
+        return stack_of(spectra, shape, source.circle, where)
     rotations = image_rotations(plan.series, particles.sub_rotations[plan.rows[index]][None])[0, tilts]
-    spectra = levelled_spectra(spectra, shape, source.circle)
-    volume = pseudo_volume(spectra, gain, source.transfer.dose[tilts], rotations, shape)
-    # The weights first: a volume is whole when its own file is there.
-    write_map(weights, volume.weights, 1 / source.pixel_size)
-    write_map(path, volume.data, source.pixel_size)
-    return name, not volume.data.any()
+    spectra = levelled_spectra(spectra, shape, source.circle, where)
+    return pseudo_volume(spectra, gain, source.transfer.dose[tilts], rotations, shape, where)
+
+
+def _on_device(device: str, work: Callable[[Operations], ResultT]) -> tuple[ResultT, bool]:
+    """Return what work comes to, and whether the memory of the device was too small for it."""
+    if device == "cpu":
+        return work(PROCESSOR), False
+    from cryorefine.refine.gpu.extraction import extraction
+
+    with extraction(device) as where:
+        try:
+            with shortage():
+                return work(where), False
+        except MemoryError:
+            if where is PROCESSOR:
+                raise
+        # Only here is what the failed attempt held let go.
+        free_memory()
+    return work(PROCESSOR), True
 
 
 def write_tables(

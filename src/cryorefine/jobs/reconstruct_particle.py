@@ -83,11 +83,13 @@ class Options:
         group="Reconstruct",
     )
     threads: int = vocabulary.threads()
+    device: str = vocabulary.device()
 
     def check(self) -> None:
         """Say what is missing or does not go together."""
         from cryorefine.geometry.symmetry import point_group
 
+        vocabulary.check_device(self.device)
         vocabulary_tomo.check_input(self)
         vocabulary_tomo.check_boxes(self.box_size, self.crop_size)
         point_group(self.symmetry)
@@ -127,9 +129,11 @@ class Result:
 @in_job_folder(JOB)
 def run(options: Options) -> Run[Result]:
     """Reconstruct the particle; yields events and returns the result."""
+    from cryorefine.compute.place import Place
     from cryorefine.io.optimisation_set import write_optimisation_set
     from cryorefine.jobs import reconstruct_particle_work as work
 
+    place = Place(options.device)
     yield Progress(_STAGE, 0, 0, "reading the tables")
     entries = vocabulary_tomo.entries_of(options)
     inputs = work.read_inputs(options, entries)
@@ -146,7 +150,9 @@ def run(options: Options) -> Run[Result]:
         _check_mask(options.fsc_mask, inputs.crop)
     sums = yield from work.insert_all(options, inputs, _STAGE)
     yield Progress(_STAGE, inputs.count, inputs.count + 1, "solving for the maps")
-    maps = work.write_maps(options, inputs, sums)
+    maps = work.write_maps(options, inputs, sums, place)
+    for sentence in place.notices:
+        yield Notice(sentence, warning=True)
     yield Progress(_STAGE, inputs.count + 1, inputs.count + 1)
     for name, path in maps.items():
         yield Product("half_map" if name.startswith("half") else "map", path, name)
@@ -202,6 +208,7 @@ def _post_process(
             # The resolution is sought; binned maps have no shells to fit a B-factor to.
             bfactor=0.0,
             threads=options.threads,
+            device=options.device,
         )
     )
     yield Notice(f"The resolution behind the mask is {result.resolution:.2f} A.")

@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from cryorefine.compute.array_module import gpus, to_host
+from cryorefine.compute.gpu_turns import free_memory
+from cryorefine.compute.place import Place, shortage
 from cryorefine.errors import UserError
 from cryorefine.geometry.symmetry import point_group
 from cryorefine.io.images import ImageReader
@@ -19,7 +22,7 @@ from cryorefine.io.mrc import write_map
 from cryorefine.io.optimisation_set import OptimisationSet
 from cryorefine.io.particles import group_index, project_root
 from cryorefine.io.tomograms import MissingImages, TiltSeries, read_tomograms
-from cryorefine.jobs.base import Progress, Run
+from cryorefine.jobs.base import Notice, Progress, Run
 from cryorefine.maps import fft
 from cryorefine.maps.slabs import thread_count
 from cryorefine.refine.particle_reconstruction import (
@@ -33,7 +36,7 @@ from cryorefine.refine.particle_reconstruction import (
 from cryorefine.refine.volume import map_from_fourier
 from cryorefine.tomo.extraction import Transfer, Window, extract, soft_circle, window
 from cryorefine.tomo.geometry import image_rotations, project, visible_images
-from cryorefine.tomo.kernels import crop_shift_multiply, level_and_crop
+from cryorefine.tomo.operations import PROCESSOR, Circle, Operations
 from cryorefine.tomo.particles import (
     Subtomograms,
     doubtful_coordinates,
@@ -50,9 +53,10 @@ C64 = NDArray[np.complex64]
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 Index = NDArray[np.int64]
-Images = Callable[[int], tuple[C64, F32, Index]]
-"""Gives the transforms, gains and tilts of one of a batch's particles."""
+Images = Callable[[int, Operations], tuple[C64, F32, Index]]
+"""Gives the transforms, gains and tilts of one of a batch's particles, made by some operations."""
 
+LEFT_GPU = "The GPU's memory was too small for a part of the particles, which the processor summed up."
 _PARTS = 16
 _PARTICLES = 64
 _MEMORY = 4 << 30
@@ -165,10 +169,13 @@ def insert_all(options: Options, inputs: Inputs, stage: str) -> Run[list[F32]]:
     threads = thread_count(options.threads)
     totals = [empty_sums(inputs.box) for _ in halves or (0,)]
     done = _Counter()
+    gpus(options.device)  # is refused where it cannot be used
     jobs = [(k, part) for part in range(parts) for k in range(len(totals))]
     with ThreadPoolExecutor(threads) as pool:
         futures = [
-            pool.submit(_insert_part, inputs, halves[k] if halves else None, part, parts, done)
+            pool.submit(
+                _insert_part, options.device, inputs, halves[k] if halves else None, part, parts, done
+            )
             for k, part in jobs
         ]
         try:
@@ -176,7 +183,10 @@ def insert_all(options: Options, inputs: Inputs, stage: str) -> Run[list[F32]]:
                 while not future.done():
                     wait([future], timeout=0.2, return_when=FIRST_EXCEPTION)
                     yield Progress(stage, done.value, inputs.count + 1)
-                totals[k] += future.result()
+                sums, left_gpu = future.result()
+                totals[k] += sums
+                if left_gpu:
+                    yield Notice(LEFT_GPU, warning=True)
         finally:
             done.stopped = True
             for future in futures:
@@ -189,25 +199,30 @@ def empty_sums_bytes(box: int) -> int:
     return 16 * (box + 1) ** 2 * (box // 2 + 2)
 
 
-def write_maps(options: Options, inputs: Inputs, sums: list[F32]) -> dict[str, Path]:
-    """Solve for half maps and map, and write them; return name -> file."""
+def write_maps(options: Options, inputs: Inputs, sums: list[F32], place: Place) -> dict[str, Path]:
+    """Solve for half maps and map, where they belong, and write them; return name -> file."""
     operators = point_group(options.symmetry).operators
     threads = thread_count(options.threads)
-    with ThreadPoolExecutor(min(2, threads)) as pool:
-        means = list(pool.map(lambda one: symmetric_mean(*split_sums(one), operators), sums))
+    # A GPU belongs to one thread.
+    with ThreadPoolExecutor(1 if place.on_gpu else min(2, threads)) as pool:
+
+        def mean(one: F32) -> tuple[C64, F32]:
+            return place.do(symmetric_mean, *split_sums(one), operators=operators)
+
+        means = list(pool.map(mean, sums))
         named = dict(zip(("half1", "half2"), means, strict=True)) if len(means) == 2 else {}
-        named["merged"] = (
-            (means[0][0] + means[1][0], means[0][1] + means[1][1]) if len(means) == 2 else means[0]
-        )
+        named["merged"] = place.do(_sum, *means[0], *means[1]) if len(means) == 2 else means[0]
 
         def solved(item: tuple[str, tuple[C64, F32]]) -> tuple[str, Path]:
             name, (numerator, weight) = item
             path = options.output / f"{name}.mrc"
-            volume = solve(numerator, weight, inputs.box, snr=options.snr, threads=max(1, threads // 2))
+            few = max(1, threads // 2)
+            volume = place.do(solve, numerator, weight, inputs.box, snr=options.snr, threads=few)
             if options.sums:
-                data = map_from_fourier(numerator, inputs.box, 1.0, threads) / np.float32(inputs.box) ** 2
+                data = map_from_fourier(to_host(numerator), inputs.box, 1.0, threads)
+                data /= np.float32(inputs.box) ** 2
                 write_map(path.with_name(f"data_{name}.mrc"), data, inputs.pixel_size)
-                write_map(path.with_name(f"weight_{name}.mrc"), _whole(weight), inputs.pixel_size)
+                write_map(path.with_name(f"weight_{name}.mrc"), _whole(to_host(weight)), inputs.pixel_size)
             if inputs.crop < inputs.box:
                 write_map(path.with_name(f"{name}_full.mrc"), volume, inputs.pixel_size)
             write_map(path, cropped(volume, inputs.crop), inputs.pixel_size)
@@ -217,20 +232,55 @@ def write_maps(options: Options, inputs: Inputs, sums: list[F32]) -> dict[str, P
 
 
 class _Counter:
-    """How many particles all threads together have done, and whether they should stop."""
+    """How many particles all threads together have done, and this one, and whether they should stop."""
 
     def __init__(self) -> None:
         self.value = 0
         self.stopped = False
         self._lock = threading.Lock()
+        self._own = threading.local()
 
-    def add(self) -> None:
+    @property
+    def here(self) -> int:
+        """How many this thread has done."""
+        return getattr(self._own, "value", 0)
+
+    def add(self, count: int = 1) -> None:
+        self._own.value = self.here + count
         with self._lock:
-            self.value += 1
+            self.value += count
 
 
-def _insert_part(inputs: Inputs, half: int | None, part: int, parts: int, done: _Counter) -> F32:
-    sums = empty_sums(inputs.box)
+def _sum(data: C64, weight: F32, more_data: C64, more_weight: F32) -> tuple[C64, F32]:
+    return data + more_data, weight + more_weight
+
+
+def _insert_part(
+    device: str, inputs: Inputs, half: int | None, part: int, parts: int, done: _Counter
+) -> tuple[F32, bool]:
+    """Sum up a part; tells whether the memory of the GPU asked for was too small for it."""
+    if device == "cpu":
+        return _inserted(PROCESSOR, inputs, half, part, parts, done), False
+    from cryorefine.refine.gpu.extraction import extraction
+
+    before = done.here
+    with extraction(device) as where:
+        try:
+            with shortage():
+                return to_host(_inserted(where, inputs, half, part, parts, done)), False
+        except MemoryError:
+            if where is PROCESSOR:
+                raise
+        free_memory()
+    # What was done is done again.
+    done.add(before - done.here)
+    return _inserted(PROCESSOR, inputs, half, part, parts, done), True
+
+
+def _inserted(
+    where: Operations, inputs: Inputs, half: int | None, part: int, parts: int, done: _Counter
+) -> F32:
+    sums = where.array(empty_sums(inputs.box))
     for batch in inputs.batches:
         mine = np.arange(part, len(batch.rows), parts)
         if half is not None:
@@ -238,7 +288,7 @@ def _insert_part(inputs: Inputs, half: int | None, part: int, parts: int, done: 
         for index in mine:
             if done.stopped:
                 return sums
-            spectra, gain, tilts = batch.images(int(index))
+            spectra, gain, tilts = batch.images(int(index), where)
             insert_images(
                 sums, spectra, gain, batch.keep[tilts], batch.orientations[index, tilts], batch.ratio
             )
@@ -284,17 +334,16 @@ def _cutter(
     images: TiltImages,
     shape: Window,
     transfer: Transfer,
-    circle: tuple[F32, NDArray[np.bool_]],
+    circle: Circle,
     centres: F64,
     depths: F64,
     visible: NDArray[np.bool_],
 ) -> Images:
-    def level(squares: F32) -> None:
-        level_and_crop(squares, *circle, squares)
-
-    def cut(index: int) -> tuple[C64, F32, Index]:
+    def cut(index: int, where: Operations) -> tuple[C64, F32, Index]:
         tilts = np.flatnonzero(visible[index])
-        spectra, gain = extract(images, shape, transfer, centres[index], depths[index], tilts, prepare=level)
+        spectra, gain = extract(
+            images, shape, transfer, centres[index], depths[index], tilts, level=circle, where=where
+        )
         assert gain is not None
         return spectra, gain, tilts
 
@@ -374,7 +423,7 @@ def _stack_reader(
     depths: F64,
     shifts: F64,
 ) -> Images:
-    def read(index: int) -> tuple[C64, F32, Index]:
+    def read(index: int, where: Operations) -> tuple[C64, F32, Index]:
         name = str(names[index])
         stack = reader.read_stack(name)
         place = positions_in_stack(reader, name, frames[index], particle_names[index])
@@ -384,11 +433,11 @@ def _stack_reader(
                 f"{transfer.box}; extract the particles again."
             )
         tilts = np.flatnonzero(frames[index] & dose)
-        gain = transfer(depths[index], tilts)
-        factors = np.empty((0, 1), dtype=np.float32) if premultiplied else gain
-        spectra = np.empty((len(tilts), transfer.box, transfer.box // 2 + 1), dtype=np.complex64)
-        transforms = fft.real_forward(stack[place[tilts]], (1, 2))
-        crop_shift_multiply(transforms, shifts[index, tilts], factors, float(transfer.box**2), spectra)
+        gain = transfer(depths[index], tilts, where)
+        transforms = fft.real_forward(where.array(stack[place[tilts]]), (1, 2))
+        factors = None if premultiplied else gain
+        factor = float(transfer.box**2)
+        spectra = where.crop_shift_multiply(transforms, shifts[index, tilts], factors, factor, transfer.box)
         return spectra, gain, tilts
 
     return read

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cryorefine.compute.place import shortage
 from cryorefine.errors import UserWarningMessage
 from cryorefine.refine.chunk_images import ViewData, prepare_views, shift_prior
 from cryorefine.refine.coarse import CoarseSearch, Samples
@@ -126,7 +127,8 @@ def _in_parts(
 ) -> ChunkResult:
     """Halve the chunk and the working memory until a GPU's memory suffices; at last do without the GPU."""
     try:
-        return _compare(chunk, raw, operations.volume(volume), parameters, squared_ctf, operations)
+        with shortage():
+            return _compare(chunk, raw, operations.volume(volume), parameters, squared_ctf, operations)
     except MemoryError:
         if isinstance(operations, ProcessorOperations):
             raise

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cryorefine.compute.array_module import module_of, to_host
+from cryorefine.compute.place import shortage
 from cryorefine.geometry.symmetry import point_group
 from cryorefine.maps.filters import initial_lowpass
 from cryorefine.maps.fsc import first_shell_below
@@ -124,15 +126,10 @@ def maximise(
     """
     solved = _solve_on(options.device, sums, options)
     halves = []
-    for h, (density, prior) in enumerate(zip(solved.maps, solved.priors, strict=True)):
-        reference = density
-        if not options.last:
-            if options.first and options.initial_lowpass > 0:
-                reference = initial_lowpass(reference, options.pixel_size, options.initial_lowpass, threads=1)
-            reference = flatten(reference, options)
+    for h, (reference, prior) in enumerate(zip(solved.references, solved.priors, strict=True)):
         model = replace(
             models[h],
-            reference=reference.astype(np.float32),
+            reference=reference,
             ssnr=prior.ssnr,
             sigma2=prior.sigma2,
             tau2=prior.tau2,
@@ -140,7 +137,7 @@ def maximise(
             log_likelihood=float(np.sum(likelihoods[h])),
         )
         halves.append(update_noise_model(model, sums[h], group[h], norms[h], options))
-    joined = solved.maps[0] if options.last else None
+    joined = solved.references[0] if options.last else None
     return MaximisationResult(
         (halves[0], halves[1]), solved.fsc, solved.unfiltered, joined, tuple(solved.notices)
     )
@@ -148,9 +145,9 @@ def maximise(
 
 @dataclass(frozen=True, eq=False)
 class _Solved:
-    """Maps of both halves, what the FSC says of them, and what :class:`MaximisationResult` holds."""
+    """New references of both halves, what the FSC says of them, and more of :class:`MaximisationResult`."""
 
-    maps: tuple[F32, F32]
+    references: tuple[F32, F32]
     priors: tuple[Prior, Prior]
     fsc: F64
     unfiltered: tuple[F32, F32] | None
@@ -163,7 +160,8 @@ def _solve_on(device: str, sums: tuple[HalfSums, HalfSums], options: Maximisatio
     with gpu_volumes(device) as gpu:
         if gpu is not None:
             try:
-                return _solve(sums, options, gpu)
+                with shortage():
+                    return _solve(sums, options, gpu)
             except MemoryError:
                 notices.append(
                     "The GPU's memory is too small for the maps' transforms; the processor reconstructs."
@@ -206,32 +204,49 @@ def _solve(sums: tuple[HalfSums, HalfSums], options: MaximisationOptions, gpu: G
             maps = unregularised()
             fsc = flattened_fsc(*maps, options.mask, size, notices)
             unfiltered = unfiltered or maps
+            del maps
         prior = partial(prior_from_fsc, fsc, size=size, padding=padding, gpu=gpu)
         if options.last:
             whole = (one[0] + two[0], one[1] + two[1])
             priors = (prior(whole[1], joined=True),) * 2
-            maps = (solve(whole, priors[0]),) * 2
+            references = (to_host(solve(whole, priors[0])),) * 2
         else:
             priors = prior(one[1], joined=False), prior(two[1], joined=False)
-            first, second = both(solve, (one, two), priors)
-            maps = (first, second)
-    return _Solved(maps, priors, fsc, unfiltered, notices)
+
+            def next_reference(volume: Volume, of_half: Prior) -> F32:
+                reference: F32 = to_host(filtered(solve(volume, of_half), options))
+                return reference
+
+            first, second = both(next_reference, (one, two), priors)
+            references = (first, second)
+    if unfiltered is not None:
+        unfiltered = to_host(unfiltered[0]), to_host(unfiltered[1])
+    return _Solved(references, priors, fsc, unfiltered, notices)
+
+
+def filtered(density: F32, options: MaximisationOptions) -> F32:
+    """Return a map as it is compared with, where it lives: flattened, and in a first iteration filtered."""
+    if options.first and options.initial_lowpass > 0:
+        density = initial_lowpass(density, options.pixel_size, options.initial_lowpass, threads=1)
+    return flatten(density, options)
 
 
 def flatten(density: F32, options: MaximisationOptions) -> F32:
-    """Multiply a map by the solvent mask, or by a soft sphere of the mask diameter."""
+    """Multiply a map by the solvent mask, or by a soft sphere of the mask diameter, where it lives."""
     mask = options.mask
     if mask is None:
         mask = soft_sphere(density.shape, options.mask_diameter / 2 / options.pixel_size, 5.0)
-    return np.asarray(density * mask, np.float32)
+    result: F32 = (density * module_of(density).asarray(mask)).astype(np.float32, copy=False)
+    return result
 
 
 def flattened_fsc(first: F32, second: F32, mask: F32, size: int, notices: list[str]) -> F64:
-    """FSC of two half maps inside a mask, never negative, and 0 beyond size/2.
+    """FSC of two half maps inside a mask, worked out where they live: never negative, and 0 beyond size/2.
 
     Where the half maps agree too well for a correction (unmasked FSC never below 0.8), the unmasked
     curve is returned and a notice added.
     """
+    mask = module_of(first).asarray(mask)
     halves = HalfMaps(first, second, threads=1)
     if first_shell_below(halves.unmasked, RANDOMISE_BELOW) is None:
         notices.append(

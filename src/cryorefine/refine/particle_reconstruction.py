@@ -11,16 +11,18 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import scipy.fft
 from numba import njit
 from numpy.typing import NDArray
 
+from cryorefine.compute.array_module import is_on_gpu, module_of, to_host
+from cryorefine.refine.gpu.volumes import volumes_of
 from cryorefine.refine.volume import (
     interpolation_falloff,
     map_from_fourier,
     radius,
     shell_means,
     symmetrise,
+    transforms,
 )
 
 C64 = NDArray[np.complex64]
@@ -64,7 +66,8 @@ def insert_images(
     sums : ndarray of float32, shape (2L+1, 2L+1, L+2, 4)
         Of :func:`empty_sums`.
     spectra : ndarray of complex64, shape (n, size, size // 2 + 1)
-        Transforms of images, premultiplied by their gain, with the particle at ``size // 2``.
+        Transforms of images, premultiplied by their gain, with the particle at ``size // 2``; they and
+        their gains live where the sums do.
     gain : ndarray of float32, shape (n, size * (size // 2 + 1))
         CTF times dose weight of each image.
     keep : ndarray of bool, shape (n, size * (size // 2 + 1))
@@ -74,6 +77,11 @@ def insert_images(
     ratio : float
         Width of the images in A over that of the map.
     """
+    if is_on_gpu(sums):
+        from cryorefine.refine.gpu.extraction import gather
+
+        gather(sums, spectra, gain, keep, orientations, ratio)
+        return
     count, size = spectra.shape[:2]
     images = np.empty((count, size + 2, size // 2 + 3, 4), np.float32)
     reach = np.zeros(count)
@@ -169,7 +177,7 @@ def symmetric_mean(numerator: C64, weight: F32, operators: F64) -> tuple[C64, F3
     size = 2 * (numerator.shape[0] // 2)
     if len(operators) == 1:
         return numerator, weight
-    data, total = symmetrise(numerator, weight, operators, size, 1.0)
+    data, total = symmetrise(numerator, weight, operators, size, 1.0, volumes_of(numerator))
     data /= np.float32(len(operators))
     total /= np.float32(len(operators))
     return data, total
@@ -177,6 +185,8 @@ def symmetric_mean(numerator: C64, weight: F32, operators: F64) -> tuple[C64, F3
 
 def solve(numerator: C64, weight: F32, box: int, *, snr: float | None = None, threads: int = 1) -> F32:
     """Return the map whose slices fit the images best.
+
+    It is worked out where the accumulators live, and returned on the processor.
 
     On absolute grey scale: a projection of the map is an image of a stack without its CTF.
 
@@ -196,30 +206,33 @@ def solve(numerator: C64, weight: F32, box: int, *, snr: float | None = None, th
     -------
     ndarray of float32, shape (box, box, box)
     """
+    xp, gpu = module_of(numerator), volumes_of(numerator)
+    fft, workers = transforms(numerator, threads)
     # Interpolation has multiplied the sum of all images, not their quotient, by this in real space.
     summed = map_from_fourier(numerator, box, 1.0, threads)
-    summed /= np.maximum(interpolation_falloff(box, 1.0), _LEAST_FALLOFF)
-    transform = scipy.fft.rfftn(scipy.fft.ifftshift(summed), workers=threads, overwrite_x=True)
+    summed /= xp.maximum(interpolation_falloff(box, 1.0, xp), np.float32(_LEAST_FALLOFF))
+    transform = fft.rfftn(fft.ifftshift(summed), overwrite_x=True, **workers)
     limit = box // 2
-    rows = np.arange(-limit, limit) % box
+    rows = xp.asarray(np.arange(-limit, limit) % box)
     # The last row and column of the accumulators belong to the Nyquist frequency's other name.
     known = weight[:-1, :-1, : limit + 1]
     if snr is not None:
         divisor = known + np.float32(1 / snr)
     else:
-        means = np.append(shell_means(weight, 1.0, limit + 1), 0.0)
-        axis = np.arange(-limit, limit, dtype=np.float32)
-        r = np.sqrt(axis[:, None, None] ** 2 + axis[:, None] ** 2 + np.arange(limit + 1) ** 2)
-        divisor = np.maximum(known, (_LEAST_WEIGHT * np.interp(r, np.arange(limit + 2), means)).astype("f4"))
-        divisor[r > limit] = 0
-    inverse = np.divide(1, divisor, out=np.zeros_like(divisor), where=divisor > 0)
-    ordered = np.empty_like(inverse)
-    ordered[np.ix_(rows, rows)] = inverse
+        means = np.append((shell_means if gpu is None else gpu.shell_means)(weight, 1.0, limit + 1), 0.0)
+        axis, last = xp.arange(-limit, limit, dtype=np.float32), xp.arange(limit + 1, dtype=np.float32)
+        r = xp.sqrt(axis[:, None, None] ** 2 + axis[:, None] ** 2 + last**2)
+        least = xp.interp(r, xp.arange(limit + 2), xp.asarray(_LEAST_WEIGHT * means)).astype(np.float32)
+        divisor = xp.where(r > limit, np.float32(0), xp.maximum(known, least))
+    # Voxels without a weight stay empty.
+    inverse = xp.where(divisor > 0, 1 / xp.where(divisor > 0, divisor, np.float32(1)), np.float32(0))
+    ordered = xp.empty_like(inverse)
+    ordered[rows[:, None], rows] = inverse
     transform *= ordered
     # map_from_fourier and the volumes of a refinement count per box^2.
     transform /= np.float32(box) ** 2
-    volume = scipy.fft.irfftn(transform, s=(box,) * 3, workers=threads, overwrite_x=True)
-    return scipy.fft.fftshift(volume).astype(np.float32, copy=False)
+    volume = fft.fftshift(fft.irfftn(transform, s=(box,) * 3, overwrite_x=True, **workers))
+    return np.asarray(to_host(volume), np.float32)
 
 
 def cropped(volume: F32, crop: int) -> F32:

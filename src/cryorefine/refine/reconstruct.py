@@ -13,6 +13,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from cryorefine.compute.array_module import module_of
 from cryorefine.refine.volume import (
     C64,
     F32,
@@ -125,7 +126,8 @@ def reconstruct(
     Returns
     -------
     ndarray of float32, shape (box, box, box)
-        Map, with a soft sphere (radius box/2, edge 3 px) outside of which it is constant.
+        Map, where the accumulators live, with a soft sphere (radius box/2, edge 3 px) outside of which
+        it is constant.
     """
     shells = box // 2 + 1
     means = (shell_means if gpu is None else gpu.shell_means)(weight, padding, shells)
@@ -136,14 +138,14 @@ def reconstruct(
     floor = (means + extra) / 1000
     reach = padding * size / 2
     volume = (divide if gpu is None else gpu.divide)(numerator, weight, extra, floor, reach, padding)
-    density = map_from_fourier(volume, box, padding, threads, gpu)
-    edge = 3.0
-    r = radius(box)
-    inside = np.clip((box / 2 - r) / edge, 0, 1)
-    gain = 0.5 - 0.5 * np.cos(np.pi * inside)
-    outside_mean = float(np.sum(density * (1 - gain)) / np.sum(1 - gain))
+    density = map_from_fourier(volume, box, padding, threads)
+    edge, xp = 3.0, module_of(density)
+    inside = xp.clip((box / 2 - radius(box, xp)) / edge, 0, 1)
+    gain = 0.5 - 0.5 * xp.cos(np.pi * inside)
+    outside_mean = float(xp.sum(density * (1 - gain)) / xp.sum(1 - gain))
     density = density * gain + np.float32(outside_mean) * (1 - gain)
-    return (density / interpolation_falloff(box, padding)).astype(np.float32)
+    result: F32 = (density / interpolation_falloff(box, padding, xp)).astype(np.float32)
+    return result
 
 
 def join_low_resolution(

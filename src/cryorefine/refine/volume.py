@@ -14,7 +14,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from cryorefine.compute.array_module import to_host
+from cryorefine.compute.array_module import is_on_gpu, module_of, to_host
 
 if TYPE_CHECKING:
     from cryorefine.refine.gpu.volumes import GpuVolumes
@@ -40,16 +40,31 @@ def empty_volume(size: int, padding: float) -> tuple[C64, F32]:
     return np.zeros(shape, np.complex64), np.zeros(shape, np.float32)
 
 
-def radius(box: int) -> F32:
-    """Distance of each voxel from the centre at box/2, shape (box, box, box)."""
-    axis = np.arange(box, dtype=np.float32) - box // 2
+def transforms(array: Any, threads: int) -> tuple[Any, dict[str, int]]:
+    """Return what transforms an array where it lives, and what its functions are told of threads."""
+    if is_on_gpu(array):
+        import cupyx.scipy.fft
+
+        return cupyx.scipy.fft, {}
+    import scipy.fft
+
+    return scipy.fft, {"workers": threads}
+
+
+def radius(box: int, xp: Any = np) -> F32:
+    """Distance of each voxel from the centre at box/2, shape (box, box, box), as an array of a module."""
+    axis = xp.arange(box, dtype=np.float32) - box // 2
     squared = axis * axis
-    return np.sqrt(squared[:, None, None] + squared[:, None] + squared)
+    result: F32 = xp.sqrt(squared[:, None, None] + squared[:, None] + squared)
+    return result
 
 
-def interpolation_falloff(box: int, padding: float) -> F32:
+def interpolation_falloff(box: int, padding: float, xp: Any = np) -> F32:
     """sinc^2(r / (box * padding)): what trilinear interpolation in Fourier space does to a map."""
-    return (np.sinc(radius(box) / (box * padding)) ** 2).astype(np.float32)
+    falloff = xp.sinc(radius(box, xp) / (box * padding))
+    falloff *= falloff
+    result: F32 = falloff.astype(np.float32, copy=False)
+    return result
 
 
 def padded_box(box: int, padding: float) -> int:
@@ -59,7 +74,7 @@ def padded_box(box: int, padding: float) -> int:
 
 
 def fourier_volume(reference: F32, size: int, padding: float, threads: int = 1) -> C64:
-    """Transform a map, padded and compensated for the interpolation to come.
+    """Transform a map, where it lives, padded and compensated for the interpolation to come.
 
     Parameters
     ----------
@@ -72,16 +87,16 @@ def fourier_volume(reference: F32, size: int, padding: float, threads: int = 1) 
     threads : int
         Threads of the FFT.
     """
-    import scipy.fft
-
+    xp = module_of(reference)
+    fft, workers = transforms(reference, threads)
     box = reference.shape[0]
     large = padded_box(box, padding)
-    corrected = reference / interpolation_falloff(box, padding)
-    padded = np.zeros((large,) * 3, np.float32)
+    corrected = reference / interpolation_falloff(box, padding, xp)
+    padded = xp.zeros((large,) * 3, np.float32)
     first = large // 2 - box // 2
     inner = slice(first, first + box)
     padded[inner, inner, inner] = corrected
-    transform = scipy.fft.rfftn(scipy.fft.ifftshift(padded), workers=threads, overwrite_x=True)
+    transform = fft.rfftn(fft.ifftshift(padded), overwrite_x=True, **workers)
     transform *= np.float32(1 / box**2)
     return _crop(transform, volume_limit(size, padding))
 
@@ -92,33 +107,25 @@ def _axis(limit: int, large: int) -> NDArray[np.intp]:
 
 
 def _crop(transform: NDArray[np.complex64], limit: int) -> C64:
-    large = transform.shape[0]
+    xp, large = module_of(transform), transform.shape[0]
     reach = min(limit, large // 2 - 1)
-    result = np.zeros((2 * limit + 1, 2 * limit + 1, limit + 2), np.complex64)
-    rows = _axis(reach, large)
+    result: C64 = xp.zeros((2 * limit + 1, 2 * limit + 1, limit + 2), np.complex64)
+    rows = xp.asarray(_axis(reach, large))
     inner = slice(limit - reach, limit + reach + 1)
     width = min(limit + 2, large // 2 + 1)
-    result[inner, inner, :width] = transform[np.ix_(rows, rows, np.arange(width))]
+    result[inner, inner, :width] = transform[rows[:, None], rows, :width]
     return result
 
 
-def map_from_fourier(
-    volume: C64, box: int, padding: float, threads: int = 1, gpu: GpuVolumes | None = None
-) -> F32:
-    """Undo :func:`fourier_volume` but for the interpolation fall-off, shape (box, box, box).
+def map_from_fourier(volume: C64, box: int, padding: float, threads: int = 1) -> F32:
+    """Undo :func:`fourier_volume`, where the volume lives, but for the interpolation fall-off.
 
-    A volume on a GPU is transformed there.
+    Returns
+    -------
+    ndarray of float32, shape (box, box, box)
     """
-    xp: Any
-    fft: Any
-    if gpu is None:
-        import scipy.fft
-
-        xp, fft, workers = np, scipy.fft, {"workers": threads}
-    else:
-        import cupyx.scipy.fft
-
-        xp, fft, workers = gpu.xp, cupyx.scipy.fft, {}
+    xp = module_of(volume)
+    fft, workers = transforms(volume, threads)
     limit = volume.shape[0] // 2
     large = padded_box(box, padding)
     transform = xp.zeros((large, large, large // 2 + 1), np.complex64)
@@ -131,7 +138,8 @@ def map_from_fourier(
     padded = fft.fftshift(fft.irfftn(transform, s=(large,) * 3, overwrite_x=True, **workers))
     first = large // 2 - box // 2
     cut = slice(first, first + box)
-    return np.ascontiguousarray(to_host(padded[cut, cut, cut]), dtype=np.float32)
+    result: F32 = xp.ascontiguousarray(padded[cut, cut, cut], dtype=np.float32)
+    return result
 
 
 @njit(nogil=True, cache=True, error_model="numpy")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryorefine.ctf.aberrations import even_phase, odd_phase
-from cryorefine.ctf.ctf import ctf
 from cryorefine.errors import UserError
 from cryorefine.io.tomograms import TiltSeries
 from cryorefine.maps import fft
 from cryorefine.tomo.geometry import dose_weights, image_ctf
+from cryorefine.tomo.operations import PROCESSOR, Circle, Operations
 from cryorefine.tomo.tilt_images import TiltImages
 
 if TYPE_CHECKING:
@@ -89,7 +88,7 @@ class Transfer:
         self.even = _even(optics, self.x, self.y)
         self.odd = _odd(series, optics, self.x, self.y)
 
-    def __call__(self, depths: F64, tilts: Index) -> F32:
+    def __call__(self, depths: F64, tilts: Index, where: Operations = PROCESSOR) -> F32:
         """Return CTF times dose weight of some images, shape (n, box * (box // 2 + 1)).
 
         Parameters
@@ -98,11 +97,13 @@ class Transfer:
             Depth of a particle in px of the tilt images, from :func:`cryorefine.tomo.geometry.project`.
         tilts : ndarray of int, shape (n,)
             The images wanted.
+        where : Operations
+            Where they are worked out.
         """
         parameters = image_ctf(self.series, depths[None]).take(tilts)
-        values = ctf(parameters, self.x, self.y, even=self.even)
+        values: F32 = where.ctf(parameters, self.x, self.y, even=self.even)
         # The dose weights are shared by all particles.
-        values *= self.dose[tilts]
+        values *= where.array(self.dose[tilts])
         return values
 
 
@@ -115,7 +116,8 @@ def extract(
     tilts: Index,
     *,
     premultiply: bool = True,
-    prepare: Callable[[F32], None] | None = None,
+    level: Circle | None = None,
+    where: Operations = PROCESSOR,
 ) -> tuple[C64, F32 | None]:
     """Cut one particle out of tilt images, centre it and multiply it by its CTF.
 
@@ -140,8 +142,11 @@ def extract(
     premultiply : bool
         Whether images are multiplied by CTF and dose weights; contrast is inverted in any case, so that
         protein is white.
-    prepare : callable, optional
-        Changes the squares, shape (n, unbinned, unbinned), in place before they are transformed.
+    level : tuple of ndarray, optional
+        A soft circle about the squares in the tilt images (:func:`soft_circle`): they are levelled in it
+        before they are transformed.
+    where : Operations
+        Where the pixels are worked on, and the results live.
 
     Returns
     -------
@@ -154,46 +159,39 @@ def extract(
     UserError
         When a tilt image holds NaN or infinite values here.
     """
-    from cryorefine.tomo.kernels import crop_shift_multiply
-
     large, box = shape.unbinned, shape.box
     corners = np.floor(centres[tilts] + 0.5).astype(np.int64) - large // 2
-    squares = images.squares(tilts, corners, large)
-    if prepare is not None:
-        prepare(squares)
+    squares = where.array(images.squares(tilts, corners, large))
+    if level is not None:
+        squares = where.level_and_crop(squares, level, large)
     spectra = fft.real_forward(squares, (1, 2))
-    finite = np.isfinite(spectra[:, 0, 0])
+    finite = np.isfinite(where.host(spectra[:, 0, 0]))
     if not finite.all():
         bad = images.series.image_names[tilts[np.flatnonzero(~finite)[0]]]
         raise UserError(f"{bad} holds NaN or infinite values; remove it from its tilt series.")
-    gain = transfer(depths, tilts) if premultiply else None
+    gain = transfer(depths, tilts, where) if premultiply else None
     shifts = box // 2 - (centres[tilts] - corners) / shape.binning
-    result = np.empty((len(tilts), box, box // 2 + 1), dtype=np.complex64)
-    factor = -(large**2) / shape.binning**3
-    none = np.empty((0, 1), dtype=np.float32)
-    crop_shift_multiply(spectra, shifts, none if gain is None else gain, factor, result)
+    result = where.crop_shift_multiply(spectra, shifts, gain, -(large**2) / shape.binning**3, box)
     if transfer.odd is not None:
-        result *= transfer.odd
+        result *= where.array(transfer.odd)
     return result, gain
 
 
-def stack_of(spectra: C64, shape: Window, circle: tuple[F32, NDArray[np.bool_]] | None) -> F32:
-    """Return the images of transforms, levelled within a soft circle, shape (n, crop, crop)."""
-    from cryorefine.tomo.kernels import level_and_crop
-
+def stack_of(spectra: C64, shape: Window, circle: Circle | None, where: Operations = PROCESSOR) -> F32:
+    """Return images, levelled within a soft circle, on the processor; shape (n, crop, crop)."""
     images = fft.real_backward(spectra, (1, 2), shape.box)
     scale = np.float32(1 / shape.box**2)
     first = (shape.box - shape.crop) // 2
     if circle is None:
         inside = slice(first, first + shape.crop)
-        return images[:, inside, inside] * scale
+        whole: F32 = where.host(images[:, inside, inside] * scale)
+        return whole
     weight, outside = circle
-    result = np.empty((len(images), shape.crop, shape.crop), dtype=np.float32)
-    level_and_crop(images, weight * scale, outside, result)
+    result: F32 = where.host(where.level_and_crop(images, (weight * scale, outside), shape.crop))
     return result
 
 
-def soft_circle(box: int, diameter: float, edge: float = EDGE) -> tuple[F32, NDArray[np.bool_]]:
+def soft_circle(box: int, diameter: float, edge: float = EDGE) -> Circle:
     """Return a soft disc about ``box // 2`` and what lies outside of it, each of shape (box, box).
 
     The edge, a cosine, lies within the diameter.

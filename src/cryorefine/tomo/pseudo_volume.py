@@ -12,7 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cryorefine.maps import fft
+from cryorefine.maps.fourier import inverse
 from cryorefine.tomo.extraction import Window
+from cryorefine.tomo.operations import PROCESSOR, Circle, Operations
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -37,7 +40,14 @@ class PseudoVolume:
     weights: F32
 
 
-def pseudo_volume(spectra: C64, gain: F32 | None, dose: F32, rotations: F64, shape: Window) -> PseudoVolume:
+def pseudo_volume(
+    spectra: C64,
+    gain: F32 | None,
+    dose: F32,
+    rotations: F64,
+    shape: Window,
+    where: Operations = PROCESSOR,
+) -> PseudoVolume:
     """Lay the images of a particle into a volume.
 
     Parameters
@@ -52,22 +62,22 @@ def pseudo_volume(spectra: C64, gain: F32 | None, dose: F32, rotations: F64, sha
         From the particle's frame to each image.
     shape : Window
         Boxes.
+    where : Operations
+        Where transforms and gains live.
     """
-    from cryorefine.tomo.kernels import insert_tilts
-
     crop, box = shape.crop, shape.box
-    size = (crop, crop, crop // 2 + 1)
-    data = np.zeros(size, np.complex64)
-    weight, multiplicity = np.zeros(size, np.float32), np.zeros(size, np.float32)
     use = dose - np.float32(LEAST_DOSE_WEIGHT)
-    ones = np.ones_like(use) if gain is None else gain
-    insert_tilts(data, weight, multiplicity, np.ascontiguousarray(rotations), crop / box, spectra, ones, use)
-    volume = np.fft.irfftn(data, s=(crop,) * 3, axes=(0, 1, 2), norm="ortho")
-    volume *= np.float32(box / (crop * np.sqrt(shape.binning)))
-    return PseudoVolume(np.fft.fftshift(volume), np.concatenate([weight, multiplicity]))
+    gains = where.array(np.ones_like(use)) if gain is None else gain
+    data, *counts = where.insert_tilts(spectra, gains, where.array(use), rotations, crop)
+    volume = inverse(data, crop, threads=1, overwrite=True)
+    volume *= np.float32(box / (crop**2.5 * np.sqrt(shape.binning)))
+    shifted = np.fft.fftshift(where.host(volume))
+    return PseudoVolume(shifted, np.concatenate([where.host(count) for count in counts]))
 
 
-def levelled_spectra(spectra: C64, shape: Window, circle: tuple[F32, NDArray[np.bool_]] | None) -> C64:
+def levelled_spectra(
+    spectra: C64, shape: Window, circle: Circle | None, where: Operations = PROCESSOR
+) -> C64:
     """Return transforms of images levelled within a soft circle, whose origin is their particle's centre.
 
     Parameters
@@ -78,16 +88,14 @@ def levelled_spectra(spectra: C64, shape: Window, circle: tuple[F32, NDArray[np.
         Boxes.
     circle : tuple of ndarray, or None
         From :func:`cryorefine.tomo.extraction.soft_circle`; None leaves the images as they are.
+    where : Operations
+        Where the transforms live.
     """
-    from cryorefine.tomo.kernels import level_and_crop
-
     if circle is not None:
-        images = np.fft.irfft2(spectra, s=(shape.box, shape.box))
-        level_and_crop(images, *circle, images)
-        spectra = np.asarray(np.fft.rfft2(images, norm="forward"), dtype=np.complex64)
-        spectra *= np.float32(shape.box**2)
+        images = where.level_and_crop(fft.real_backward(spectra, (1, 2), shape.box), circle, shape.box)
+        spectra = fft.real_forward(images, (1, 2))
     # A stack is divided by the binning once more than a volume; norm: RELION's halves of 1 / box.
     result = spectra * np.float32(shape.binning / shape.box)
     signs = 1 - 2 * (np.arange(shape.box) % 2)
-    result *= (signs[:, None] * signs[: shape.box // 2 + 1]).astype(np.float32)
+    result *= where.array((signs[:, None] * signs[: shape.box // 2 + 1]).astype(np.float32))
     return result

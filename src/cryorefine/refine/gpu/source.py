@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 WARP = "warp.cuh"
-KERNELS = ("poses.cu", "posterior.cu", "images.cu", "volume.cu")
+KERNELS = ("poses.cu", "posterior.cu", "images.cu", "volume.cu", "tilts.cu")
 OPTIONS = ("-std=c++17",)
 THREADS = 256
 

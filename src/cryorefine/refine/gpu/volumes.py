@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cryorefine.compute.array_module import is_on_gpu, module_of
 from cryorefine.compute.gpu_turns import free_memory, turns
 from cryorefine.errors import UserError
 from cryorefine.refine.gpu.source import i32, launch
@@ -72,6 +73,11 @@ class GpuVolumes:
         how = (np.float64(padding), i32(numerator.shape[0] // 2), i32(half))
         launch("unpadded", result.size, numerator, weight, *how, result)
         return result
+
+
+def volumes_of(volume: Array) -> GpuVolumes | None:
+    """Return the operations on the GPU that a volume lives on; None for the processor."""
+    return GpuVolumes(module_of(volume)) if is_on_gpu(volume) else None
 
 
 @contextmanager
