@@ -42,6 +42,7 @@ def simulate(
     spread: float = 0.0,
     error: float = 0.0,
     empty: float = 0.0,
+    gain: float = 0.0,
     sigma: float = 0.9,
     box: int = BOX,
     seed: int = 1,
@@ -63,6 +64,8 @@ def simulate(
         return CtfParameters(300.0, 2.7, 0.1, defocus + astigmatism, defocus - astigmatism, angle)
 
     true_ctf = ctf(mean + rng.normal(scale=spread, size=count))
+    if gain > 0:
+        true_ctf = replace(true_ctf, scale=np.exp(rng.normal(scale=gain, size=count)))
     nothing = rng.random(count) < empty
     contrast = contrast_for(atoms, poses, true_ctf, true_group, snr) * np.where(nothing, 0, 1)
     images = simulate_images(atoms, poses, offsets, true_ctf, true_group, contrast=contrast, rng=rng)

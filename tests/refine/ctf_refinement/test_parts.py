@@ -16,7 +16,7 @@ from cryorefine.refine.ctf_refinement.defocus import Scan, per_micrograph, per_p
 from cryorefine.refine.ctf_refinement.division import divide
 from cryorefine.refine.ctf_refinement.expectation import phases_moved, rebuilt_quality
 from cryorefine.refine.ctf_refinement.frame import make_frame
-from cryorefine.refine.ctf_refinement.optics_fit import absorb
+from cryorefine.refine.ctf_refinement.optics_fit import absorb, threshold
 from cryorefine.refine.ctf_refinement.optics_sums import odd_sums
 from cryorefine.refine.ctf_refinement.padded import multiply_in_place, transform_padded
 from cryorefine.refine.ctf_refinement.phase_fit import OddSums, fit_phase
@@ -268,6 +268,24 @@ def test_weak_particles_end_near_their_micrograph_and_strong_ones_stay(rng):
     assert error[:200].std() == pytest.approx(19, rel=0.15)  # 1/sqrt(1/20^2 + 1/60^2)
     assert error[200:].std() == pytest.approx(57.5, rel=0.15)
     assert np.sqrt(np.mean((error / estimate.sigma) ** 2)) == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.parametrize(("spread", "told"), [(0.0, False), (60.0, True)])
+def test_particles_are_told_apart_only_where_they_differ(rng, spread, told):
+    micrograph = np.arange(200) % 4
+    origin = np.array([0.0, 300, -200, 100])[micrograph]
+    seen = 40 + rng.normal(scale=spread, size=200) + 50 * rng.normal(size=200)
+    change = np.arange(-2000, 2001, 10.0)
+    scan = Scan(change, gaussian_scan(seen, np.full(200, 50.0), change).astype(np.float32))
+    estimate = per_particle(scan, origin, micrograph, np.ones(200))
+    assert (estimate.gain > threshold(1)) == told
+
+
+def test_chance_has_more_to_gain_from_more_values():
+    from scipy.stats import chi2
+
+    for count in (1, 2, 7, 100, 101, 5000):
+        assert 2 * threshold(count) == pytest.approx(chi2.isf(1e-3, count), rel=2e-3)
 
 
 def test_a_particle_far_from_the_others_is_not_pulled_to_them(rng):

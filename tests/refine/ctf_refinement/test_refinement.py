@@ -130,11 +130,36 @@ def test_astigmatism_and_phase_shift_per_micrograph(tmp_path):
         assert np.ptp(values.phase_shift[case.micrograph == m]) < 1e-9
 
 
-def test_envelopes_of_particles_are_relative_to_their_mean(tilted):
-    fit = CtfFit(b_factor="per-particle", defocus="per-particle", symmetry="D2", rounds=1)
-    values = refine(tilted, fit)[0].particles
+def test_particles_that_are_not_told_apart_take_their_micrographs_values(tmp_path):
+    case = simulate(tmp_path, error=80.0, snr=0.2)
+    given = case.particles.ctf
+    wrong = replace(given, phase_shift=12.0)
+    case = replace(case, particles=replace(case.particles, ctf=wrong))
+    fit = CtfFit(
+        defocus="per-particle", astigmatism="per-particle", phase_shift="per-particle", symmetry="D2"
+    )
+    result, _ = refine(case, fit)
+    values = result.particles
+    moved = mean_defocus(values) - mean_defocus(case.particles)
+    for m in range(10):
+        members = case.micrograph == m
+        assert np.ptp(moved[members]) < 1e-6
+        assert np.ptp(values.phase_shift[members]) < 1e-9
+    assert np.sqrt(np.mean(values.phase_shift**2)) < 3 * np.median(values.sigma_phase_shift)
+    # There is nothing wrong with the astigmatism.
+    difference, before = (v.defocus_u - v.defocus_v for v in (values, wrong))
+    np.testing.assert_allclose(difference, before, atol=1e-6)
+    untold = {finding.subject for finding in result.findings if not finding.supported}
+    assert untold == {"defocus", "astigmatism", "phase shift"}
+
+
+def test_envelopes_of_particles_are_relative_to_their_mean(tmp_path):
+    case = simulate(tmp_path, gain=0.25)
+    values = refine(case, CtfFit(b_factor="per-particle", symmetry="D2", rounds=2))[0].particles
     assert np.average(values.b_factor) == pytest.approx(0, abs=3)
     assert np.average(values.scale) == pytest.approx(1, abs=0.02)
+    error = np.log(values.scale / case.truth.ctf.scale)
+    assert error.std() < 0.5 * np.log(case.truth.ctf.scale).std()
     assert np.all(np.isfinite(values.sigma_b_factor))
 
 

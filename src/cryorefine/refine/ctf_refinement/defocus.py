@@ -229,12 +229,16 @@ class DefocusEstimate:
         Defocus in A about which a micrograph's particles lie.
     spread : float
         Standard deviation in A of the particles of a micrograph about its centre.
+    gain : float
+        Log-likelihood gained by letting values differ: of the particles of a micrograph from each other,
+        or of micrographs from those given.
     """
 
     change: F64
     sigma: F64
     centre: F64
     spread: float
+    gain: float
 
 
 def per_particle(scan: Scan, origin: F64, micrograph: Index, weight: F64) -> DefocusEstimate:
@@ -286,9 +290,33 @@ def per_particle(scan: Scan, origin: F64, micrograph: Index, weight: F64) -> Def
     # A centre is known no better than its particles say.
     information = np.bincount(micrograph, belong * shrink / spread2, minlength=count)
     inherited = (1 - shrink) ** 2 / np.maximum(information, 1e-12)[micrograph]
-    return DefocusEstimate(
-        mean - origin, np.sqrt(variance + inherited + step**2 / 12), centre, float(np.sqrt(spread2))
-    )
+    sigma = np.sqrt(variance + inherited + step**2 / 12)
+    apart = np.sum(belong * np.log(_total(likelihood, absolute, centre[micrograph], spread2, step)))
+    together = _together(scan.score, scan.change, origin, micrograph, belong)
+    return DefocusEstimate(mean - origin, sigma, centre, float(np.sqrt(spread2)), float(apart - together))
+
+
+def _together(score: F32, change: F64, origin: F64, micrograph: Index, weight: F64) -> float:
+    """Return the log-likelihood of all particles of a micrograph at one defocus, the best for each.
+
+    As in :func:`per_particle`, one particle in a hundred may lie anywhere.
+    """
+    step, half = change[1] - change[0], len(change) // 2
+    total = 0.0
+    for members in _by_micrograph(micrograph):
+        some = score[members]
+        likelihood = np.exp(some)
+        log = np.log((1 - _STRAY) * likelihood + _STRAY * likelihood.mean(axis=1, keepdims=True))
+        # Rows are moved to where the first of them is; what leaves the range counts as its end.
+        away = np.round((origin[members] - origin[members[0]]) / step).astype(np.int64)
+        place = np.clip(np.arange(len(change)) - away[:, None], 0, 2 * half)
+        total += float((weight[members] @ np.take_along_axis(log, place, axis=1)).max())
+    return total
+
+
+def _by_micrograph(micrograph: Index) -> list[Index]:
+    order = np.argsort(micrograph, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(micrograph[order])) + 1)
 
 
 def _centres(value: F64, weight: F64, micrograph: Index, count: int) -> F64:
@@ -298,14 +326,26 @@ def _centres(value: F64, weight: F64, micrograph: Index, count: int) -> F64:
 
 def _posterior(likelihood: F32, absolute: F64, centre: F64, spread2: float, step: float) -> tuple[F64, F64]:
     """Return posterior probabilities, and each particle's probability to lie astray."""
+    own, other = _likelihoods(likelihood, absolute, centre, spread2, step)
+    total = own.sum(axis=1) + other.sum(axis=1)
+    return (own + other) / total[:, None], other.sum(axis=1) / total
+
+
+def _total(likelihood: F32, absolute: F64, centre: F64, spread2: float, step: float) -> F64:
+    """Return each particle's likelihood, summed over where it may lie."""
+    return np.asarray(
+        sum(part.sum(axis=1) for part in _likelihoods(likelihood, absolute, centre, spread2, step))
+    )
+
+
+def _likelihoods(likelihood: F32, absolute: F64, centre: F64, spread2: float, step: float) -> tuple[F64, F64]:
+    """Return likelihoods times the probability to lie there, for particles near the centre and astray."""
     near = np.exp(-0.5 * (absolute - centre[:, None]) ** 2 / spread2) * (step / np.sqrt(2 * np.pi * spread2))
     if spread2 < step**2:
         near /= np.maximum(near.sum(axis=1, keepdims=True), 1e-300)
     near *= 1 - _STRAY
     far = _STRAY / likelihood.shape[1]
-    own, other = likelihood * near, likelihood * far
-    total = own.sum(axis=1) + other.sum(axis=1)
-    return (own + other) / total[:, None], other.sum(axis=1) / total
+    return likelihood * near, likelihood * far
 
 
 def per_micrograph(scan: Scan, micrograph: Index) -> DefocusEstimate:
@@ -331,4 +371,5 @@ def per_micrograph(scan: Scan, micrograph: Index) -> DefocusEstimate:
     offset = np.clip(0.5 * (left - right) / curvature, -1, 1)
     change = scan.change[inner] + offset * step
     sigma = step / np.sqrt(-curvature)
-    return DefocusEstimate(change[micrograph], sigma[micrograph], change, 0.0)
+    gain = float(np.sum(total[rows, best] - total[rows, len(scan.change) // 2]))
+    return DefocusEstimate(change[micrograph], sigma[micrograph], change, 0.0, gain)

@@ -34,21 +34,25 @@ from cryorefine.refine.ctf_refinement.optics_fit import (
     fit_odd,
     magnified,
     odd_to_zernike,
+    threshold,
     with_magnification,
 )
 from cryorefine.refine.ctf_refinement.optics_sums import displacement_sums, even_sums, odd_sums
 from cryorefine.refine.ctf_refinement.reference import volume_correlation
 from cryorefine.refine.ctf_refinement.report import Report
 from cryorefine.refine.ctf_refinement.result import CtfEvent, CtfResult, Finding, Stage
-from cryorefine.refine.ctf_refinement.settings import CtfFit, SuppliedMaps
+from cryorefine.refine.ctf_refinement.settings import CtfFit, Level, SuppliedMaps
 from cryorefine.refine.ctf_refinement.signal import Signal, measure, power_spectra
 from cryorefine.refine.ctf_refinement.transfer_fit import (
     B_FACTOR,
     DEFOCUS,
+    FAMILIES,
     SCALE,
+    TransferEstimate,
     fit_transfer,
     free_columns,
     table_of,
+    with_level,
     with_table,
 )
 from cryorefine.refine.particle_set import OpticsGroup, ParticleSet
@@ -419,28 +423,28 @@ class _Refinement:
             yield Stage("defocus", self.round, 0, total)
             origin = table_of(self.given.ctf)[:, DEFOCUS]
             scan = scan_defocus(self.comparison, self.signal, origin, fit.defocus_range)
+            estimate, alone = per_micrograph(scan, self.micrograph), True
             if fit.defocus == "per-particle":
-                estimate = per_particle(scan, origin, self.micrograph, self.signal.presence)
-                centre, spread = estimate.centre, estimate.spread
-            else:
-                estimate = per_micrograph(scan, self.micrograph)
+                own = per_particle(scan, origin, self.micrograph, self.signal.presence)
+                alone = own.gain < threshold(1)
+                if alone:
+                    # Nothing tells particles of a micrograph apart, but all may be off by the same.
+                    fit = replace(fit, defocus="no")
+                else:
+                    estimate, centre, spread = own, own.centre, own.spread
             unclear = estimate.sigma > fit.defocus_range / 4
+            if alone and estimate.gain < threshold(int(self.micrograph.max()) + 1):
+                unclear[:] = True
             change = np.where(unclear, 0.0, estimate.change)
             sigma[:, DEFOCUS] = np.where(unclear, np.nan, estimate.sigma)
             self._update(parameters=with_mean_defocus(self.particles.ctf, origin + change))
-            self.report.defocus(estimate, unclear)
+            self.report.defocus(estimate, unclear, alone)
         if fit.astigmatism != "no" or fit.phase_shift != "no" or fit.b_factor != "no":
             yield Stage("astigmatism, phase shift and B-factor", self.round, 0, 1)
-            joint = fit_transfer(
-                self.comparison,
-                self.signal,
-                fit,
-                self.micrograph,
-                defocus_centre=centre,
-                defocus_spread=spread,
-            )
-            self._update(parameters=with_table(self.particles.ctf, self._gauged(joint.table)))
-            sigma = joint.sigma
+            joint = self._fit_transfer(fit, centre, spread)
+            if joint is not None:
+                self._update(parameters=with_table(self.particles.ctf, self._gauged(joint.table)))
+                sigma = np.where(np.isnan(joint.sigma), sigma, joint.sigma)
             self.report.transfer(joint)
         after = table_of(self.particles.ctf)
         for column in np.flatnonzero(np.isfinite(sigma).any(axis=0)):
@@ -448,6 +452,33 @@ class _Refinement:
             self.moved = max(self.moved, float(np.sqrt(np.nanmean(step**2))))
         self.report.sigma = sigma
         yield from self.report.micrographs(self.particles, self.signal)
+
+    def _fit_transfer(self, fit: CtfFit, centre: F64 | None, spread: float) -> TransferEstimate | None:
+        """Fit astigmatism and the like, as far as the data support it."""
+        given = table_of(self.given.ctf)
+        while any(getattr(fit, name) != "no" for name in FAMILIES):
+            joint = fit_transfer(
+                self.comparison,
+                self.signal,
+                fit,
+                self.micrograph,
+                given=given,
+                defocus_centre=centre,
+                defocus_spread=spread,
+            )
+            untold = [name for name, gain in joint.gains.items() if gain < threshold(joint.counts[name])]
+            if not untold:
+                return joint
+            # What tells no particles apart may tell micrographs apart; what chance could explain as well
+            # stays as it came, and the rest is fitted without it.
+            table = table_of(self.particles.ctf)
+            for name in untold:
+                columns = FAMILIES[name]
+                table[:, columns] = given[:, columns]
+                coarser: Level = "per-micrograph" if getattr(fit, name) == "per-particle" else "no"
+                fit = with_level(fit, name, coarser)
+            self._update(parameters=with_table(self.particles.ctf, table))
+        return None
 
     def _gauged(self, table: F64) -> F64:
         """Give envelopes the mean that they had at first.

@@ -70,8 +70,8 @@ class Report:
         self._magnification: dict[int, GroupFit] = {}
         self._images: dict[tuple[int, Kind], AberrationImages] = {}
         self._findings: list[Finding] = []
-        self._defocus: tuple[DefocusEstimate, NDArray[np.bool_]] | None = None
-        self._transfer: TransferEstimate | None = None
+        self._defocus: tuple[DefocusEstimate, NDArray[np.bool_], bool] | None = None
+        self._transfer: tuple[TransferEstimate | None] | None = None
         self._finest = float("nan")
 
     def add(self, finding: Finding) -> None:
@@ -97,13 +97,13 @@ class Report:
         self._magnification[group] = fit
         return self._image(group, "magnification", fit, plane, -1.0)
 
-    def defocus(self, estimate: DefocusEstimate, unclear: NDArray[np.bool_]) -> None:
-        """Remember estimates of the defocus, and which of them say nothing."""
-        self._defocus = estimate, unclear
+    def defocus(self, estimate: DefocusEstimate, unclear: NDArray[np.bool_], together: bool) -> None:
+        """Remember estimates of the defocus, which of them say nothing, and if micrographs move whole."""
+        self._defocus = estimate, unclear, together
 
-    def transfer(self, estimate: TransferEstimate) -> None:
-        """Remember a joint fit of particles' parameters."""
-        self._transfer = estimate
+    def transfer(self, estimate: TransferEstimate | None) -> None:
+        """Remember a joint fit of particles' parameters; None if the data support no part of it."""
+        self._transfer = (estimate,)
 
     def _image(
         self, group: int, kind: Kind, fit: GroupFit, plane: HalfPlane, friedel: float
@@ -325,18 +325,27 @@ class Report:
     def _about_defocus(self, particles: ParticleSet) -> Iterator[Finding]:
         if self._defocus is None:
             return
-        estimate, unclear = self._defocus
+        estimate, unclear, together = self._defocus
         sigma = self.sigma[:, DEFOCUS]
         clear = np.isfinite(sigma)
         change = _mean_defocus(particles) - _mean_defocus(self._given)
         if not clear.any():
             yield Finding(
                 "defocus",
-                "The images do not tell their defocus within the range searched; all values were left alone.",
+                "The images do not tell their defocus within the range searched, or none but the one given; "
+                "all values were left alone.",
                 supported=False,
             )
             return
-        if self._fit.defocus == "per-particle":
+        if self._fit.defocus == "per-particle" and together:
+            yield Finding(
+                "defocus",
+                "The images do not tell the particles of a micrograph apart by their defocus; those of each "
+                f"micrograph moved together, by {np.sqrt(np.mean(change[clear] ** 2)):.1f} A (rms over "
+                f"particles), with a median uncertainty of {np.median(sigma[clear]):.1f} A.",
+                supported=False,
+            )
+        elif self._fit.defocus == "per-particle":
             yield Finding(
                 "defocus",
                 f"Particles' defocus moved by {np.sqrt(np.mean(change[clear] ** 2)):.1f} A (rms); the median "
@@ -369,6 +378,7 @@ class Report:
     def _about_transfer(self, particles: ParticleSet) -> Iterator[Finding]:
         if self._transfer is None:
             return
+        (estimate,) = self._transfer
         names = (
             (self._fit.astigmatism, "astigmatism", "Astigmatism", ASTIGMATISM_COS, 2.0, "A"),
             (self._fit.phase_shift, "phase shift", "Phase shift", PHASE, float(np.rad2deg(1)), "degrees"),
@@ -377,15 +387,27 @@ class Report:
         for level, subject, name, column, factor, unit in names:
             if level == "no":
                 continue
+            start = f"{name} {level.replace('-', ' ')}: "
+            if estimate is None or not np.isfinite(estimate.sigma[:, column]).any():
+                yield Finding(
+                    subject,
+                    start + "the images tell no change that chance could not explain; all values were left "
+                    "alone.",
+                    supported=False,
+                )
+                continue
             sigma = factor * float(np.nanmedian(self.sigma[:, column]))
-            text = f"{name} {level.replace('-', ' ')}: median uncertainty {sigma:.3g} {unit}"
+            text = start + f"median uncertainty {sigma:.3g} {unit}"
             supported = True
             if level == "per-particle":
-                spread = factor * float(self._transfer.spread[column])
-                supported = spread > sigma
-                text += f"; particles of a micrograph differ by {spread:.3g} {unit} (standard deviation)"
-                if not supported:
-                    text += ", less than their own images can tell"
+                spread = factor * float(estimate.spread[column])
+                supported = bool(np.isfinite(spread))
+                text += (
+                    f"; particles of a micrograph differ by {spread:.3g} {unit} (standard deviation)"
+                    if supported
+                    else "; the images do not tell the particles of a micrograph apart, so each took its "
+                    "micrograph's value"
+                )
             yield Finding(subject, text + ".", supported=supported)
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from cryorefine.ctf.ctf import CtfParameters, electron_wavelength
 from cryorefine.refine.ctf_refinement.comparison import Compared, Comparison
 from cryorefine.refine.ctf_refinement.optics_sums import pixel_weights
-from cryorefine.refine.ctf_refinement.settings import CtfFit
+from cryorefine.refine.ctf_refinement.settings import CtfFit, Level
 from cryorefine.refine.ctf_refinement.signal import Signal
 
 F32 = NDArray[np.float32]
@@ -27,6 +27,12 @@ Index = NDArray[np.int64]
 # angle), A^2 and a factor.
 PHASE, DEFOCUS, ASTIGMATISM_COS, ASTIGMATISM_SIN, B_FACTOR, SCALE = range(6)
 _COUNT = 6
+FAMILIES = {
+    "phase_shift": [PHASE],
+    "astigmatism": [ASTIGMATISM_COS, ASTIGMATISM_SIN],
+    "b_factor": [B_FACTOR, SCALE],
+}
+"""Columns of each fit but the defocus, by its name in the settings."""
 # How far values of one micrograph's particles are taken to lie apart before the data have spoken.
 _SPREAD = np.array([0.3, 300.0, 150.0, 150.0, 40.0, 0.3])
 _LOWEST = np.array([-np.inf, -np.inf, -np.inf, -np.inf, -200.0, 0.05])
@@ -69,12 +75,23 @@ def with_table(parameters: CtfParameters, table: F64) -> CtfParameters:
 def free_columns(fit: CtfFit, level: str) -> list[int]:
     """Return the columns that are fitted at a level."""
     groups = (
-        (fit.phase_shift, [PHASE]),
+        (fit.phase_shift, FAMILIES["phase_shift"]),
         (fit.defocus, [DEFOCUS]),
-        (fit.astigmatism, [ASTIGMATISM_COS, ASTIGMATISM_SIN]),
-        (fit.b_factor, [B_FACTOR, SCALE]),
+        (fit.astigmatism, FAMILIES["astigmatism"]),
+        (fit.b_factor, FAMILIES["b_factor"]),
     )
     return [column for chosen, columns in groups if chosen == level for column in columns]
+
+
+def with_level(fit: CtfFit, name: str, level: Level) -> CtfFit:
+    """Return settings with another level of one of :data:`FAMILIES`."""
+    match name:
+        case "phase_shift":
+            return replace(fit, phase_shift=level)
+        case "astigmatism":
+            return replace(fit, astigmatism=level)
+        case _:
+            return replace(fit, b_factor=level)
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,11 +195,18 @@ class TransferEstimate:
         Values and their standard uncertainties, NaN where they were not fitted.
     spread : ndarray, shape (6,)
         Standard deviation of particles within a micrograph, for values fitted per particle.
+    gains : dict
+        Log-likelihood gained, for each of :data:`FAMILIES` that was fitted, by letting values differ: of the
+        particles of a micrograph from each other, or of micrographs from those given.
+    counts : dict
+        How many values chance had for that: the spreads, or the values of all micrographs.
     """
 
     table: F64
     sigma: F64
     spread: F64
+    gains: dict[str, float]
+    counts: dict[str, int]
 
 
 @dataclass(eq=False)
@@ -221,6 +245,7 @@ def fit_transfer(
     fit: CtfFit,
     micrograph: Index,
     *,
+    given: F64 | None = None,
     defocus_centre: F64 | None,
     defocus_spread: float,
     done: Callable[[int, int], None] = lambda iteration, total: None,
@@ -237,6 +262,8 @@ def fit_transfer(
         What is fitted at which level.
     micrograph : ndarray of int, shape (particles,)
         Micrograph of each particle.
+    given : ndarray, shape (particles, 6), optional
+        Values that the job began with, if they are not the present ones.
     defocus_centre : ndarray, shape (micrographs,), optional
         Defocus in A about which particles lie, where it is fitted per particle.
     defocus_spread : float
@@ -284,7 +311,59 @@ def fit_transfer(
     sigma[:, shared] = np.sqrt(np.maximum(np.diagonal(shared_covariance, axis1=1, axis2=2), 0))[micrograph]
     spread = np.full(_COUNT, np.nan)
     spread[particle] = prior.spread
-    return TransferEstimate(best, sigma, spread)
+    gains, counts = {}, {}
+    for name, columns in FAMILIES.items():
+        if columns[0] in particle:
+            gains[name] = _gain_of_spread(now, best, prior, columns, micrograph)
+            counts[name] = len(columns)
+        elif columns[0] in shared:
+            some = [shared.index(column) for column in columns]
+            firsts = np.unique(micrograph, return_index=True)[1]
+            change = (best - (table if given is None else given))[firsts][:, columns]
+            inside = shared_covariance[micrograph[firsts]][:, some][:, :, some]
+            gains[name] = 0.5 * float(np.sum(change * np.linalg.solve(inside, change[..., None])[..., 0]))
+            counts[name] = change.size
+    return TransferEstimate(best, sigma, spread, gains, counts)
+
+
+def _gain_of_spread(
+    now: Derivatives, table: F64, prior: _Prior, columns: list[int], micrograph: Index
+) -> float:
+    """Return the log-likelihood gained by letting particles of a micrograph differ in some values.
+
+    Likelihoods are taken for the Gaussians that their derivatives describe, and summed over all values that
+    particles may have.
+    """
+    own = prior.columns
+    information = now.information[:, own][:, :, own]
+    away = table[:, own] - prior.centre[micrograph]
+    slope = now.gradient[:, own] + np.einsum("npq,nq->np", information, away)
+    precision = 1 / prior.spread**2
+
+    def evidence(some: list[int]) -> F64:
+        inner = information[:, some][:, :, some] + np.diag(precision[some])
+        side = slope[:, some]
+        found = np.linalg.solve(inner, side[..., None])[..., 0]
+        determinant = np.linalg.slogdet(inner)[1]
+        return np.asarray(
+            0.5 * (np.sum(side * found, axis=1) + np.sum(np.log(precision[some])) - determinant)
+        )
+
+    tested = [own.index(column) for column in columns]
+    others = [k for k in range(len(own)) if k not in tested]
+    gain = float(np.sum(evidence(list(range(len(own)))) - evidence(others)))
+    # Without a spread, the values of a micrograph are still those that suit its particles best.
+    cross = information[:, tested][:, :, others]
+    inner = information[:, others][:, :, others] + np.diag(precision[others])
+    reduced = cross @ np.linalg.inv(inner)
+    rest = information[:, tested][:, :, tested] - reduced @ np.swapaxes(cross, 1, 2)
+    side = slope[:, tested] - np.einsum("npq,nq->np", reduced, slope[:, others])
+    units = len(prior.centre)
+    total, sides = np.zeros((units, len(tested), len(tested))), np.zeros((units, len(tested)))
+    np.add.at(total, micrograph, rest)
+    np.add.at(sides, micrograph, side)
+    total += np.diag(1e-6 * precision[tested])
+    return gain - 0.5 * float(np.sum(sides * np.linalg.solve(total, sides[..., None])[..., 0]))
 
 
 def _prior(
