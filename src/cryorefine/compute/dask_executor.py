@@ -66,7 +66,10 @@ def _run_group(function: Callable[..., tuple[Sum, Any]], tasks: Sequence[tuple[A
         total.push(part)
         del part
         values.append(value)
-    return _GroupResult(total.total, values)
+    result: Any = total.total
+    if hasattr(result, "settle"):
+        result.settle()
+    return _GroupResult(result, values)
 
 
 def _values(result: _GroupResult) -> list[Any]:

@@ -21,7 +21,7 @@ LARGEST_SHARE = 2**31
 
 
 class Copies:
-    """Copies of a few of the processor's arrays on one GPU, for all of its turns: the last two used."""
+    """Copies of a few of the processor's volumes on one GPU, for all of its turns: the last two used."""
 
     KEPT = 2
 
@@ -30,7 +30,7 @@ class Copies:
         self._pairs: OrderedDict[int, tuple[Any, Any]] = OrderedDict()
 
     def of(self, values: Any) -> Any:
-        """Return the copy of an array, which must not be changed any more."""
+        """Return the copy of an array, or of what has a method ``on_gpu``, which must not change any more."""
         import cupy
 
         with self._lock:
@@ -38,7 +38,8 @@ class Copies:
                 while len(self._pairs) >= self.KEPT:
                     self._pairs.popitem(last=False)
                 # The original is kept as well, so that its id stays its own.
-                self._pairs[id(values)] = values, cupy.asarray(values)
+                made = values.on_gpu(cupy) if hasattr(values, "on_gpu") else cupy.asarray(values)
+                self._pairs[id(values)] = values, made
                 # Other turns' streams may read it from now on.
                 cupy.cuda.get_current_stream().synchronize()
             self._pairs.move_to_end(id(values))

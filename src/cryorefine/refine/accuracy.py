@@ -10,14 +10,16 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from cryorefine.compute.place import shortage
 from cryorefine.geometry.euler import angles, matrices
 from cryorefine.io.images import ImageReader
 from cryorefine.refine.half_plane import half_plane, shift_phases
 from cryorefine.refine.images import contrast_transfer, image_size, remap
+from cryorefine.refine.operations import PROCESSOR, Operations
 from cryorefine.refine.parameters import ExpectationParameters
 from cryorefine.refine.particle_set import ParticleSet
 from cryorefine.refine.slicing import effective_rotation, slices, within_reach
-from cryorefine.refine.volume import C64
+from cryorefine.refine.volume import C64, ReferenceVolume
 from cryorefine.refine.work import read_squared_ctf
 
 F64 = NDArray[np.float64]
@@ -38,7 +40,11 @@ SHIFTS = _trial_errors([(1, 0.1), (2, 0.2), (5, 0.5), (np.inf, 1)], 10)
 
 
 def estimate_accuracies(
-    particles: ParticleSet, reader: ImageReader, volume: C64, parameters: ExpectationParameters
+    particles: ParticleSet,
+    reader: ImageReader,
+    volume: C64 | ReferenceVolume,
+    parameters: ExpectationParameters,
+    operations: Operations = PROCESSOR,
 ) -> tuple[float, float]:
     """Mean error of an angle (degrees) and of a shift (A) at which poses become distinct.
 
@@ -48,16 +54,37 @@ def estimate_accuracies(
         The sample to average over, at their current poses.
     reader : ImageReader
         Of what volumes hold of the CTF.
-    volume : ndarray
+    volume : ndarray or ReferenceVolume
         Fourier volume of their reference.
     parameters : ExpectationParameters
         Of the iteration to come.
+    operations : Operations
+        Where slices are made and compared.
     """
+    try:
+        with shortage():
+            there = operations.volume(volume)
+            return _estimate(particles, reader, there, parameters, operations)
+    except MemoryError:
+        if operations is PROCESSOR:
+            raise
+    return _estimate(particles, reader, PROCESSOR.volume(volume), parameters, PROCESSOR)
+
+
+def _estimate(
+    particles: ParticleSet,
+    reader: ImageReader,
+    volume: C64,
+    parameters: ExpectationParameters,
+    operations: Operations,
+) -> tuple[float, float]:
     angle_errors, shift_errors = [], []
     for n in range(len(particles)):
         rng = np.random.default_rng(parameters.seed + int(particles.identity[n]))
         axis, direction = rng.integers(3), rng.integers(particles.dimensions)
-        turned, moved = _differences(particles, n, int(axis), int(direction), reader, volume, parameters)
+        turned, moved = _differences(
+            particles, n, int(axis), int(direction), reader, volume, parameters, operations
+        )
         angle_errors.append(_first(turned, ANGLES))
         shift_errors.append(_first(moved, SHIFTS))
     pixel = particles.optics[0].pixel_size
@@ -77,6 +104,7 @@ def _differences(
     reader: ImageReader,
     volume: C64,
     parameters: ExpectationParameters,
+    operations: Operations,
 ) -> tuple[F64, F64]:
     """Squared differences for every trial angle and every trial shift, summed over a particle's images."""
     pose = particles.poses[n]
@@ -96,7 +124,7 @@ def _differences(
             parameters.current_size,
             parameters.padding,
         )
-        re, im = slices(volume, rotation @ poses, plane, parameters.padding)
+        re, im = slices(volume, rotation @ poses, plane, parameters.padding, operations)
         one = particles.images(np.array([i]))
         squared = read_squared_ctf(one, reader)
         model = contrast_transfer(plane, optics, one.ctf, parameters.images, squared)[0] * scale**2
@@ -106,9 +134,10 @@ def _differences(
         multiplicity = np.where(plane.kx > 0, 1.0, 2.0)
         multiplicity[0] = 0
         weight = multiplicity * model**2 / (2 * parameters.sigma2_noise[view.optics][shell])
-        turned += ((re[1:] - re[0]) ** 2 + (im[1:] - im[0]) ** 2) @ weight
+        there = operations.array(weight)
+        turned += operations.host(((re[1:] - re[0]) ** 2 + (im[1:] - im[0]) ** 2) @ there)
         shifts = np.zeros((len(SHIFTS), particles.dimensions))
         shifts[:, direction] = SHIFTS
         phases = shift_phases(plane, shifts @ view.projection.T)
-        moved += np.abs(phases - 1) ** 2 @ ((re[0] ** 2 + im[0] ** 2) * weight)
+        moved += np.abs(phases - 1) ** 2 @ operations.host((re[0] ** 2 + im[0] ** 2) * there)
     return turned, moved

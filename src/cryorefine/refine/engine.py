@@ -32,6 +32,7 @@ from cryorefine.refine.accuracy import estimate_accuracies
 from cryorefine.refine.ctf_refinement import Stage
 from cryorefine.refine.joint_ctf import refine_transfer, with_transfer
 from cryorefine.refine.maximisation import MaximisationOptions, MaximisationResult, maximise
+from cryorefine.refine.operations import operations
 from cryorefine.refine.parameters import ExpectationParameters, ImageModel, Sampling
 from cryorefine.refine.particle_set import ParticleSet
 from cryorefine.refine.schedule import Schedule
@@ -229,6 +230,7 @@ def iterate(
             seed=settings.seed,
             sigma_tilt=settings.sigma_tilt,
             device=settings.worker_device or settings.device,
+            image_count=int(np.count_nonzero(state.half[current.image_particle] == half + 1)),
         )
 
     if not first:
@@ -382,7 +384,8 @@ def _with_accuracies(
     wanted = int(np.clip(IMAGES_FOR_ACCURACY / images, FEWEST_FOR_ACCURACY, PARTICLES_FOR_ACCURACY))
     sample = np.sort(rng.permutation(members)[:wanted])
     volume = reference_volume(parameters)
-    angle, shift = estimate_accuracies(current.take(sample), reader, volume, parameters)
+    with operations(settings.device, volume) as where:
+        angle, shift = estimate_accuracies(current.take(sample), reader, volume, parameters, where)
     return replace(schedule, accuracy_angle=angle, accuracy_shift=shift)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +21,11 @@ from cryorefine.refine.chunk_images import ViewData, prepare_views, shift_prior
 from cryorefine.refine.coarse import CoarseSearch, Samples
 from cryorefine.refine.fine import FineSearch, batches
 from cryorefine.refine.half_plane import half_plane, pixels_per_shell
+from cryorefine.refine.insertion import VolumeSums
 from cryorefine.refine.operations import PROCESSOR, Operations, ProcessorOperations, operations
 from cryorefine.refine.parameters import ExpectationParameters
 from cryorefine.refine.particle_set import ParticleSet
-from cryorefine.refine.volume import C64, F32
+from cryorefine.refine.volume import C64, F32, ReferenceVolume
 
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
@@ -51,7 +53,7 @@ class ChunkSums:
 
     Attributes
     ----------
-    numerator, weight : ndarray
+    volume : VolumeSums
         Fourier volume and its weights (see :mod:`cryorefine.refine.volume`).
     noise : ndarray, shape (optics groups, shells)
         Residual power.
@@ -67,8 +69,7 @@ class ChunkSums:
         Sum of all weights used.
     """
 
-    numerator: C64
-    weight: F32
+    volume: VolumeSums
     noise: F64
     noise_count: F64
     scale_cross: F64
@@ -89,7 +90,7 @@ class ChunkResult:
 def expectation(
     chunk: ParticleSet,
     raw: list[F32],
-    volume: C64,
+    volume: C64 | ReferenceVolume,
     parameters: ExpectationParameters,
     squared_ctf: list[F32] | None = None,
 ) -> ChunkResult:
@@ -101,7 +102,7 @@ def expectation(
         Particles of one half set.
     raw : list of ndarray, each of shape (box, box) or (box, box, box)
         Their images as read, in the order of the chunk's images.
-    volume : ndarray
+    volume : ndarray or ReferenceVolume
         Fourier volume of the half's reference.
     parameters : ExpectationParameters
         Everything else.
@@ -120,7 +121,7 @@ def expectation(
 def _in_parts(
     chunk: ParticleSet,
     raw: list[F32],
-    volume: C64,
+    volume: C64 | ReferenceVolume,
     parameters: ExpectationParameters,
     squared_ctf: list[F32] | None,
     operations: Operations,
@@ -140,7 +141,7 @@ def _in_parts(
             UserWarningMessage,
             stacklevel=2,
         )
-        return _compare(chunk, raw, volume, parameters, squared_ctf, PROCESSOR)
+        return _compare(chunk, raw, PROCESSOR.volume(volume), parameters, squared_ctf, PROCESSOR)
     middle = len(chunk) // 2
     order = np.argsort(chunk.image_particle, kind="stable")
     parts = []
@@ -164,7 +165,10 @@ def _in_parts(
 
 def joined(first: ChunkResult, second: ChunkResult) -> ChunkResult:
     """Return the result of two chunks as that of one."""
-    sums = {name: getattr(first.sums, name) + getattr(second.sums, name) for name in vars(first.sums)}
+    sums: dict[str, Any] = {"volume": first.sums.volume.plus(second.sums.volume)}
+    for name, values in vars(first.sums).items():
+        if name not in sums:
+            sums[name] = values + getattr(second.sums, name)
     particles = {
         name: np.concatenate([values, getattr(second.particles, name)])
         for name, values in vars(first.particles).items()
@@ -228,10 +232,8 @@ def _result(
     if parameters.mean_norm > 0 and not parameters.cross_correlation:
         # The variance of an image is that of the real and of the imaginary parts together.
         norm = chunk.norm / parameters.mean_norm * np.sqrt(2 * residual)
-    numerator, weight = fine.insertion.volumes()
     sums = ChunkSums(
-        numerator,
-        weight,
+        fine.insertion.kept(),
         noise,
         count,
         scale_cross,

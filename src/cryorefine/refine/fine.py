@@ -57,7 +57,8 @@ class FineSearch:
         self.shift_blocks = sampling.fine_shifts.shape[1] // 4
         self.phases = [split_phases(d, d.plane, self.fine_shifts, operations) for d in views]
         shape = volume_shape(parameters.current_size, parameters.padding)
-        self.insertion = operations.insertion(shape, [(*data.y, data.weight) for data in views])
+        images = [(*data.y, data.weight) for data in views]
+        self.insertion = operations.insertion(shape, images, parameters.expected_sums)
         shells = parameters.shells
         self.cross = [operations.zeros((len(d.image), shells), np.float64) for d in views]
         self.power = [operations.zeros((len(d.image), shells), np.float64) for d in views]

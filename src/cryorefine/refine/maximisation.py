@@ -177,9 +177,10 @@ def _solve(sums: tuple[HalfSums, HalfSums], options: MaximisationOptions, gpu: G
 
     def symmetric(half: HalfSums) -> Volume:
         if gpu is None:
-            enforce_friedel(half.numerator, half.weight)
-            return symmetrise(half.numerator, half.weight, operators, size, padding)
-        numerator, weight = gpu.xp.asarray(half.numerator), gpu.xp.asarray(half.weight)
+            numerator, weight = half.volume.volumes()
+            enforce_friedel(numerator, weight)
+            return symmetrise(numerator, weight, operators, size, padding)
+        numerator, weight = half.volume.volumes_on(gpu.xp)
         gpu.enforce_friedel(numerator, weight)
         return symmetrise(numerator, weight, operators, size, padding, gpu)
 

@@ -18,6 +18,9 @@ from cryorefine.compute.gpu_turns import share_of_memory, turns
 from cryorefine.ctf.ctf import ctf
 from cryorefine.refine import kernels, posterior
 from cryorefine.refine.half_plane import sum_by_shell
+from cryorefine.refine.insertion import Insertion
+from cryorefine.refine.parameters import Expected
+from cryorefine.refine.volume import ReferenceVolume
 from cryorefine.refine.whole_pixels import shift_whole_pixels
 
 if TYPE_CHECKING:
@@ -29,27 +32,6 @@ C64 = NDArray[np.complex64]
 MEMORY = 96 * 2**20
 # What a chunk takes on a GPU besides, in volumes of the reference's size: itself, and sums of three numbers.
 VOLUMES = 4
-
-
-class Insertion:
-    """Sums of slices in a Fourier volume and its weights.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        Of the volume.
-    """
-
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        self._sums = np.zeros(shape, np.complex64), np.zeros(shape, np.float32)
-
-    def add(self, matrices: F32, kx: F32, ky: F32, kz: F32, padding: float, re: F32, im: F32, w: F32) -> None:
-        """Add slices; see :func:`cryorefine.refine.kernels.insert_slices`."""
-        kernels.insert_slices(*self._sums, matrices, kx, ky, kz, padding, re, im, w)
-
-    def volumes(self) -> tuple[C64, F32]:
-        """Return the volume and its weights, on the processor."""
-        return self._sums
 
 
 class ProcessorOperations:
@@ -98,7 +80,9 @@ class ProcessorOperations:
         return values
 
     @staticmethod
-    def insertion(shape: tuple[int, ...], images: Sequence[tuple[F32, F32, F32]]) -> Insertion:
+    def insertion(
+        shape: tuple[int, ...], images: Sequence[tuple[F32, F32, F32]], expected: Expected | None = None
+    ) -> Insertion:
         """Return empty sums for slices that are sums of images.
 
         Parameters
@@ -108,13 +92,15 @@ class ProcessorOperations:
         images : sequence of tuple of ndarray
             Real and imaginary parts and weights of all images, view by view, shape (images, pixels) each.
             None will be added more than once, in parts or whole.
+        expected : tuple, optional
+            What the images of all sums that will be added up should hold; :class:`.GpuInsertion` uses it.
         """
-        return Insertion(shape)
+        return Insertion.empty(shape)
 
     @staticmethod
-    def volume(values: C64) -> C64:
-        """Return a Fourier volume as it is."""
-        return values
+    def volume(values: C64 | ReferenceVolume) -> C64:
+        """Return a Fourier volume."""
+        return values.on_host() if isinstance(values, ReferenceVolume) else values
 
     @staticmethod
     def slice_volume(
@@ -129,14 +115,14 @@ Operations: TypeAlias = "ProcessorOperations | GpuOperations"
 
 
 @contextmanager
-def operations(device: str, volume: C64) -> Iterator[Operations]:
+def operations(device: str, volume: C64 | ReferenceVolume) -> Iterator[Operations]:
     """Wait for a turn on a device, and give its operations.
 
     Parameters
     ----------
     device : str
         "cpu", "auto", "gpu" or "gpu:0,1": with several GPUs, the next one with room.
-    volume : ndarray
+    volume : ndarray or ReferenceVolume
         The Fourier volume that will be worked with.
     """
     gpu = turns(device)

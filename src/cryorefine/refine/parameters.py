@@ -11,6 +11,10 @@ from numpy.typing import NDArray
 from cryorefine.geometry.sampling import SamplingGrid
 
 F64 = NDArray[np.float64]
+Expected = tuple[int, float, float]
+"""How many images sums will be added up of, and what the data and the weights of one of them hold at most."""
+# More than any image should hold: pixels over the lowest noise, and the squared CTF of a sum of tilt images.
+LARGEST_PIXEL, LARGEST_SQUARED_CTF = 2.0**14, 2.0**10
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,8 @@ class ExpectationParameters:
         Width in degrees of the prior on tilt angles; 0 for none.
     device : str
         Where dense scores are computed: "cpu", "auto" or "gpu:N".
+    image_count : int
+        Images of the half set; 0 where that is not known.
     """
 
     reference: Path
@@ -123,6 +129,19 @@ class ExpectationParameters:
     seed: int
     sigma_tilt: float = 0.0
     device: str = "cpu"
+    image_count: int = 0
+
+    @property
+    def expected_sums(self) -> Expected | None:
+        """How many images there are, and what they should hold at most; None where that is not known.
+
+        Data of an image are its pixels over the noise power, their weights the squared CTF over it.
+        """
+        sigma2 = self.sigma2_noise[:, : self.current_size // 2 + 1]
+        if self.image_count == 0 or not (sigma2 > 0).any():
+            return None
+        lowest = float(sigma2[sigma2 > 0].min())
+        return self.image_count, LARGEST_PIXEL / lowest**0.5, LARGEST_SQUARED_CTF / lowest
 
     @property
     def shells(self) -> int:

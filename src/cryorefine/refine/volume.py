@@ -8,6 +8,7 @@ with an image directly.
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from numba import njit
 from numpy.typing import NDArray
 
 from cryorefine.compute.array_module import is_on_gpu, module_of, to_host
+from cryorefine.compute.gpu_turns import free_memory
+from cryorefine.compute.place import shortage
 
 if TYPE_CHECKING:
     from cryorefine.refine.gpu.volumes import GpuVolumes
@@ -99,6 +102,44 @@ def fourier_volume(reference: F32, size: int, padding: float, threads: int = 1) 
     transform = fft.rfftn(fft.ifftshift(padded), overwrite_x=True, **workers)
     transform *= np.float32(1 / box**2)
     return _crop(transform, volume_limit(size, padding))
+
+
+class ReferenceVolume:
+    """The Fourier volume of a map, transformed where and when it is first needed.
+
+    Parameters
+    ----------
+    density, size, padding
+        As for :func:`fourier_volume`.
+    """
+
+    def __init__(self, density: F32, size: int, padding: float) -> None:
+        self._how = density, size, padding
+        self._lock = threading.Lock()
+        self._here: C64 | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it takes."""
+        _, size, padding = self._how
+        return 8 * int(np.prod(volume_shape(size, padding)))
+
+    def on_host(self) -> C64:
+        """Return it on the processor; it is kept."""
+        with self._lock:
+            if self._here is None:
+                self._here = fourier_volume(*self._how)
+            return self._here
+
+    def on_gpu(self, xp: Any) -> Any:
+        """Return it on CuPy's current GPU, brought there where the memory is too small to transform it."""
+        density, size, padding = self._how
+        try:
+            with shortage():
+                return fourier_volume(xp.asarray(density), size, padding)
+        except MemoryError:
+            free_memory()
+        return xp.asarray(self.on_host())
 
 
 def _axis(limit: int, large: int) -> NDArray[np.intp]:

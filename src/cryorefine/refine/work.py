@@ -17,25 +17,24 @@ from cryorefine.refine.expectation import ParticleResults, expectation
 from cryorefine.refine.parameters import ExpectationParameters
 from cryorefine.refine.particle_set import ParticleSet
 from cryorefine.refine.sums import HalfSums
-from cryorefine.refine.volume import C64, F32, fourier_volume
+from cryorefine.refine.volume import F32, ReferenceVolume
 
 _KEPT = 2
 # A component of a subtomogram that fewer images reached holds nothing.
 FEWEST_IMAGES = 0.01
-_volumes: OrderedDict[tuple[str, int, float], C64] = OrderedDict()
+_volumes: OrderedDict[tuple[str, int, float], ReferenceVolume] = OrderedDict()
 _lock = threading.Lock()
 
 
-def reference_volume(parameters: ExpectationParameters) -> C64:
-    """Fourier volume of the parameters' reference, made once per process and iteration."""
+def reference_volume(parameters: ExpectationParameters) -> ReferenceVolume:
+    """Fourier volume of the parameters' reference, made once per process, or GPU, and iteration."""
     path = parameters.reference
     key = (str(path), parameters.current_size, parameters.padding)
     with _lock:
         if key not in _volumes:
             while len(_volumes) >= _KEPT:
                 _volumes.popitem(last=False)
-            density = np.load(path)
-            _volumes[key] = fourier_volume(density, parameters.current_size, parameters.padding)
+            _volumes[key] = ReferenceVolume(np.load(path), parameters.current_size, parameters.padding)
         return _volumes[key]
 
 

@@ -1,13 +1,17 @@
 """The CUDA kernels do what the compiled ones of the processor do, which are tested against plain NumPy."""
 
+import pickle
+
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
 from cryorefine.ctf import CtfParameters, ctf
 from cryorefine.refine import kernels, posterior
+from cryorefine.refine.gpu.insertion import GpuInsertion
 from cryorefine.refine.gpu.operations import GpuOperations
 from cryorefine.refine.half_plane import half_plane, shift_phases
+from cryorefine.refine.insertion import Insertion
 from cryorefine.refine.volume import empty_volume
 from cryorefine.refine.whole_pixels import shift_whole_pixels
 
@@ -102,6 +106,53 @@ def test_insertion_does_not_depend_on_the_order(gpu, rng):
         results.append(sums.volumes())
     for one, other in zip(*results, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_sums_of_chunks_are_added_on_the_gpu(gpu, rng):
+    """In any order and grouping, to the same bits; what exceeds its share is added on the processor."""
+    plane = half_plane(BOX, SIZE)
+    shape = empty_volume(SIZE, PADDING)[0].shape
+    matrices = Rotation.random(30, random_state=3).as_matrix().astype(np.float32)
+    weights = rng.random((30, plane.pixels)).astype(np.float32)
+    data = (*split(complex_normal(rng, 30, plane.pixels)), weights)
+    whole = empty_volume(SIZE, PADDING)
+    kernels.insert_slices(*whole, matrices, plane.kx, plane.ky, plane.kz, PADDING, *data)
+
+    def summed(expected, chunks):
+        total = None
+        for chunk in chunks:
+            there = [gpu.array(each[chunk]) for each in data]
+            part = gpu.insertion(shape, [there], expected)
+            part.add(matrices[chunk], plane.kx, plane.ky, plane.kz, PADDING, *there)
+            part = part.kept()
+            total = part if total is None else total.plus(part)
+        return total
+
+    order = np.arange(30)
+    found = [
+        summed((30, 2.0**14, 2.0**10), chunks)
+        for chunks in (np.split(order, 3), np.split(order[::-1], 5), [order[:1], order[1:]])
+    ]
+    assert {type(each) for each in found} == {GpuInsertion}
+    for each in found[1:]:
+        for a, b in zip(found[0].volumes(), each.volumes(), strict=True):
+            np.testing.assert_array_equal(a, b)
+    surprising = summed((30, 1.0, 2.0**10), np.split(order, 3))
+    settled = pickle.loads(pickle.dumps(found[0]))
+    assert type(surprising) is type(settled) is Insertion
+    there = [gpu.host(each) for each in found[0].volumes_on(gpu.xp)]
+    for each in (found[0].volumes(), surprising.volumes(), settled.volumes(), there):
+        for a, b in zip(whole, each, strict=True):
+            np.testing.assert_allclose(b, a, atol=1e-5)
+
+
+def test_sums_leave_a_gpu_that_has_no_room_for_many(gpu, monkeypatch):
+    shape = empty_volume(SIZE, PADDING)[0].shape
+    image = [gpu.array(np.ones((1, 3), np.float32))] * 3
+    sums = gpu.insertion(shape, [image])
+    assert sums.kept() is sums
+    monkeypatch.setattr(GpuInsertion, "WAITING", 2**40)
+    assert type(sums.kept()) is Insertion
 
 
 def test_the_largest_sum_that_there_can_be_fits(gpu):

@@ -10,6 +10,7 @@ from cryorefine.geometry import point_group
 from cryorefine.refine.expectation import ChunkSums
 from cryorefine.refine.gpu import volumes
 from cryorefine.refine.gpu.volumes import GpuVolumes
+from cryorefine.refine.insertion import Insertion
 from cryorefine.refine.maximisation import MaximisationOptions, maximise
 from cryorefine.refine.reconstruct import divide
 from cryorefine.refine.state import HalfModel
@@ -65,7 +66,7 @@ def test_each_operation(cupy, rng, padding):
 
 def half_sums(rng):
     spectra = rng.uniform(1, 2, (4, 1, SHELLS))
-    return HalfSums(ChunkSums(*accumulators(rng, 2.0), *spectra, np.ones(12), 50.0, 10.0))
+    return HalfSums(ChunkSums(Insertion(*accumulators(rng, 2.0)), *spectra, np.ones(12), 50.0, 10.0))
 
 
 @pytest.fixture

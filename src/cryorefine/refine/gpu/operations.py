@@ -18,6 +18,7 @@ from cryorefine.ctf.ctf import CtfParameters, phase_coefficients
 from cryorefine.refine.gpu.insertion import GpuInsertion, points
 from cryorefine.refine.gpu.source import i32, launch, tiles
 from cryorefine.refine.half_plane import HalfPlane
+from cryorefine.refine.parameters import Expected
 from cryorefine.refine.posterior import BINS, COARSE_MARGIN
 
 F32 = NDArray[np.float32]
@@ -94,9 +95,14 @@ class GpuOperations:
         where = (self.array(matrices, np.float32), *points(self.xp, kx, ky, kz), np.float32(padding))
         launch("slice_volume", tiles(len(matrices), len(kx)), volume, limit, *where, re, im)
 
-    def insertion(self, shape: tuple[int, ...], images: Sequence[tuple[Array, Array, Array]]) -> GpuInsertion:
+    def insertion(
+        self,
+        shape: tuple[int, ...],
+        images: Sequence[tuple[Array, Array, Array]],
+        expected: Expected | None = None,
+    ) -> GpuInsertion:
         """Return empty sums; see :meth:`.ProcessorOperations.insertion`."""
-        return GpuInsertion(self.xp, shape, images)
+        return GpuInsertion(self.xp, shape, images, expected)
 
     def score_entries(
         self,
