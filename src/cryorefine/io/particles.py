@@ -155,7 +155,7 @@ def column(file: ParticleFile, label: str, default: float | None = None) -> NDAr
         if label in file.particles:
             return _finite(file, label, file.particles[label].to_numpy(dtype=np.float64))
         if label in file.optics:
-            return file.optics[label].to_numpy(dtype=np.float64)[group_index(file)]
+            return _finite(file, label, file.optics[label].to_numpy(dtype=np.float64)[group_index(file)])
     except ValueError:
         raise UserError(f"{_name(file)} has values of {label} that are no numbers; correct them.") from None
     if default is None:
@@ -194,6 +194,23 @@ def parse_vector(text: str) -> NDArray[np.float64]:
         return np.array([float(word) for word in inner.split(",")] if inner else [], dtype=np.float64)
     except ValueError:
         raise UserError(f"{text!r} is no vector; write numbers as [a,b,c].") from None
+
+
+def vector_of(path: Path | None, label: str, text: object) -> NDArray[np.float64]:
+    """Return a vector of a table, as :func:`parse_vector` does; an error names file and column.
+
+    Raises
+    ------
+    UserError
+        When the text is no vector.
+    """
+    try:
+        return parse_vector(str(text))
+    except UserError:
+        name = path if path is not None else "The particle set"
+        raise UserError(
+            f"{name} has {text} as {label}, which is no vector; write numbers as [a,b,c]."
+        ) from None
 
 
 def project_root(path: str | os.PathLike[str], reference: str) -> Path:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from cryorefine.errors import UserError
 from cryorefine.io.images import ImageReader
-from cryorefine.io.particles import parse_vector, project_root
+from cryorefine.io.particles import project_root, vector_of
 from cryorefine.io.star import Block, read_star
 
 F64 = NDArray[np.float64]
@@ -34,6 +34,8 @@ _NUMBERS = {
     "rlnTomoDefocusSlope": 1.0,
     "rlnCtfBfactorPerElectronDose": 0.0,
 }
+_POSITIVE = ("rlnTomoTiltSeriesPixelSize", "rlnVoltage")
+_SIZES = ("rlnTomoSizeX", "rlnTomoSizeY", "rlnTomoSizeZ")
 DEFORMATIONS = ("linear", "spline", "Fourier")
 
 
@@ -206,7 +208,7 @@ def read_tomograms(path: str | os.PathLike[str], *, images: bool = True) -> Tomo
     table = blocks.get("global")
     if not isinstance(table, pd.DataFrame) or len(table) == 0:
         raise UserError(f"{file} lists no tomograms: it has no table data_global; choose a tomograms.star.")
-    needed = ["rlnTomoName", "rlnTomoSizeX", "rlnTomoSizeY", "rlnTomoSizeZ"]
+    needed = ["rlnTomoName", *_SIZES]
     for label in needed + [label for label, default in _NUMBERS.items() if default is None]:
         if label not in table:
             raise UserError(f"{file} lacks the column {label} in data_global; add it.")
@@ -250,21 +252,27 @@ def _tilt_series(
                 raise UserError(f"{source} lacks the column {label} in data_{name}; add it.")
             return np.broadcast_to(np.asarray(default, np.float64), (count,)).copy()
         try:
-            return table[label].to_numpy(dtype=np.float64)
+            values = table[label].to_numpy(dtype=np.float64)
         except ValueError:
             raise UserError(f"{source} has values of {label} that are no numbers; correct them.") from None
+        low = 0.0 if label == "rlnMicrographPreExposure" else -np.inf
+        wrong = np.flatnonzero(~np.isfinite(values) | (values < low))
+        if len(wrong):
+            raise UserError(
+                f"{source} has {values[wrong[0]]:g} as {label} of image {wrong[0] + 1} in data_{name}; "
+                "correct it or remove this image."
+            )
+        return values
 
     number = {label: _number(file, row, label, default) for label, default in _NUMBERS.items()}
     pixel_size = number["rlnTomoTiltSeriesPixelSize"]
-    if pixel_size <= 0:
-        raise UserError(f"{file} gives tomogram {name} a pixel size of {pixel_size:g} A; correct it.")
-    size = np.array([_number(file, row, f"rlnTomoSize{axis}", None) for axis in "XYZ"])
+    size = np.array([_number(file, row, label, None) for label in _SIZES])
     image_names = _image_names(row, table)
     root, image_size = source.absolute().parent, None
     if images:
         root, image_size = _look_at_images(source, name, image_names)
     if set(_ROWS) <= set(table.columns):
-        projections = np.stack([[parse_vector(str(v)) for v in table[label]] for label in _ROWS], axis=1)
+        projections = _projection_rows(source, name, table)
         if image_size is None:
             # Without images, positions count from the centre of the tilt image in RELION 5's convention
             # as well; here the image's centre is where the tomogram's centre goes.
@@ -350,16 +358,38 @@ def _rotation(axis: int, degrees: F64) -> F64:
     return result
 
 
+def _projection_rows(source: Path, name: str, table: pd.DataFrame) -> F64:
+    """Return RELION 4's projection matrices, shape (tilts, 4, 4)."""
+    rows = []
+    for label in _ROWS:
+        rows.append([vector_of(source, label, text) for text in table[label]])
+        wrong = [k for k, row in enumerate(rows[-1]) if len(row) != 4 or not np.all(np.isfinite(row))]
+        if wrong:
+            text = table[label].iloc[wrong[0]]
+            raise UserError(
+                f"{source} has {text} as {label} of image {wrong[0] + 1} in data_{name}, which is no row of "
+                "a projection matrix; write four numbers as [a,b,c,d]."
+            )
+    return np.stack([np.array(row) for row in rows], axis=1)
+
+
 def _number(file: Path, row: dict[str, Any], label: str, default: float | None) -> float:
     if label not in row and default is not None:
         return default
+    here = f"{file} has {row[label]} as {label} of tomogram {row['rlnTomoName']}"
     try:
-        return float(row[label])
+        value = float(row[label])
     except ValueError:
-        raise UserError(
-            f"{file} has {row[label]!r} as {label} of tomogram {row['rlnTomoName']}, which is no number; "
-            "correct it."
-        ) from None
+        raise UserError(f"{here}, which is no number; correct it.") from None
+    if not np.isfinite(value):
+        raise UserError(f"{here}; correct it.")
+    if (label in _POSITIVE or label in _SIZES) and value <= 0:
+        raise UserError(f"{here}; give a number above 0.")
+    if label == "rlnAmplitudeContrast" and not 0 <= value <= 1:
+        raise UserError(f"{here}; give a fraction from 0 to 1.")
+    if label == "rlnTomoHand" and value not in (1, -1):
+        raise UserError(f"{here}; give 1 or -1.")
+    return value
 
 
 def _image_names(row: dict[str, Any], table: pd.DataFrame) -> tuple[str, ...]:
@@ -400,7 +430,8 @@ def _deformation(
     grid_x, grid_y = (int(row.get(f"rlnTomoDeformationGridSize{axis}", 0)) for axis in "XY")
     waves = len(fourier_waves((grid_x, grid_y)))
     expected = {"linear": 3, "spline": 8 * grid_x * grid_y, "Fourier": 4 * waves}[kind]
-    rows = [parse_vector(str(text)) for text in table["rlnTomoDeformationCoefficients"]]
+    label = "rlnTomoDeformationCoefficients"
+    rows = [vector_of(source, label, text) for text in table[label]]
     wrong = next((len(r) for r in rows if len(r) != expected), None)
     if wrong is not None:
         raise UserError(

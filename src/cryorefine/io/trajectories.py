@@ -34,7 +34,7 @@ def read_trajectories(path: str | os.PathLike[str]) -> dict[str, F64]:
     Raises
     ------
     UserError
-        When the file holds no trajectories.
+        When the file holds no trajectories, or something else than numbers.
     """
     file = Path(path)
     result: dict[str, F64] = {}
@@ -46,7 +46,15 @@ def read_trajectories(path: str | os.PathLike[str]) -> dict[str, F64]:
             raise UserError(
                 f"{file} lacks the column {missing[0]} in data_{name}; choose a motion.star of trajectories."
             )
-        result[name] = block[list(_LABELS)].to_numpy(dtype=np.float64)
+        try:
+            shifts = block[list(_LABELS)].to_numpy(dtype=np.float64)
+        except ValueError:
+            shifts = np.full((1, 3), np.nan)
+        if not np.all(np.isfinite(shifts)):
+            raise UserError(
+                f"{file} has shifts in data_{name} that are no numbers; correct them or remove this particle."
+            )
+        result[name] = shifts
     if not result:
         raise UserError(f"{file} holds no trajectories; choose a motion.star.")
     return result

@@ -129,6 +129,7 @@ def run(options: Options) -> Run[Result]:
     from cryorefine.jobs import pseudo_subtomo_work as work
     from cryorefine.tomo.extraction import window
     from cryorefine.tomo.particles import doubtful_coordinates, read_subtomograms
+    from cryorefine.tomo.unseen import too_large_a_box
 
     gpus(options.device)  # is refused where it cannot be used
     yield Progress(_STAGE, 0, 0, "reading the tables")
@@ -142,8 +143,9 @@ def run(options: Options) -> Run[Result]:
             f"The box is {shape.unbinned} px of the tilt images, so the binning is {shape.binning:.6g} "
             f"instead of {options.binning:g}."
         )
-    if sentence := doubtful_coordinates(particles):
-        yield Notice(sentence, warning=True)
+    for sentence in (doubtful_coordinates(particles), too_large_a_box(particles, shape.unbinned)):
+        if sentence:
+            yield Notice(sentence, warning=True)
     plans = [work.plan(options, particles, series, rows, shape) for series, rows in particles.by_tomogram()]
     kept = sum(len(plan.rows) for plan in plans)
     left_out = len(particles) - kept
@@ -184,27 +186,17 @@ def run(options: Options) -> Run[Result]:
 
 
 def _why_none(options: Options, particles: Subtomograms, plans: list[Plan]) -> str:
-    """Return what to change when no particle lies in the images."""
-    plan = plans[0]
+    """Return what to change when too few images show any particle."""
+    from cryorefine.tomo.unseen import why_none_is_seen
+
     most = max(plan.seen for plan in plans)
-    if most > 0:
-        dose = f" with a dose of at most {options.max_dose:g} e/A^2" if options.max_dose else ""
-        higher = "a higher --max-dose or " if options.max_dose else ""
-        return (
-            f"No particle of {particles.file.path} is seen by {options.min_frames} tilt images{dose}, but by "
-            f"{most} at most; give {higher}fewer --min-frames."
+    if most == 0:
+        return why_none_is_seen(
+            particles, plans[0].radius, options.max_dose, apply_offsets=options.apply_offsets
         )
-    x, y = plan.first_centre
-    width, height = plan.series.image_size or (0, 0)
-    here = f"{particles.names[0]} of {particles.file.path}"
-    if not options.max_dose or (plan.series.dose <= options.max_dose).any():
-        return (
-            f"No particle lies in the tilt images: {here} is projected to ({x:.0f}, {y:.0f}) in images of "
-            f"{width} x {height} px of {plan.series.name}, where it needs {plan.radius:.0f} px to all sides; "
-            "check the unit and origin of the coordinates and the size of the tomogram, or give a smaller "
-            "--box-size or --crop-size."
-        )
+    dose = f" with a dose of at most {options.max_dose:g} e/A^2" if options.max_dose else ""
+    higher = "a higher --max-dose or " if options.max_dose else ""
     return (
-        f"No tilt image of {plan.series.name} has a dose of at most {options.max_dose:g} e/A^2; give a "
-        "higher --max-dose."
+        f"No particle of {particles.file.path} is seen by {options.min_frames} tilt images{dose}, but by "
+        f"{most} at most; give {higher}fewer --min-frames."
     )

@@ -16,6 +16,7 @@ from cryorefine.compute.gpu_turns import free_memory
 from cryorefine.compute.place import shortage
 from cryorefine.errors import UserError
 from cryorefine.io.files import write_whole
+from cryorefine.io.images import parse_reference
 from cryorefine.io.mrc import read_layout, write_map, write_stack
 from cryorefine.io.optimisation_set import OptimisationSet, project_name, write_optimisation_set
 from cryorefine.io.particles import ParticleFile, group_index, write_particles
@@ -52,8 +53,6 @@ class Plan:
         Where they lie in the tilt images, in px.
     visible : ndarray of bool, shape (n, tilts)
         In which images they are seen.
-    first_centre : ndarray, shape (2,)
-        Where the first particle, kept or not, lies in the image of the least dose.
     radius : float
         How far from the edges of an image a particle has to lie, in px.
     seen : int
@@ -65,7 +64,6 @@ class Plan:
     centres: F64
     depths: F64
     visible: NDArray[np.bool_]
-    first_centre: F64
     radius: float
     seen: int
 
@@ -89,16 +87,11 @@ def plan(options: Options, particles: Subtomograms, series: TiltSeries, rows: In
     visible = visible_images(series, centres, shape.radius, options.max_dose)
     count = visible.sum(axis=1)
     keep = count >= options.min_frames
-    first = centres[0, int(np.argmin(series.dose))]
+    kept = rows[keep]
+    for row in kept:
+        _file(options, particles, int(row))  # is refused where its name leads elsewhere
     return Plan(
-        series,
-        rows[keep],
-        centres[keep],
-        depths[keep],
-        visible[keep],
-        first,
-        shape.radius,
-        int(count.max(initial=0)),
+        series, kept, centres[keep], depths[keep], visible[keep], shape.radius, int(count.max(initial=0))
     )
 
 
@@ -111,7 +104,10 @@ def settings_of(options: Options, entries: OptimisationSet, particles: Subtomogr
     for path in (entries.particles, entries.tomograms, entries.trajectories):
         digest.update(path.read_bytes() if path is not None else b"")
     for series, _ in particles.by_tomogram():
-        digest.update(series.projections.tobytes() + series.dose.tobytes() + series.defocus_u.tobytes())
+        digest.update(series.projections.tobytes() + series.table.to_csv().encode())
+        for path in dict.fromkeys(series.root / parse_reference(name)[1] for name in series.image_names):
+            found = path.stat()
+            digest.update(f"{found.st_size},{found.st_mtime_ns};".encode())
     return digest.hexdigest()
 
 

@@ -140,7 +140,7 @@ def run(options: Options) -> Run[Result]:
     for sentence, warning in inputs.notices:
         yield Notice(sentence, warning=warning)
     if not inputs.halves:
-        message = "The particles have no halves (rlnRandomSubset), so only merged.mrc is made"
+        message = f"{inputs.without_halves}, so only merged.mrc is made"
         if options.fsc_mask is not None:
             raise UserError(
                 f"{message}, which has no FSC; leave --fsc-mask out or refine the particles first."

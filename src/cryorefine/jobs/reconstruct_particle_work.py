@@ -45,6 +45,7 @@ from cryorefine.tomo.particles import (
 )
 from cryorefine.tomo.pseudo_volume import LEAST_DOSE_WEIGHT
 from cryorefine.tomo.tilt_images import TiltImages
+from cryorefine.tomo.unseen import too_large_a_box, why_none_is_seen
 
 if TYPE_CHECKING:
     from cryorefine.jobs.reconstruct_particle import Options
@@ -120,8 +121,19 @@ class Inputs:
     @property
     def halves(self) -> tuple[int, ...]:
         """The half sets, 1 and 2; nothing when the particles are not in two halves."""
-        found = set(np.concatenate([self.particles.half[batch.rows] for batch in self.batches]).tolist())
-        return (1, 2) if found == {1, 2} else ()
+        return (1, 2) if len(self._half_sets) == 2 else ()
+
+    @property
+    def without_halves(self) -> str:
+        """Why there are no half sets, as the beginning of a sentence."""
+        if self._half_sets == (0,):
+            return "The particles have no halves (rlnRandomSubset)"
+        return f"All particles are in half set {self._half_sets[0]} (rlnRandomSubset)"
+
+    @property
+    def _half_sets(self) -> tuple[int, ...]:
+        found = np.concatenate([self.particles.half[batch.rows] for batch in self.batches])
+        return tuple(np.unique(found).tolist())
 
 
 def read_inputs(options: Options, entries: OptimisationSet) -> Inputs:
@@ -142,19 +154,46 @@ def read_inputs(options: Options, entries: OptimisationSet) -> Inputs:
         tomograms = read_tomograms(entries.tomograms, images=False)
         particles = read_subtomograms(entries.particles, tomograms, entries.trajectories)
     inputs = _stacks(options, particles) if from_stacks else _tilt_images(options, particles)
-    if sentence := doubtful_coordinates(particles):
-        inputs.notices.append((sentence, True))
+    box = 0 if from_stacks else window(options.box_size, options.crop_size, options.binning).unbinned
+    for sentence in (doubtful_coordinates(particles), too_large_a_box(particles, box)):
+        if sentence:
+            inputs.notices.append((sentence, True))
     if inputs.count == 0:
-        raise UserError(
-            f"No particle of {entries.particles} lies in the tilt images, before the maximum dose; check the "
-            "coordinates, --box-size and --max-dose."
-        )
+        raise UserError(_why_none(options, particles, from_stacks))
+    _check_halves(particles)
     if inputs.count < len(particles):
         missing = len(particles) - inputs.count
         inputs.notices.append(
             (f"{missing} of {len(particles)} particles are left out: no image shows them wholly.", False)
         )
     return inputs
+
+
+def _why_none(options: Options, particles: Subtomograms, from_stacks: bool) -> str:
+    """Return what to change when there is nothing to sum up."""
+    if from_stacks:
+        return (
+            f"No stack of {particles.file.path} has a visible image with a dose of at most "
+            f"{options.max_dose or np.inf:g} e/A^2; give a higher --max-dose or look at rlnTomoVisibleFrames."
+        )
+    if "rlnTomoVisibleFrames" in particles.file.particles and not any(
+        particles.visible_frames(series, rows).any() for series, rows in particles.by_tomogram()
+    ):
+        return (
+            f"No particle of {particles.file.path} has a visible image (rlnTomoVisibleFrames); extract the "
+            "particles again or remove the column."
+        )
+    radius = window(options.box_size, options.crop_size, options.binning).radius
+    return why_none_is_seen(particles, radius, options.max_dose)
+
+
+def _check_halves(particles: Subtomograms) -> None:
+    wrong = particles.half[~np.isin(particles.half, (1, 2))]
+    if len(wrong) and particles.half.any():
+        raise UserError(
+            f"{particles.file.path} has rlnRandomSubset {wrong[0]}; give every particle 1 or 2, or remove "
+            "the column."
+        )
 
 
 def insert_all(options: Options, inputs: Inputs, stage: str) -> Run[list[F32]]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from cryorefine.ctf.aberrations import even_phase, odd_phase
 from cryorefine.errors import UserError
+from cryorefine.io.particles import vector_of
 from cryorefine.io.tomograms import TiltSeries
 from cryorefine.maps import fft
 from cryorefine.tomo.geometry import dose_weights, image_ctf
@@ -203,20 +204,18 @@ def soft_circle(box: int, diameter: float, edge: float = EDGE) -> Circle:
 
 
 def _even(optics: pd.Series | None, x: F64, y: F64) -> F64 | None:
-    from cryorefine.io.particles import parse_vector
-
-    if optics is None or "rlnEvenZernike" not in optics:
+    label = "rlnEvenZernike"
+    if optics is None or label not in optics:
         return None
-    return even_phase(parse_vector(str(optics["rlnEvenZernike"])), x, y)
+    return even_phase(vector_of(None, label, optics[label]), x, y)
 
 
 def _odd(series: TiltSeries, optics: pd.Series | None, x: F64, y: F64) -> C64 | None:
     """Return the factors that undo beam tilt and odd aberrations, shape (box, box // 2 + 1)."""
-    from cryorefine.io.particles import parse_vector
-
     if optics is None:
         return None
-    values = parse_vector(str(optics["rlnOddZernike"])) if "rlnOddZernike" in optics else np.zeros(0)
+    label = "rlnOddZernike"
+    values = vector_of(None, label, optics[label]) if label in optics else np.zeros(0)
     tilt_x, tilt_y = (float(optics.get(f"rlnBeamTilt{axis}", 0.0)) for axis in "XY")
     if not np.any(values) and tilt_x == 0 and tilt_y == 0:
         return None

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cryorefine.errors import UserError
 from cryorefine.geometry.euler import matrices
 from cryorefine.io.images import ImageReader
-from cryorefine.io.particles import ParticleFile, column, group_index, parse_vector, read_particles
+from cryorefine.io.particles import ParticleFile, column, group_index, read_particles, vector_of
 from cryorefine.io.tomograms import TiltSeries, TomogramSet
 from cryorefine.io.trajectories import read_trajectories
 from cryorefine.tomo.geometry import tomogram_positions
@@ -119,7 +119,8 @@ class Subtomograms:
         if "rlnTomoVisibleFrames" not in self.file.particles:
             return np.ones((len(rows), len(series)), dtype=bool)
         texts = self.file.particles["rlnTomoVisibleFrames"].to_numpy(dtype=object)[rows]
-        known = {text: parse_vector(str(text)) > 0.5 for text in set(texts)}
+        label = "rlnTomoVisibleFrames"
+        known = {text: vector_of(self.file.path, label, text) > 0.5 for text in set(texts)}
         for name, text in zip(self.names[rows], texts, strict=True):
             if len(known[text]) != len(series):
                 raise UserError(

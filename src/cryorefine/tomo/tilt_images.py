@@ -15,21 +15,46 @@ from cryorefine.io.tomograms import TiltSeries
 Index = NDArray[np.int64]
 
 
-def require_images(series: TiltSeries) -> None:
-    """Check that every image of a tilt series is there, without opening it.
+def require_images(series: TiltSeries) -> list[tuple[MrcLayout, int]]:
+    """Check that every image of a tilt series is there and whole, by the headers of its files.
+
+    Returns
+    -------
+    list of (MrcLayout, int)
+        File and section of each image.
 
     Raises
     ------
     UserError
-        Naming the first image that is missing.
+        Naming the first image that is missing, foreign, cut short or of another size than the first one.
     """
-    for file, reference in {parse_reference(name)[1]: name for name in series.image_names}.items():
+    layouts: dict[str, MrcLayout] = {}
+    result = []
+    for reference in series.image_names:
+        number, file = parse_reference(reference)
         path = series.root / file
-        if not path.is_file():
+        if file not in layouts:
+            if not path.is_file():
+                raise UserError(
+                    f"The tilt image {reference} of {series.name} is missing: there is no file {path}; "
+                    "restore it or remove its row from the tilt series."
+                )
+            layouts[file] = read_layout(path)
+        count, height, width = layouts[file].shape
+        section = 0 if number is None else number - 1
+        if not 0 <= section < count:
             raise UserError(
-                f"The tilt image {reference} of {series.name} is missing: there is no file {path}; restore "
-                "it or remove its row from the tilt series."
+                f"{reference} of {series.name} asks for image {section + 1}, but the stack holds {count}; "
+                "use the tilt-series STAR file that belongs to it."
             )
+        if (width, height) != series.image_size:
+            raise UserError(
+                f"The tilt image {reference} of {series.name} has {width} x {height} pixels but the first "
+                f"one {' x '.join(map(str, series.image_size or ()))}; bring all images of a series to one "
+                "size."
+            )
+        result.append((layouts[file], section))
+    return result
 
 
 class TiltImages:
@@ -43,34 +68,14 @@ class TiltImages:
     Raises
     ------
     UserError
-        When an image is missing, foreign or of another size than the first.
+        As :func:`require_images`.
     """
 
     def __init__(self, series: TiltSeries) -> None:
-        require_images(series)
         self.series = series
-        layouts: dict[str, tuple[MrcLayout, NDArray[Any]]] = {}
-        self.images: list[NDArray[Any]] = []
-        for reference in series.image_names:
-            number, file = parse_reference(reference)
-            if file not in layouts:
-                layout = read_layout(series.root / file)
-                layouts[file] = layout, layout.memory_map()
-            layout, stack = layouts[file]
-            section = 0 if number is None else number - 1
-            if not 0 <= section < layout.shape[0]:
-                raise UserError(
-                    f"{reference} of {series.name} asks for image {section + 1}, but the stack holds "
-                    f"{layout.shape[0]}; use the tilt-series STAR file that belongs to it."
-                )
-            image = stack[section]
-            if image.shape[::-1] != series.image_size:
-                raise UserError(
-                    f"The tilt image {reference} of {series.name} has {image.shape[1]} x {image.shape[0]} "
-                    f"pixels but the first one {' x '.join(map(str, series.image_size or ()))}; bring all "
-                    "images of a series to one size."
-                )
-            self.images.append(np.asarray(image))
+        places = require_images(series)
+        stacks = {id(layout): layout.memory_map() for layout, _ in places}
+        self.images: list[NDArray[Any]] = [np.asarray(stacks[id(layout)][n]) for layout, n in places]
 
     def squares(self, tilts: Index, corners: Index, size: int) -> NDArray[np.float32]:
         """Cut squares out of the images; beyond an edge its last pixel is repeated.
