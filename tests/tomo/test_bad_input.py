@@ -58,7 +58,7 @@ def test_a_tilt_with_an_impossible_value_is_named(project_of_dots, label, value,
     [
         ("rlnVoltage", 0.0, "has 0.0 as rlnVoltage of tomogram TS_1; give a number above 0"),
         ("rlnTomoTiltSeriesPixelSize", np.nan, "has nan as rlnTomoTiltSeriesPixelSize"),
-        ("rlnTomoSizeZ", -10, "has -10 as rlnTomoSizeZ"),
+        ("rlnTomoSizeZ", -10, "has -10.0 as rlnTomoSizeZ"),
         ("rlnAmplitudeContrast", 7.0, "fraction from 0 to 1"),
         ("rlnTomoHand", 0, "give 1 or -1"),
         (
