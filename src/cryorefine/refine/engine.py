@@ -294,6 +294,7 @@ def iterate(
             symmetry=settings.symmetry,
             seed=settings.seed,
             threads=settings.threads,
+            device=settings.device,
         )
         notices += doubts
     new = State(iteration, pixel, result.halves, table, state.half, result.fsc, schedule, transfer)

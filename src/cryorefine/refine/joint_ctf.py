@@ -49,6 +49,7 @@ def refine_transfer(
     symmetry: str,
     seed: int,
     threads: int,
+    device: str = "cpu",
 ) -> Generator[Stage, None, tuple[TransferTable, tuple[str, ...]]]:
     """Fit the defocus of every particle and the beam tilt of every optics group, once.
 
@@ -70,6 +71,8 @@ def refine_transfer(
         Seed of the blocks of the jackknife.
     threads : int
         Threads to use; the result does not depend on it.
+    device : str
+        "cpu", or GPUs.
 
     Yields
     ------
@@ -88,7 +91,7 @@ def refine_transfer(
     maps = SuppliedMaps(half_maps, mask, fsc, pixel_size)
     warnings: list[str] = []
     with LocalExecutor(threads) as executor:
-        fitting = refine_ctf(particles, particles.group, maps, fit, executor)
+        fitting = refine_ctf(particles, particles.group, maps, fit, executor, device)
         while True:
             try:
                 event = next(fitting)

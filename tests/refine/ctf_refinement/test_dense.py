@@ -15,6 +15,7 @@ from tests.refine.ctf_refinement.conftest import mean_defocus, simulate
 
 from cryorefine.compute import gpu_turns
 from cryorefine.compute.executor import LocalExecutor
+from cryorefine.errors import UserWarningMessage
 from cryorefine.refine.ctf_refinement.comparison import Comparison
 from cryorefine.refine.ctf_refinement.defocus import scan_defocus
 from cryorefine.refine.ctf_refinement.division import divide
@@ -77,6 +78,31 @@ def both(gpu, tmp_path_factory):
 def close(one, other) -> None:
     one, other = np.asarray(one), np.asarray(other)
     np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4 * np.abs(one).max())
+
+
+def test_references(both):
+    processor, gpu, _ = both
+    for one, other in zip(processor.references(), gpu.references(), strict=True):
+        close(one.volume, other.volume)
+        close(one.gain, other.gain)
+        assert (one.gain > 0).mean() > 0.1
+
+
+def test_transforms_of_images(both):
+    processor, gpu, _ = both
+    for chunk in processor.chunks:
+        close(processor.spectra(chunk), gpu.spectra(chunk))
+
+
+def test_what_does_not_fit_is_done_on_the_processor(both, monkeypatch):
+    processor, gpu, signal = both
+    if "cupy" in sys.modules and not isinstance(sys.modules["cupy"], fake_cupy.Cupy):
+        pytest.skip("only the stand-in's memory can be made small")
+    monkeypatch.setattr(fake_cupy.ndarray, "largest", 2000)
+    with pytest.warns(UserWarningMessage, match="memory is too small"):
+        found = odd_sums(gpu, signal)[0]
+    for one, other in zip(odd_sums(processor, signal)[0], found, strict=True):
+        close(one.cross, other.cross)
 
 
 def test_slices_less_their_own_part(both):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -11,10 +12,13 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from cryorefine.compute.array_module import to_host
 from cryorefine.compute.executor import LocalExecutor
-from cryorefine.compute.gpu_turns import Copies, turns
+from cryorefine.compute.gpu_turns import Copies, free_memory, turns
+from cryorefine.compute.place import shortage
 from cryorefine.ctf.aberrations import even_phase, odd_phase
 from cryorefine.ctf.ctf import CtfParameters, ctf
+from cryorefine.errors import UserWarningMessage
 from cryorefine.geometry.symmetry import point_group
 from cryorefine.refine.ctf_refinement.division import Chunk
 from cryorefine.refine.ctf_refinement.frame import Frame, GroupPlane, comparison_plane, group_plane
@@ -304,23 +308,61 @@ class Comparison:
         return [chunks[a:b] for a, b in pairwise(edges)]
 
     def _sum(self, chunks: list[Chunk], values: _Values) -> Sums:
+        return self._on_device(lambda copies: self._sum_there(chunks, values, _module(copies)))
+
+    def _sum_there(self, chunks: list[Chunk], values: _Values, xp: Any) -> Sums:
         sums = Sums.empty(self.frame)
+        parts = xp.asarray(sums.parts)
         for chunk in chunks:
             plane = values.planes[chunk.view]
-            own = values.inserted(chunk, self.spectra(chunk))
-            model = own.transfer * np.float32(plane.area)
-            weighted = own.weight[:, None] * own.inverse_noise * model
-            data = own.image * own.correction
+            own = values.inserted(chunk, self.spectra(chunk, xp))
+            arrays = (own.image, own.correction, own.transfer, own.weight, own.inverse_noise)
+            image, correction, transfer, weight, inverse_noise = (xp.asarray(array) for array in arrays)
+            model = transfer * np.float32(plane.area)
+            weighted = weight[:, None] * inverse_noise * model
+            data = image * correction
             data *= weighted
             weighted *= model
             matrices = plane.rotation @ values.particles.poses[chunk.particles]
-            for operator in self._operators:
-                sums.insert(matrices @ operator, plane.plane, self.frame.padding, data, weighted)
-        return sums
+            turned = [matrices @ operator for operator in self._operators]
+            if xp is np:
+                for each in turned:
+                    sums.insert(each, plane.plane, self.frame.padding, data, weighted)
+            else:
+                from cryorefine.refine.ctf_refinement.rebuild import add_slices
+
+                add_slices(parts, turned, plane.plane, self.frame.padding, data, weighted)
+        return sums if xp is np else Sums(to_host(parts))
 
     def _solved(self, sums: Sums, ssnr: F64) -> Reference:
+        return self._on_device(lambda copies: self._solved_there(sums, ssnr, _module(copies)))
+
+    def _solved_there(self, sums: Sums, ssnr: F64, xp: Any) -> Reference:
+        if xp is not np:
+            from cryorefine.refine.ctf_refinement.rebuild import solved
+
+            return solved(xp.asarray(sums.parts), self._turns, ssnr, self.frame)
         whole = sums.finish(self._turns, self.frame.padding * (self.frame.size / 2 + 1))
         return rebuilt_reference(whole, ssnr, self.frame, self.executor.threads)
+
+    def _on_device(self, work: Callable[[Copies | None], ResultT]) -> ResultT:
+        """Do some work on a GPU, if there is one with the memory, or else on the processor."""
+        if self._gpus is None:
+            return work(None)
+        with self._gpus.turn() as copies:
+            try:
+                with shortage():
+                    return work(copies)
+            except MemoryError:
+                pass
+            # Only here is what the failed attempt held let go.
+            free_memory()
+        warnings.warn(
+            "The GPU's memory is too small for a part of the CTF refinement, which the processor does.",
+            UserWarningMessage,
+            stacklevel=2,
+        )
+        return work(None)
 
     def references(self) -> tuple[Reference, Reference]:
         """Return the references made of the two half sets."""
@@ -340,10 +382,9 @@ class Comparison:
         references = self.references()
 
         def work(chunk: Chunk) -> ResultT:
-            if self._gpus is None:
-                return function(self._compare(chunk, references, None), *args, **kwargs)
-            with self._gpus.turn() as copies:
-                return function(self._compare(chunk, references, copies), *args, **kwargs)
+            return self._on_device(
+                lambda copies: function(self._compare(chunk, references, copies), *args, **kwargs)
+            )
 
         yield from self.executor.run(work, [(chunk,) for chunk in self.chunks])
 
@@ -352,7 +393,8 @@ class Comparison:
     ) -> Compared:
         particles, plane = self.particles, self.planes[chunk.view]
         matrices = plane.rotation @ particles.poses[chunk.particles]
-        image = self.spectra(chunk)
+        xp = _module(copies)
+        image = self.spectra(chunk, xp)
         half = 1 - chunk.half if self._other else chunk.half
         prediction = self._slices.get(chunk.number)
         if prediction is None:
@@ -378,5 +420,10 @@ class Comparison:
             matrices=matrices,
             own=references[chunk.half].volume,
             other=references[1 - chunk.half].volume,
-            xp=None if copies is None else import_module("cupy"),
+            xp=None if copies is None else xp,
         )
+
+
+def _module(copies: Copies | None) -> Any:
+    """Return what makes arrays: CuPy in a GPU's turn."""
+    return np if copies is None else import_module("cupy")

@@ -62,18 +62,30 @@ def rebuilt_reference(sums: Sums, ssnr: F64, frame: Frame, threads: int) -> Refe
     threads : int
         Threads of the FFT.
     """
-    shells = int(frame.limit / frame.padding) + 2
-    ratio = np.maximum(ssnr[np.minimum(np.arange(shells), len(ssnr) - 1)], _LEAST_SSNR)
-    means = _shell_means(sums.parts, frame.padding, shells)
-    extra = means / ratio
-    extra[:_FIRST_REGULARISED_SHELL] = 0
-    floor = (means + extra) / 1000
+    means = _shell_means(sums.parts, frame.padding, int(frame.limit / frame.padding) + 2)
+    extra, floor = regularised_weights(means, ssnr)
     edge = frame.padded
     transform = np.zeros((edge, edge, edge // 2 + 1), np.complex64)
     gain = np.zeros(sums.parts.shape[:3], np.float32)
     _divide(sums.parts, extra, floor, frame.padding * frame.size / 2, frame.padding, transform, gain)
     multiply_in_place(transform, frame.window, frame.box // 2, threads)
     return Reference(_cropped(transform, frame.limit), gain)
+
+
+def regularised_weights(means: F64, ssnr: F64) -> tuple[F64, F64]:
+    """Return what is added to the weights of each shell, and the least that they are taken for.
+
+    Parameters
+    ----------
+    means : ndarray, shape (shells,)
+        Mean weights.
+    ssnr : ndarray
+        Signal-to-noise ratio by shell; the last one holds beyond.
+    """
+    ratio = np.maximum(ssnr[np.minimum(np.arange(len(means)), len(ssnr) - 1)], _LEAST_SSNR)
+    extra = means / ratio
+    extra[:_FIRST_REGULARISED_SHELL] = 0
+    return extra, (means + extra) / 1000
 
 
 def supplied_reference(maps: SuppliedMaps, half: int, frame: Frame, threads: int) -> Reference:

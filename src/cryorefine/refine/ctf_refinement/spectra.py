@@ -9,6 +9,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from cryorefine.compute.array_module import to_host
 from cryorefine.io.images import ImageReader
 from cryorefine.maps import fft
 from cryorefine.refine.ctf_refinement.division import Chunk
@@ -78,29 +79,49 @@ class Spectra:
         self._memory = memory
         self._reader = ImageReader(particles.root)
 
-    def __call__(self, chunk: Chunk) -> C64:
-        """Return the transforms, shape (n, pixels), on the scale of FFT / box^2."""
+    def __call__(self, chunk: Chunk, xp: Any = np) -> C64:
+        """Return the transforms, shape (n, pixels), on the scale of FFT / box^2.
+
+        They are made by NumPy, or by CuPy on its current GPU, and returned on the processor.
+        """
         kept = self._memory.get(chunk.number)
         if kept is not None:
             return kept
         particles, plane = self._particles, self._planes[chunk.view]
         view = particles.views[chunk.view]
         images = self._reader.read([str(name) for name in particles.image_names[chunk.particles]])
-        transform = fft.real_forward(images, (1, 2))
+        transform = fft.real_forward(xp.asarray(images), (1, 2)).reshape(len(images), -1)
         offsets = particles.offsets[chunk.particles] @ view.projection.T
         shifts = offsets / particles.optics[view.optics].pixel_size
-        result = np.empty((len(images), plane.pixels), np.complex64)
-        _gather(
-            transform.reshape(len(images), -1),
-            plane.source,
-            plane.kx.astype(np.int32),
-            plane.ky.astype(np.int32),
-            plane.box,
-            shifts,
-            result,
-        )
+        kx, ky = plane.kx.astype(np.int32), plane.ky.astype(np.int32)
+        if xp is np:
+            result = np.empty((len(images), plane.pixels), np.complex64)
+            _gather(transform, plane.source, kx, ky, plane.box, shifts, result)
+        else:
+            result = _gathered(xp, transform, plane, kx, ky, shifts)
         self._memory.keep(chunk.number, result)
         return result
+
+
+def _gathered(
+    xp: Any,
+    transform: Any,
+    plane: HalfPlane,
+    kx: NDArray[np.int32],
+    ky: NDArray[np.int32],
+    shifts: NDArray[np.float64],
+) -> C64:
+    """Do as :func:`_gather` on a GPU; returned on the processor."""
+    half = plane.box // 2
+    along = []
+    for axis, first in ((0, 0), (1, -half)):
+        angle = -2 * np.pi * np.arange(first, half + 1) * (shifts[:, axis, None] / plane.box - 0.5)
+        along.append(xp.asarray(np.exp(1j * angle).astype(np.complex64)))
+    picked = transform[:, xp.asarray(plane.source)]
+    picked *= along[0][:, xp.asarray(kx)]
+    picked *= along[1][:, xp.asarray(ky + half)]
+    result: C64 = to_host(picked)
+    return result
 
 
 @njit(**_FAST)
