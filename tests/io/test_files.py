@@ -2,12 +2,16 @@
 
 import errno
 import os
+import resource
 import threading
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cryorefine.errors import UserError
 from cryorefine.io.files import write_whole
+from cryorefine.io.mrc import write_map, write_stack
 
 
 def test_file_has_its_name_only_when_whole(tmp_path):
@@ -72,6 +76,30 @@ def test_folder_in_the_place_of_the_file_is_named(tmp_path):
 def test_full_disk_is_one_sentence(tmp_path):
     with pytest.raises(UserError, match=r"a\.mrc.*no space"), write_whole(tmp_path / "a.mrc"):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_takes_less_than_an_array_is_one_sentence(tmp_path):
+    """NumPy says so without the system's number of the error."""
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    with (
+        pytest.raises(UserError, match=r"a\.npy.*no space"),
+        write_whole(tmp_path / "a.npy"),
+        open("/dev/full", "wb", buffering=0) as full,
+    ):
+        np.save(full, np.zeros(100_000))
+
+
+@pytest.mark.parametrize("write", [write_map, write_stack])
+def test_a_map_that_grows_over_a_limit_is_one_sentence(tmp_path, write):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, before[1]))
+    try:
+        with pytest.raises(UserError, match=r"a\.mrcs? cannot be written: files as large as this"):
+            write(tmp_path / ("a.mrcs" if write is write_stack else "a.mrc"), np.zeros((32, 32, 32)), 1.0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -197,6 +197,16 @@ def test_a_full_disk_is_a_sentence_and_not_a_traceback(options: Options) -> None
     assert status(options.output) == "failed"
 
 
+def test_too_little_memory_is_a_sentence_and_not_a_traceback(options: Options) -> None:
+    def want(options: Options) -> None:
+        np.zeros(2**60, np.float32)
+
+    with pytest.raises(UserError, match=r"needs more memory than it can get \(Unable to allocate.*threads"):
+        finish(Work(after=want).run(options))
+
+    assert status(options.output) == "failed"
+
+
 def test_a_place_where_no_folder_can_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for place in (tmp_path / "file" / "job001", tmp_path / "file", Path("/proc/job001")):

@@ -139,6 +139,12 @@ def test_a_box_that_is_wider_than_the_images_is_told(project_of_dots):
         assert any("150 px of the tilt images, but those of TS_1 have 160 x 140 px" in one for one in said)
 
 
+def test_a_box_whose_sums_no_machine_holds_is_refused_at_once(project_of_dots):
+    with pytest.raises(UserError, match=r"--box-size 8192 needs 8\d\d\d GB of memory for the sums, but this"):
+        finish(reconstruct(project_of_dots, box_size=8192, crop_size=24))
+    assert not Path("Reconstruct").exists()
+
+
 def test_images_are_cut_anew_when_their_tilt_images_or_tables_have_changed(project_of_dots):
     """A run that goes on trusts only what was made of the same input, whatever column it is."""
 

@@ -87,9 +87,15 @@ def folders_of_names(path: str | os.PathLike[str]) -> tuple[Path, ...]:
 
 def _as_user_error(error: OSError, target: Path, temporary: Path) -> Exception:
     """Return the sentence for an error of the place written to, or the error itself."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    # NumPy tells that the disk took less than it should by an error without a number.
+    if error.errno in (errno.ENOSPC, errno.EDQUOT) or (error.errno is None and "written" in str(error)):
         return UserError(
             f"{target} cannot be written: no space is left on the disk; make room or choose another folder."
+        )
+    if error.errno == errno.EFBIG:
+        return UserError(
+            f"{target} cannot be written: files as large as this are not allowed here ({error.strerror}); "
+            "raise the limit (ulimit -f) or choose another folder."
         )
     ours = error.filename is None or Path(os.fsdecode(error.filename)) in (target, temporary)
     if ours and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):

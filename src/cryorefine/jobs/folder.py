@@ -99,6 +99,11 @@ def in_job_folder(
                     if error.errno not in _NO_ROOM:
                         raise
                     raise folder.full(error) from error
+                except MemoryError as error:
+                    raise UserError(
+                        f"{job.title} needs more memory than it can get ({error or 'out of memory'}); give "
+                        "it smaller boxes or fewer --threads, or run it where there is more."
+                    ) from error
                 finally:
                     running.close()
 

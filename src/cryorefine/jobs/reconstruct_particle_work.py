@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from cryorefine.compute.array_module import gpus, to_host
 from cryorefine.compute.gpu_turns import free_memory
+from cryorefine.compute.memory import physical_memory
 from cryorefine.compute.place import Place, shortage
 from cryorefine.errors import UserError
 from cryorefine.geometry.symmetry import point_group
@@ -206,10 +207,12 @@ def insert_all(options: Options, inputs: Inputs, stage: str) -> Run[list[F32]]:
     room = _MEMORY // (2 * empty_sums_bytes(inputs.box))
     parts = max(1, min(_PARTS, inputs.count // _PARTICLES, room))
     threads = thread_count(options.threads)
-    totals = [empty_sums(inputs.box) for _ in halves or (0,)]
+    count = len(halves) or 1
+    _check_memory(inputs.box, count + min(threads, parts * count))
+    totals: list[F32] = []
     done = _Counter()
     gpus(options.device)  # is refused where it cannot be used
-    jobs = [(k, part) for part in range(parts) for k in range(len(totals))]
+    jobs = [(k, part) for part in range(parts) for k in range(count)]
     with ThreadPoolExecutor(threads) as pool:
         futures = [
             pool.submit(
@@ -223,7 +226,10 @@ def insert_all(options: Options, inputs: Inputs, stage: str) -> Run[list[F32]]:
                     wait([future], timeout=0.2, return_when=FIRST_EXCEPTION)
                     yield Progress(stage, done.value, inputs.count + 1)
                 sums, left_gpu = future.result()
-                totals[k] += sums
+                if len(totals) < count:
+                    totals.append(sums)
+                else:
+                    totals[k] += sums
                 if left_gpu:
                     yield Notice(LEFT_GPU, warning=True)
         finally:
@@ -231,6 +237,16 @@ def insert_all(options: Options, inputs: Inputs, stage: str) -> Run[list[F32]]:
             for future in futures:
                 future.cancel()
     return totals
+
+
+def _check_memory(box: int, sums: int) -> None:
+    """Refuse a box whose sums this machine cannot hold, before hours are spent on them."""
+    needed, there = sums * empty_sums_bytes(box), physical_memory()
+    if needed > there:
+        raise UserError(
+            f"--box-size {box} needs {needed / 2**30:.0f} GB of memory for the sums, but this machine has "
+            f"{there / 2**30:.0f} GB; give a smaller box or fewer --threads."
+        )
 
 
 def empty_sums_bytes(box: int) -> int:
