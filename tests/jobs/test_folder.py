@@ -184,6 +184,18 @@ def test_a_job_whose_events_nobody_draws_any_more_is_marked_as_aborted(options: 
     assert status(options.output) == "aborted"
 
 
+@pytest.mark.parametrize("name", ["note.txt", "run.out", "progress.jsonl"])
+def test_a_disk_without_room_for_the_records_is_a_sentence_too(options: Options, name: str) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    options.output.mkdir(parents=True)
+    # Truncated when the job begins, which a device takes without a word.
+    (options.output / name).symlink_to("/dev/full")
+    with pytest.raises(UserError, match=r"[Nn]o space"):
+        finish(Work().run(options))
+    assert lock.holder(options.output) is None
+
+
 def test_a_full_disk_is_a_sentence_and_not_a_traceback(options: Options) -> None:
     def write(options: Options) -> None:
         with open("/dev/full", "w") as full:

@@ -10,6 +10,7 @@ job is entered into its pipeline.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import functools
@@ -227,7 +228,9 @@ class _JobFolder:
                 raise
         finally:
             for file in self.files.values():
-                file.close()
+                # What a full disk did not take is tried once more, and its error is on its way already.
+                with contextlib.suppress(OSError):
+                    file.close()
             self.lock.release()
             if withdraw:
                 self._withdraw()
