@@ -322,6 +322,13 @@ def test_another_grid_is_refused(project, label, value):
     refused("particles.star", "run_half1_class001_unfil.mrc", str(value))
 
 
+def test_the_grid_of_the_maps_may_be_that_of_any_optics_group(project):
+    new = tables(groups=2)
+    new["optics"]["rlnImagePixelSize"] = [2.5, PIXEL]
+    write_star("particles.star", new)
+    attempt()
+
+
 def test_a_small_optics_group_is_refused_only_where_its_optics_are_fitted(project):
     new = tables(groups=2)
     new["particles"]["rlnOpticsGroup"] = [2] * 5 + [1] * (COUNT - 5)

@@ -139,7 +139,7 @@ def read_refined_particles(path: Path, reference: Reference) -> tuple[ParticleFi
                 f"Optics group {optics.name} of {path} holds images multiplied by their CTF; extract them "
                 "without, so that the CTF can be measured."
             )
-    _insist_on_grid(used[0], path, reference)
+    _insist_on_grid(used, path, reference)
     return file, particles
 
 
@@ -228,15 +228,17 @@ def _insist_on_halves(file: ParticleFile, path: Path) -> None:
         )
 
 
-def _insist_on_grid(optics: OpticsGroup, path: Path, reference: Reference) -> None:
+def _insist_on_grid(used: list[OpticsGroup], path: Path, reference: Reference) -> None:
+    """Refuse particles of which no optics group has the grid of the maps; groups may have other pixels."""
     box, pixel_size = reference.half_maps[0].shape[0], reference.pixel_size
-    if abs(optics.pixel_size / pixel_size - 1) > _PIXEL_TOLERANCE:
+    alike = [group for group in used if abs(group.pixel_size / pixel_size - 1) <= _PIXEL_TOLERANCE]
+    if not alike:
         raise UserError(
-            f"The particles of {path} have {optics.pixel_size:.6g} A/px but {reference.half_map_path} has "
+            f"The particles of {path} have {used[0].pixel_size:.6g} A/px but {reference.half_map_path} has "
             f"{pixel_size:.6g} A/px; give the postprocess.star of these particles' own refinement."
         )
-    if optics.box != box:
+    if all(group.box != box for group in alike):
         raise UserError(
-            f"The particles of {path} have boxes of {optics.box} px but {reference.half_map_path} has one of "
-            f"{box} px; give the postprocess.star of these particles' own refinement."
+            f"The particles of {path} have boxes of {alike[0].box} px but {reference.half_map_path} has one "
+            f"of {box} px; give the postprocess.star of these particles' own refinement."
         )
