@@ -190,6 +190,34 @@ def test_subtomograms_at_their_nyquist_limit_are_extracted_anew(project):
     assert states_of(SINGLE_PARTICLES)["refine3d"].status == "not run"
 
 
+def test_particles_and_reference_of_a_binning_may_be_made_in_either_order(project):
+    def following() -> str | None:
+        step = next_step(list(states_of(SUBTOMOGRAMS).values()))
+        return step.key if step else None
+
+    grid = {"binning": 2.0, "box_size": 64, "crop_size": 32}
+    make_job("Reconstruct/job001", "reconstruct-particle", optimisation_set="./set.star", **grid)
+    # Nothing has been cut out that could be refined.
+    assert following() == "extract"
+    extraction = values_of(SUBTOMOGRAMS, "extract")
+    assert extraction["optimisation_set"] == Path("Reconstruct/job001/optimisation_set.star")
+    assert {name: extraction[name] for name in grid} == grid
+    entries = "Reconstruct/job001/optimisation_set.star"
+    make_job("Extract/job002", "pseudo-subtomo", optimisation_set=entries, **grid)
+    assert following() == "refine3d"
+    folder = make_job("Refine3D/job003", "refine3d", optimisation_set="Extract/job002/optimisation_set.star")
+    model = {"rlnCurrentResolution": 11.0, "rlnPixelSize": 5.0}
+    write_star(folder / "run_model.star", {"model_general": model})
+    assert following() == "extract"
+    grid = {"binning": 1.0, "box_size": 128, "crop_size": 64}
+    entries = "Refine3D/job003/run_optimisation_set.star"
+    make_job("Reconstruct/job004", "reconstruct-particle", optimisation_set=entries, **grid)
+    assert following() == "extract"
+    entries = "Reconstruct/job004/optimisation_set.star"
+    make_job("Extract/job005", "pseudo-subtomo", optimisation_set=entries, **grid)
+    assert following() == "refine3d"
+
+
 def test_a_running_job_tells_how_far_it_is_and_a_failed_one_why(project):
     folder = make_job("Refine3D/job001", "refine3d", particles="particles.star", ended="")
     events = [Figures({"iteration": 2, "resolution (A)": 8.123}), Progress("Iteration 3", 50, 200)]

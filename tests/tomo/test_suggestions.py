@@ -31,8 +31,10 @@ def test_boxes_are_those_of_the_official_tutorial_at_binning_1():
     """HIV-1 CA-SP1, 230 A, 1.35 A/px: the tutorial keeps 192 px and cuts out 512."""
     assert suggestions.crop_size(230, 1.35).value == 192
     box = suggestions.box_size(230, 1.35, 33000, 300)
-    assert 480 <= box.value <= 540
+    # 0.0197 A * 33000 A / 2.7 A = 241 A to either side, (230 + 481) A / 1.35 A = 527; 540 = 4 * 27 * 5.
+    assert box.value == 540
     assert "3.30 um" in box.reason
+    assert "together 527 px" in box.reason
 
 
 def test_more_defocus_and_finer_detail_need_larger_boxes():

@@ -242,7 +242,12 @@ SUBTOMOGRAMS = Workflow(
             "pseudo-subtomo",
             "Extract subtomos",
             "Cut the particles out of the tilt series, at a finer binning in each round.",
-            (_file("optimisation_set", "optimisation set", *_SETS, starts=("optimisation set",)),),
+            (
+                _file("optimisation_set", "optimisation set", *_SETS, starts=("optimisation set",)),
+                _same("binning", "reconstruct", unless_newer="refine3d"),
+                _same("box_size", "reconstruct", unless_newer="refine3d"),
+                _same("crop_size", "reconstruct", unless_newer="refine3d"),
+            ),
         ),
         Step(
             "reconstruct",

@@ -93,8 +93,9 @@ def read_states(
 def next_step(states: list[StepState]) -> Step | None:
     """Return the step to do next: the one after the newest finished job; None at the end or during a job.
 
-    Subtomograms whose refinement is held back by its pixels are extracted anew, at the next binning. The
-    local resolution, which nothing builds upon, may be measured at any time.
+    Subtomograms whose refinement is held back by its pixels are extracted anew, at the next binning;
+    particles and reference of a binning may be made in either order. The local resolution, which nothing
+    builds upon, may be measured at any time.
     """
     if any(state.status == "running" for state in states):
         return None
@@ -107,10 +108,25 @@ def next_step(states: list[StepState]) -> Step | None:
         binned = extracted.source is None or binning_of(extracted.source) != 1.0
         if binned and at_nyquist(last.source.folder):
             return extracted.step
+    if last.step.key in ("extract", "reconstruct"):
+        return _of_round(states, last)
     later = [state for state in states[states.index(last) + 1 :] if state.status != NOT_NEEDED]
     if later and not (later[0].step.key == "local" and later[0].source is not None):
         return later[0].step
     return None
+
+
+def _of_round(states: list[StepState], last: StepState) -> Step:
+    """Return what a round of subtomograms lacks: its particles, its reference, or else the refinement."""
+    by_key = {state.step.key: state for state in states}
+    other = by_key["reconstruct" if last.step.key == "extract" else "extract"]
+    one, two, refined = last.source, other.source, by_key["refine3d"].source
+    assert one is not None
+    if two is None or binning_of(one) != binning_of(two):
+        return other.step
+    # Particles of an earlier round have their images still; a reference is to be of the new poses.
+    old = refined is not None and two.number < refined.number
+    return other.step if old and other.step.key == "reconstruct" else by_key["refine3d"].step
 
 
 def at_nyquist(folder: Path) -> bool:

@@ -178,11 +178,12 @@ def _for_extraction(
     from cryorefine.jobs import suggest
 
     sources = {state.step.key: state.source for state in states}
-    refined, extracted = sources["refine3d"], sources["extract"]
+    refined = sources["refine3d"]
     if refined is None or values["optimisation_set"] is None:
         return {}
-    if step.key == "reconstruct" and extracted is not None and extracted.number > refined.number:
-        return {}  # it is to be on the grid of the particles
+    other = sources["extract" if step.key == "reconstruct" else "reconstruct"]
+    if other is not None and other.number > refined.number:
+        return {}  # particles and reference are to be on one grid
     diameter = option_of(refined, "mask_diameter") or 200.0
     return suggest.for_extraction(
         values["optimisation_set"], values["tomograms"], diameter, values["binning"]

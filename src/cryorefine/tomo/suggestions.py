@@ -85,11 +85,12 @@ def box_size(
     finest = max(highest or 0.0, 2 * pixel_size)
     spread = float(electron_wavelength(voltage)) * abs(defocus) / finest
     kept = crop_size(diameter, pixel_size).value
-    value = max(_friendly((diameter + 2 * spread) / pixel_size), kept)
+    across = (diameter + 2 * spread) / pixel_size
+    value = max(_friendly(across), kept)
     return Suggestion(
         value,
         f"A defocus of {defocus / 1e4:.2f} um spreads detail of {finest:.3g} A by {spread:.0f} A to each "
-        f"side of a particle of {diameter:g} A, together {value:.0f} px.",
+        f"side of a particle of {diameter:g} A, together {across:.0f} px; {value} px are transformed fast.",
     )
 
 
