@@ -7,7 +7,8 @@ Prints processor seconds, waiting left out, so that a busy machine matters less:
   this process;
 - a whole small refinement on threads and on worker processes, after checking that the maps are the same:
 
-    python benchmarks/cluster.py [--workers 4] [--groups 64] [--box 128] [--particles 600]
+    python benchmarks/cluster.py [--workers 1 2 4] [--only-refinements] [--groups 64] [--box 128]
+        [--particles 600]
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import argparse
 import resource
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,13 +96,13 @@ def spent() -> float:
     return sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 
 
-def refinements(folder: Path, workers: int, particles: int) -> None:
-    """Print what a whole refinement costs on threads and on workers."""
+def refinements(folder: Path, workers: Sequence[int], particles: int) -> None:
+    """Print what a whole refinement costs on two threads, here and in workers; four have a thread each."""
     optics = OpticsGroup("first", 3.0, 64, 300.0, 2.7, 0.1)
     atoms = random_protein(120, radius=60.0, symmetry="D2")
     made = simulate_particles(folder, atoms, [optics], particles, snr=0.5, micrographs=10)
     maps = []
-    for name, where in (("threads", {}), (f"local:{workers}", {"cluster": f"local:{workers}"})):
+    for name, where in (("threads", {}), *((f"local:{n}", {"cluster": f"local:{n}"}) for n in workers)):
         options = refine3d.Options(
             particles=made.particles,
             reference=made.map,
@@ -108,7 +110,7 @@ def refinements(folder: Path, workers: int, particles: int) -> None:
             symmetry="D2",
             initial_lowpass=25.0,
             mask_diameter=140.0,
-            threads=workers,
+            threads=2,
             **where,
         )
         before, began = spent(), time.monotonic()
@@ -118,18 +120,20 @@ def refinements(folder: Path, workers: int, particles: int) -> None:
             f"{result.iterations} iterations"
         )
         maps.append(result.map.read_bytes())
-    assert maps[0] == maps[1], "the maps differ"
+    assert all(other == maps[0] for other in maps[1:]), "the maps differ"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--workers", type=int, default=4)
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--groups", type=int, default=64)
     parser.add_argument("--box", type=int, default=128)
     parser.add_argument("--particles", type=int, default=600)
+    parser.add_argument("--only-refinements", action="store_true", help="leave the reductions out")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        reductions(Path(name), options.workers, options.groups, options.box)
+        if not options.only_refinements:
+            reductions(Path(name), max(options.workers), options.groups, options.box)
         refinements(Path(name), options.workers, options.particles)
 
 

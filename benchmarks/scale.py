@@ -3,10 +3,12 @@
 Prints processor milliseconds per particle of one expectation step, on one core, against the box, the sampling
 order, the symmetry, the resolution that images reach and the number of shifts: particles are simulated at
 their true poses, their noise is measured, and one chunk is compared with the true map, once to warm up and
-then timed. docs/scaling.md makes a model of the numbers.
+then timed. docs/scaling.md makes a model of the numbers. ``once`` measures what is done once in an iteration,
+and the reading of images. On one idle core: cost four minutes, tilts one, once one, star half a minute.
 
     python benchmarks/scale.py cost [--count 128] [--snr 0.1]
     python benchmarks/scale.py tilts [--snr 0.1]
+    python benchmarks/scale.py once
     python benchmarks/scale.py star [--rows 1000000]
     xvfb-run -a python benchmarks/scale.py window [--rows 1000000]
 """
@@ -19,15 +21,18 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from cryorefine.geometry.healpix import angular_step
 from cryorefine.geometry.sampling import SamplingGrid
+from cryorefine.geometry.symmetry import point_group
 from cryorefine.io.images import ImageReader
-from cryorefine.io.mrc import read_map
+from cryorefine.io.mrc import read_map, write_stack
 from cryorefine.io.particles import read_particles
 from cryorefine.io.star import Columns, read_star, write_star
 from cryorefine.jobs import finish, pseudo_subtomo
@@ -38,9 +43,17 @@ from cryorefine.refine.initial import initial_noise
 from cryorefine.refine.loading import load_particles
 from cryorefine.refine.parameters import ExpectationParameters, ImageModel
 from cryorefine.refine.particle_set import OpticsGroup, ParticleSet
+from cryorefine.refine.reconstruct import prior_from_fsc, reconstruct
 from cryorefine.refine.simulation import simulate_particles
 from cryorefine.refine.subtomogram_loading import load_subtomograms
 from cryorefine.refine.tilt_project import Acquisition, simulate_project
+from cryorefine.refine.volume import (
+    empty_volume,
+    enforce_friedel,
+    fourier_volume,
+    half_volume_correlation,
+    symmetrise,
+)
 from cryorefine.refine.work import run_chunk
 
 FINEST = 3.0  # A: twice the pixel size of a box of 128, whose particle has 0.6 of its width
@@ -188,6 +201,62 @@ def costs_of_tilts(snr: float) -> None:
                 print(f"{tilts:5d} {order:5d}   {search:>6} {spent:17.2f}", flush=True)
 
 
+def once() -> None:
+    """Print what does not depend on the number of particles, for images of whole boxes, and reading."""
+    print("box   sums MB   add ms   both maps s   read GB/s, 32 bit   16 bit", flush=True)
+    rng = np.random.default_rng(1)
+    for box in (64, 128, 256):
+        sums = [empty_volume(box, 2.0) for _ in range(2)]
+        for numerator, weight in sums:
+            numerator.real = rng.standard_normal(numerator.shape, dtype=np.float32)
+            weight += 1
+        size = sum(array.nbytes for array in sums[0])
+        adding = 1000 * least_time(partial(added, *sums))
+        solving = least_time(partial(next_references, sums, box), 2)
+        single, half = (reading(box, kind, rng) for kind in (np.float32, np.float16))
+        print(
+            f"{box:3d} {size / 1e6:9.1f} {adding:8.1f} {solving:13.2f} {single:19.2f} {half:8.2f}", flush=True
+        )
+
+
+def added(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> list[np.ndarray]:
+    return [a + b for a, b in zip(first, second, strict=True)]
+
+
+def least_time(work: Callable[[], object], repeat: int = REPEATS) -> float:
+    """Return the least processor seconds of several runs, all threads together."""
+    spent = []
+    for _ in range(repeat):
+        began = time.process_time()
+        work()
+        spent.append(time.process_time() - began)
+    return min(spent)
+
+
+def next_references(sums: list[tuple[np.ndarray, np.ndarray]], box: int) -> None:
+    """Solve for two half maps as the maximisation does, and transform them for the next iteration."""
+    volumes = []
+    for numerator, weight in sums:
+        enforce_friedel(numerator, weight)
+        volumes.append(symmetrise(numerator, weight, point_group("C1").operators, box, 2.0))
+    fsc = half_volume_correlation(*volumes, box, box // 2 + 1, 2.0)
+    for numerator, weight in volumes:
+        prior = prior_from_fsc(fsc, weight, size=box, padding=2.0, joined=False)
+        density = reconstruct(numerator, weight, box=box, size=box, padding=2.0, prior=prior)
+        fourier_volume(density, box, 2.0)
+
+
+def reading(box: int, kind: type, rng: np.random.Generator) -> float:
+    """Return GB that are read in a processor second, of files that the system has in memory."""
+    count = 2**27 // box**2 // 4
+    with tempfile.TemporaryDirectory() as name:
+        images = rng.standard_normal((count, box, box), dtype=np.float32).astype(kind)
+        write_stack(Path(name, "images.mrcs"), images, 1.0)
+        reader = ImageReader(Path(name))
+        names = [f"{k + 1:06d}@images.mrcs" for k in range(count)]
+        return images.nbytes / 1e9 / least_time(partial(reader.read, names))
+
+
 def large_table(rows: int) -> Columns:
     """Return particles as Refine3D writes them: 30 columns, six decimals."""
     rng = np.random.default_rng(1)
@@ -302,7 +371,9 @@ def window(rows: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("what", choices=("cost", "tilts", "star", "window"), nargs="?", default="star")
+    parser.add_argument(
+        "what", choices=("cost", "tilts", "once", "star", "window"), nargs="?", default="star"
+    )
     parser.add_argument("--count", type=int, default=128, help="particles of the chunk")
     parser.add_argument("--snr", type=float, default=0.1, help="signal-to-noise ratio inside the particle")
     parser.add_argument("--rows", type=int, default=1_000_000)
@@ -313,6 +384,8 @@ def main() -> None:
         costs(options.count, options.snr)
     elif options.what == "tilts":
         costs_of_tilts(options.snr)
+    elif options.what == "once":
+        once()
     elif options.what == "window":
         window(options.rows)
     elif options.make:
