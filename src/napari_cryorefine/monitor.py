@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ from napari_cryorefine.monitor_layers import BOTH, VIEWS, IterationMaps, choose_
 from napari_cryorefine.monitor_reading import Reader, Reading, figures_line, read_views, time_text
 from napari_cryorefine.monitor_steering import Steering
 from napari_cryorefine.progress import Stopwatch
+from napari_cryorefine.reasons import ACCENT
 from napari_cryorefine.results import job_name
 from napari_cryorefine.warm import warm_up
 
@@ -122,6 +124,7 @@ class Monitor(QWidget):
             if plot is not None:
                 plot.show_iterations(())
         self.log_button.setEnabled(True)
+        self._tell_dashboard("")
         self.steering.tell(None, None)
         self.refresh()
 
@@ -192,6 +195,7 @@ class Monitor(QWidget):
         else:
             self.figures.setText("No iteration is whole yet." if running else "There is no iteration here.")
         self._tell_time()
+        self._tell_dashboard(reading.dashboard)
         self.steering.tell(reading, self.chosen)
 
     def _place_of_chosen(self) -> int:
@@ -281,6 +285,13 @@ class Monitor(QWidget):
         left = self._clock.seconds_left(progress) if isinstance(progress, Progress) else None
         self.time.setText(time_text(reading, left))
 
+    def _tell_dashboard(self, address: str) -> None:
+        """Offer the page on which Dask shows its workers, while there is one."""
+        link = f'<a href="{escape(address)}" style="color: {ACCENT}">Dask dashboard</a>'
+        self.dashboard.setText(link if address else "")
+        self.dashboard.setToolTip(f"The workers and their tasks, in a browser: {address}")
+        self.dashboard.setVisible(bool(address))
+
     def _ask(self) -> None:
         if folder := QFileDialog.getExistingDirectory(self, "Folder of a Refine3D job", str(Path.cwd())):
             self.open(Path(folder))
@@ -344,6 +355,10 @@ class Monitor(QWidget):
         self.name.setStyleSheet("font-weight: bold")
         for label in (self.state, self.time):
             label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.dashboard = QLabel()
+        self.dashboard.setTextInteractionFlags(Qt.TextInteractionFlag.TextBrowserInteraction)
+        self.dashboard.setOpenExternalLinks(True)
+        self.dashboard.hide()
         self.number, self.figures = QLabel(), QLabel()
         self.slider = QSlider(Qt.Orientation.Horizontal)
         self.slider.setToolTip("Iterations; arrow keys go one on, Home and End to the first and the last")
@@ -373,6 +388,7 @@ class Monitor(QWidget):
         top.addWidget(self.state)
         top.addStretch(1)
         top.addWidget(self.time)
+        top.addWidget(self.dashboard)
         top.addWidget(self.log_button)
         middle = QHBoxLayout()
         middle.addWidget(self.slider, 1)

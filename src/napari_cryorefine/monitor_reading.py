@@ -32,6 +32,8 @@ class Reading:
         Numbers of those that it can go on from; none of RELION's.
     progress : Progress or None
         Where the job is.
+    dashboard : str
+        Address of the Dask dashboard of a running job, or empty.
     """
 
     folder: Path
@@ -39,6 +41,7 @@ class Reading:
     iterations: tuple[Iteration, ...]
     continuable: tuple[int, ...]
     progress: Progress | None
+    dashboard: str = ""
 
 
 class Reader:
@@ -60,7 +63,8 @@ class Reader:
         iterations = self._history.update()
         numbers = {one.number for one in iterations}
         continuable = tuple(number for number in iterations_to_continue(folder) if number in numbers)
-        yield Reading(folder, life, iterations, continuable, self._history.progress)
+        dashboard = self._history.dashboard if life.state == "running" else ""
+        yield Reading(folder, life, iterations, continuable, self._history.progress, dashboard)
 
 
 def read_views(iteration: Iteration) -> Iterator[tuple[Iteration, Sky]]:

@@ -16,6 +16,7 @@ import pytest
 from qtpy.QtCore import QPoint, Qt
 from tests.jobs.refinement_folder import NAME, iterate, refinement
 
+from cryorefine.compute.executor import DASHBOARD_NOTICE
 from cryorefine.io.mrc import read_map
 from cryorefine.jobs import lock, refine3d
 from cryorefine.jobs.base import JobAborted, Progress
@@ -135,6 +136,20 @@ def test_what_is_seen_is_chosen_and_stays(running, monitor, viewer, qtbot):
     monitor.choose(1)
     settled(monitor, qtbot)
     assert shown(viewer) == ["half 2, iteration 1"]
+
+
+def test_the_dashboard_of_dask_is_a_click_away_while_the_job_runs(running, monitor, qtbot):
+    assert monitor.dashboard.isHidden()
+    notice = {"event": "Notice", "message": f"{DASHBOARD_NOTICE}http://node1:38169/status", "warning": False}
+    with (NAME / "progress.jsonl").open("a") as file:
+        file.write(f"{json.dumps(notice)}\n")
+    look(monitor, qtbot)
+    assert not monitor.dashboard.isHidden()
+    assert 'href="http://node1:38169/status"' in monitor.dashboard.text()
+    assert monitor.dashboard.openExternalLinks()
+    running.close()
+    look(monitor, qtbot)
+    assert monitor.dashboard.isHidden()
 
 
 def test_curves_and_views_are_those_of_the_chosen_iteration(running, monitor, viewer, qtbot):

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from cryorefine import __version__
 from cryorefine.compute.dealer import Dealer
-from cryorefine.compute.executor import Done, News, Reduction, Tree, added
+from cryorefine.compute.executor import DASHBOARD_NOTICE, Done, News, Reduction, Tree, added
 from cryorefine.compute.fold import Chain, Fold, Sum, blocks
 from cryorefine.errors import UserError
 
@@ -157,7 +157,7 @@ class DaskExecutor:
             self.__exit__(None, None, None)
             raise
         link = self._client.dashboard_link if self.cluster is None or self.cluster.dashboard else ""
-        self.notices = (f"Dask dashboard: {link}",) if link else ()
+        self.notices = (f"{DASHBOARD_NOTICE}{link}",) if link else ()
         return self
 
     def __exit__(

@@ -42,6 +42,9 @@ class News:
     warning: bool = True
 
 
+DASHBOARD_NOTICE = "Dask dashboard: "
+"""What the notice begins with that tells the address of the page on which Dask shows its workers."""
+
 Reduction = Generator[Done | News, None, list[Any]]
 
 

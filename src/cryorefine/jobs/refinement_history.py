@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cryorefine.compute.executor import DASHBOARD_NOTICE
 from cryorefine.errors import UserError
 from cryorefine.geometry.healpix import angular_step
-from cryorefine.jobs.base import Figures, Progress
+from cryorefine.jobs.base import Figures, Notice, Progress
 from cryorefine.jobs.events import PROGRESS_FILE, follow
 
 F64 = NDArray[np.float64]
@@ -96,12 +97,15 @@ class History:
         Those that are whole, the first one first.
     progress : Progress or None
         How far the job has told to be.
+    dashboard : str
+        Address of the Dask dashboard that the job has told of last, or empty.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.iterations: tuple[Iteration, ...] = ()
         self.progress: Progress | None = None
+        self.dashboard = ""
         self._seconds: dict[int, float] = {}
         self._offset = 0
 
@@ -145,6 +149,7 @@ class History:
         events, offset = follow(self.folder, self._offset)
         if offset < self._offset:  # begun anew
             self._seconds.clear()
+            self.dashboard = ""
             events, offset = follow(self.folder)
         self._offset = offset
         for event in events:
@@ -152,6 +157,8 @@ class History:
                 self.progress = event
             elif isinstance(event, Figures) and "seconds" in event.details:
                 self._seconds[int(event.values["iteration"])] = float(event.details["seconds"])
+            elif isinstance(event, Notice) and event.message.startswith(DASHBOARD_NOTICE):
+                self.dashboard = event.message.removeprefix(DASHBOARD_NOTICE)
 
 
 def iterations_left(last: Iteration) -> int:
