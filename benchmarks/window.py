@@ -276,12 +276,81 @@ def monitored(viewer: Any, heart: Heartbeat, half: Path, mask: Path) -> None:
     drag(panel, heart, "monitor: iteration", move, times=6)
 
 
+def write_particles(path: Path, particles: int = 100_000, micrographs: int = 400) -> None:
+    """Write particles at random places on micrographs, with defocus and poses."""
+    import pandas as pd
+
+    from cryorefine.io.star import write_star
+
+    rng = np.random.default_rng(3)
+    table = pd.DataFrame(
+        {
+            "rlnImageName": [f"{number + 1:06d}@stack.mrcs" for number in range(particles)],
+            "rlnMicrographName": [f"mic{number % micrographs:03d}.mrc" for number in range(particles)],
+            "rlnOpticsGroup": 1,
+            "rlnCoordinateX": rng.uniform(0, 4000, particles).round(1),
+            "rlnCoordinateY": rng.uniform(0, 4000, particles).round(1),
+            "rlnDefocusU": rng.uniform(8000, 22000, particles).round(1),
+            "rlnDefocusV": rng.uniform(8000, 22000, particles).round(1),
+            "rlnDefocusAngle": 0.0,
+        }
+    )
+    optics = pd.DataFrame(
+        {
+            "rlnOpticsGroup": [1],
+            "rlnOpticsGroupName": ["one"],
+            "rlnImagePixelSize": [1.4],
+            "rlnMicrographOriginalPixelSize": [1.4],
+            "rlnImageSize": [256],
+            "rlnImageDimensionality": [2],
+            "rlnVoltage": [300.0],
+            "rlnSphericalAberration": [2.7],
+            "rlnAmplitudeContrast": [0.1],
+        }
+    )
+    write_star(path, {"optics": optics, "particles": table})
+
+
+def particles_opened(viewer: Any, heart: Heartbeat, half: Path, mask: Path) -> None:
+    """Open 100,000 particles, and go through their micrographs."""
+    path = half.with_name("particles.star")
+    if not path.exists():
+        write_particles(path)
+    viewer.window.add_plugin_dock_widget("napari-cryorefine", "Workflow")
+    settle(lambda: False, 6.0)
+    heart.start()
+    began = time.perf_counter()
+    viewer.open(path, plugin="napari-cryorefine")
+    opened = time.perf_counter() - began
+    docks = viewer.window.dock_widgets
+    say("particles: opened", heart, opened + settle(lambda: "Particles" not in docks, 3.0))
+    panel = docks["Particles"]
+
+    def move(number: int) -> None:
+        panel.slider.setValue(number)
+
+    drag(panel, heart, "particles: micrograph", move, times=6)
+
+
+def tilts_opened(viewer: Any, heart: Heartbeat, half: Path, mask: Path) -> None:
+    """Open the tilt series that ship."""
+    viewer.window.add_plugin_dock_widget("napari-cryorefine", "Workflow")
+    settle(lambda: False, 6.0)
+    heart.start()
+    began = time.perf_counter()
+    viewer.open_sample("napari-cryorefine", "betagal-tilts")
+    opened = time.perf_counter() - began
+    say("tilt series: opened", heart, opened + settle(lambda: False, 3.0))
+
+
 STEPS = {
     "docks": docks,
     "mask": masks_by_eye,
     "fit": fits_tried,
     "results": results_opened,
     "monitor": monitored,
+    "particles": particles_opened,
+    "tilts": tilts_opened,
 }
 
 

@@ -21,7 +21,7 @@ DOCK = "Aberrations"
 
 
 class AberrationPanel(QWidget):
-    """Images of the aberrations of one optics group, over spatial frequency in 1/A.
+    """Images of the aberrations of one optics group, over spatial frequency.
 
     Attributes
     ----------
@@ -151,10 +151,21 @@ def _image(plot: pg.PlotItem, data: np.ndarray, pixel_size: float, text: str) ->
     plot.setMenuEnabled(False)
     axis = plot.getAxis("bottom")
     axis.enableAutoSIPrefix(False)
-    axis.setLabel("1/Å" if pixel_size > 0 else "px", color=text)
-    axis.setPen(text)
+    axis.setLabel("Resolution (Å)" if pixel_size > 0 else "px", color=text)
+    axis.setPen(None)  # the image is narrower than its place
     axis.setTextPen(text)
+    if pixel_size > 0:
+        axis.setTicks([_ticks(data, pixel)])
     return image
+
+
+def _ticks(data: np.ndarray, pixel: float) -> list[tuple[float, str]]:
+    """Return marks at the edges of what is known, half way there and in the middle, told in A."""
+    known = np.flatnonzero(np.isfinite(data).any(axis=0))
+    if not len(known):
+        return []
+    edge = np.abs(known - data.shape[1] // 2).max() * pixel
+    return [(0.0, "∞"), *((part * edge, f"{1 / abs(part * edge):.3g}") for part in (-1, -0.5, 0.5, 1))]
 
 
 def _colours() -> pg.ColorMap:

@@ -7,7 +7,7 @@ where it is there.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
@@ -33,6 +33,8 @@ _EMPTY = 64  # pixels along the edge of an empty field
 _MARK = "#ff2fd6"
 _SHARE = 1 / 55  # of the field: the diameter of a point
 _watched: WeakSet[Any] = WeakSet()
+_BETWEEN = 15
+"""Milliseconds between layers that are made one after the other."""
 _IN_SPACE = 100.0  # A: the diameter of a point in a tomogram
 
 
@@ -109,12 +111,13 @@ class MicrographView:
         self.field: Image | None = None if fits.in_space else layers[0]
         self.points: Points = layers[-1]
         self.points.metadata.update(view=self, fits=None)
-        if hasattr(self.points, "face_colorbar"):
-            self.points.face_colorbar.visible = True
+        _show_colour_bar(self.points)
         self.points.selected_data.events.items_changed.connect(self._on_points_selected)
         self.points.mouse_drag_callbacks.append(self._on_click)
         self._connect()
         self.show(0)
+        for layer in layers:
+            layer.visible = True
         viewer.layers.selection = {self.points}
         viewer.tooltip.visible = True
         viewer.reset_view()
@@ -321,20 +324,50 @@ def show_fits(viewer: ViewerModel, fits: ParticleFits, role: str) -> MicrographV
     role : str
         Names their layers among ours.
     """
+    view = _show_view(viewer, fits, role)
+    _show_panel(viewer, view)
+    return view
+
+
+def _show_view(viewer: ViewerModel, fits: ParticleFits, role: str) -> MicrographView:
     view = view_in(viewer)
     if view is not None and view.fits.in_space == fits.in_space:
         view.follow(fits, role)
-    else:
-        _remove(viewer, view)
-        view = MicrographView(viewer, fits, role)
+        return view
+    _remove(viewer, view)
+    return MicrographView(viewer, fits, role)
+
+
+def _showing(viewer: ViewerModel, fits: ParticleFits, role: str) -> Iterator[None]:
+    """Do what :func:`show_fits` does, layer by layer, so that a window can answer in between."""
+    view = view_in(viewer)
+    made = []
+    if view is None or view.fits.in_space != fits.in_space:
+        for data, keywords, kind in particle_layers(fits, role):
+            # Out of sight, and not for the readers' watch: the view fills them in and shows them.
+            keywords["metadata"].pop("fits", None)
+            made.append(getattr(viewer, f"add_{kind}")(data, visible=False, **keywords))
+            yield
+        _show_colour_bar(made[-1])
+        yield
+    view = _show_view(viewer, fits, role)
+    for layer in made:
+        if layer not in (view.field, view.points) and layer in viewer.layers:
+            viewer.layers.remove(layer)  # others were opened meanwhile, and these are shown in their layers
+    yield
     _show_panel(viewer, view)
-    return view
+
+
+def _show_colour_bar(points: Points) -> None:
+    if hasattr(points, "face_colorbar"):
+        points.face_colorbar.visible = True
 
 
 def show_later(viewer: ViewerModel, path: Path) -> None:
     """Read particles in a thread and show them when they are there, or say what is wrong with them."""
     from napari.qt.threading import create_worker
     from napari.utils.notifications import show_error
+    from qtpy.QtCore import QTimer
 
     from napari_cryorefine.warm import SWITCH
 
@@ -353,7 +386,12 @@ def show_later(viewer: ViewerModel, path: Path) -> None:
         if fits is None:
             show_error(str(error))
         else:
-            show_fits(viewer, fits, str(path))
+            go_on(_showing(viewer, fits, str(path)))
+
+    def go_on(showing: Iterator[None]) -> None:
+        for _ in showing:
+            QTimer.singleShot(_BETWEEN, lambda: go_on(showing))
+            return
 
     progress = {"desc": f"Reading {path.name}", "total": 0}
     create_worker(read, _connect={"returned": show}, _progress=progress)

@@ -36,6 +36,7 @@ from napari_cryorefine.results import event_steps, results_steps
 from napari_cryorefine.runs import FolderRun, Outcome, ThreadRun, process_words
 from napari_cryorefine.shower import Shower
 from napari_cryorefine.tabbed import TabbedPanel, make_button
+from napari_cryorefine.warm import warm_up
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -65,6 +66,7 @@ class JobForm(TabbedPanel):
     def __init__(self, module: ModuleType, viewer: ViewerModel | None = None) -> None:
         super().__init__()
         collect_when_idle()
+        warm_up(viewer)
         self.job: Job = module.JOB
         self.module, self._viewer = module, viewer
         self.folder: Path | None = None
@@ -92,8 +94,14 @@ class JobForm(TabbedPanel):
         self._remembered.keep_if_changed()
 
     def add_tool(self, tool: QWidget) -> None:
-        """Put a widget between the options and the buttons."""
+        """Put a widget between the options and the buttons, for the tab key as well."""
         self.layout().insertWidget(2, tool)
+        before = self.page.last_control
+        for control in (tool, *tool.findChildren(QWidget)):
+            if control.window() is self.window() and control.focusPolicy() & Qt.FocusPolicy.TabFocus:
+                QWidget.setTabOrder(before, control)
+                before = control
+        QWidget.setTabOrder(before, self.alias)
 
     @property
     def is_running(self) -> bool:

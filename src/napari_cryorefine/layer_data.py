@@ -22,6 +22,8 @@ LayerData = tuple[Any, dict[str, Any], str]
 
 STACKS = {".mrcs": "image", ".st": "tilt"}
 """Files that hold images rather than a volume, and what their first axis counts."""
+MASK_SOURCE = "mask source"
+"""Marks, among a layer's metadata, a map that is shown because a mask is made from it."""
 AXES = ("z", "y", "x")
 UNITS = ("angstrom", "angstrom", "angstrom")
 MASK_COLOR = "#3ad6c5"

@@ -35,7 +35,7 @@ def shown_map(source: Map) -> list[LayerData]:
         )
         outline["metadata"]["outline_of"] = str(source.path)
         outlines: Any = MaskOutlines(mask_regions(np.asarray(data)))
-        return [(data, keywords, kind), (outlines, outline | outline_keywords(), "labels")]
+        return [(data, keywords, kind), (outlines, outline | outline_keywords(), "image")]
     if data.ndim == 3 and source.path is not None and Path(source.path).name in RESOLUTION:
         known = data[data > 0]
         if len(known):

@@ -14,7 +14,7 @@ from cryorefine.errors import UserError
 from cryorefine.jobs import mask_create
 from cryorefine.maps.slabs import thread_count
 from napari_cryorefine.latest import Latest
-from napari_cryorefine.layer_data import MASK_COLOR, SOFT_EDGE_COLOR
+from napari_cryorefine.layer_data import MASK_COLOR, MASK_SOURCE, SOFT_EDGE_COLOR
 from napari_cryorefine.layer_files import LayerFiles
 from napari_cryorefine.layers import add_outline, add_surface, own_layer, show_by_dimension, show_layer
 from napari_cryorefine.mask_preview import Isosurface, Levels, MaskMaker, Piece, Regions, Wish
@@ -299,17 +299,22 @@ class MaskTool(Container[Any]):
         """Have surfaces shown in 3D and outlines over slices; also where one was thrown away or is new."""
         solid = [own_layer(self._viewer, f"{ROLE} {part}") for part in COLORS]
         outline = own_layer(self._viewer, f"{ROLE} outline")
-        pair = [layer for layer in solid if layer is not None], [outline] if outline is not None else []
+        # In 3D the surface of the map's density takes the place of the map.
+        flat = [layer for layer in self._viewer.layers if layer is outline or MASK_SOURCE in layer.metadata]
+        pair = [layer for layer in solid if layer is not None], flat
         if pair != self._linked:
             self._unlink()
             self._linked = pair
             self._stop_following_dimension = show_by_dimension(self._viewer, *pair)
 
     def _unlink(self) -> None:
-        self._linked = None
         if self._stop_following_dimension is not None:
             self._stop_following_dimension()
             self._stop_following_dimension = None
+        if self._linked is not None and self._viewer.dims.ndisplay == 3:
+            for layer in self._linked[1]:
+                show_layer(layer, MASK_SOURCE in layer.metadata)
+        self._linked = None
 
     def _complain(self, error: Exception) -> None:
         self._say(self._page.by_labels(str(error)))

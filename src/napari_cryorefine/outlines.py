@@ -11,10 +11,9 @@ if TYPE_CHECKING:
 
 
 class MaskOutlines:
-    """The labels of a mask's parts, of which a section holds the outlines alone.
+    """The parts of a mask in numbers, of which a section holds the outlines alone.
 
-    napari would outline labels on both sides of the border between them, and so double every line. Here
-    the outermost pixels of the core are 1 and those of the soft edge 2, worked out for each section
+    The outermost pixels of the core are 1 and those of the soft edge 2, worked out for each section
     when napari asks for it. It is read like an array.
 
     Parameters

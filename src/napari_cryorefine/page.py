@@ -47,6 +47,8 @@ class OptionsPage(Container[BaseValueWidget[Any]]):
         The options that were set since the last run, by hand or by a script rather than by :meth:`give`.
     reasons : dict of str to ReasonLine
         The line below each option that says where its value is from.
+    last_control : QWidget
+        The last one that the tab key goes through.
     """
 
     def __init__(self, module: ModuleType, layers: Callable[[], dict[str, Path]] = dict) -> None:
@@ -259,6 +261,7 @@ class OptionsPage(Container[BaseValueWidget[Any]]):
         self.margins = (2, 2, 20, 2)
         layout.addLayout(grid)
         layout.addStretch(1)
+        self.last_control: QWidget = last
         for before, heading in followed:
             QWidget.setTabOrder(before, heading)
         _WideEnough(area, self.native)

@@ -129,10 +129,10 @@ class CurvePlot(QWidget):
                 self.plot.removeItem(item)
             self._items = {}
             for number, label in enumerate(curve.values):
-                # The first FSC is the one that counts: broader, and over the others.
-                pen = pg.mkPen(COLORS[number % len(COLORS)], width=3 if self.is_fsc and not number else 2)
+                # The first FSC is the one that counts: broad, under others that run along it.
+                pen = pg.mkPen(COLORS[number % len(COLORS)], width=5 if self.is_fsc and not number else 2)
                 self._items[label] = self.plot.plot(name=label, pen=pen)
-                self._items[label].setZValue(-number)
+                self._items[label].setZValue(number if self.is_fsc else -number)
         for label, values in curve.values.items():
             y = np.array(values, dtype=float)
             good = np.isfinite(y) & np.isfinite(x)

@@ -67,6 +67,8 @@ def _words(name: str) -> str:
 
 def _number(name: str, value: Any) -> str:
     text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float) and 1e4 <= abs(value) < 1e12:
+        text = f"{float(text):,.0f}".replace(",", "\u202f")
     unit = name.partition(" (")[2].removesuffix(")")
-    unit = unit.replace("degrees", "°").replace("A", "Å").replace("^2", "²")
+    unit = unit.replace("degrees", "°").replace("A", "Å").replace("^2", "²").replace("^3", "³")
     return f"{text}{unit}" if unit in ("", "°") else f"{text} {unit}"

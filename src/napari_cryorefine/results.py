@@ -16,8 +16,8 @@ from napari_cryorefine.ctf_refine_layers import (
     update_micrograph,
 )
 from napari_cryorefine.curves import directional_curves, postprocess_curves, refinement_curves
-from napari_cryorefine.layer_data import STACKS
-from napari_cryorefine.layers import add_half_maps, add_map, add_mask, add_stack
+from napari_cryorefine.layer_data import MASK_SOURCE, STACKS
+from napari_cryorefine.layers import add_half_maps, add_map, add_mask, add_stack, source_path
 from napari_cryorefine.local_resolution_layers import local_resolution_steps
 from napari_cryorefine.sky import DIRECTIONAL_FSC, open_directions
 from napari_cryorefine.steps import Steps, at_once
@@ -192,6 +192,18 @@ def _open_confidence(viewer: ViewerModel, folder: Path, job: str) -> Steps[bool]
 def _show_map(viewer: ViewerModel, path: Path, job: str) -> Steps[Image]:
     """Show a map in place of that of the last iteration, if it has one."""
     return add_map(viewer, (yield path), role=f"{job} {re.sub('_it[0-9]+', '', path.stem)}")
+
+
+def source_steps(viewer: ViewerModel, path: Path) -> Steps[None]:
+    """Show the map that a mask is made from below all else, unless a layer of the person's shows it."""
+    for layer in viewer.layers:
+        shown = source_path(layer)
+        if shown is not None and shown.resolve() == path.resolve():
+            layer.visible = layer.visible or MASK_SOURCE in layer.metadata
+            return
+    layer = add_map(viewer, (yield path))
+    layer.metadata[MASK_SOURCE] = True
+    viewer.layers.move(viewer.layers.index(layer), 0)
 
 
 def _show_half_map(viewer: ViewerModel, path: Path, job: str) -> Steps[None]:

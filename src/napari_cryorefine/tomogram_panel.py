@@ -9,6 +9,7 @@ from weakref import WeakSet
 
 import numpy as np
 from qtpy.QtCore import QSize, Qt
+from qtpy.QtGui import QShowEvent
 from qtpy.QtWidgets import (
     QComboBox,
     QFileDialog,
@@ -22,6 +23,7 @@ from qtpy.QtWidgets import (
 )
 
 from cryorefine.errors import UserError
+from napari_cryorefine._compat import call_soon
 from napari_cryorefine.latest import Latest
 from napari_cryorefine.layers import own_layer
 from napari_cryorefine.tomography import Tomography, read_tomography, tilt_angles, tilt_text
@@ -61,7 +63,7 @@ class TomogramPanel(QWidget):
         super().__init__()
         self._viewer = viewer
         self.tomography: Tomography | None = None
-        self._shown = ""
+        self._shown, self._seen = "", False
         self._followed: WeakSet[Any] = WeakSet()
         self._loader = Latest(_load, self)
         self._loader.made.connect(self._show)
@@ -117,6 +119,17 @@ class TomogramPanel(QWidget):
         """Show the first tomogram of a file; a mistake in it is told below."""
         self._say("Reading…")
         self._loader.ask(path)
+
+    def showEvent(self, event: QShowEvent) -> None:
+        """Fit the pictures beside this dock when it appears for the first time."""
+        super().showEvent(event)
+        if not self._seen:
+            self._seen = True
+            call_soon(self, self._fit)
+
+    def _fit(self) -> None:
+        if self.tomography is not None:
+            self._viewer.reset_view()
 
     def sizeHint(self) -> QSize:
         """Ask for little width: the pictures stand side by side."""

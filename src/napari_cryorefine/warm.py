@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from qtpy.QtCore import QObject, QTimer
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
 
 MODULES = (
-    "pandas",  # of the features that every Labels layer has
+    "pandas",  # of the features that layers of points and labels have
+    "dask.array",  # of tilt series, whose images are read when they are looked at
     "scipy.spatial.transform",
     "scipy.ndimage",
     "skimage.measure",
@@ -31,6 +32,9 @@ MODULES = (
     "cryorefine.jobs.postprocess_explore",
     "napari_cryorefine.mask_tool",
     "napari_cryorefine.explorer",
+    "napari_cryorefine.defocus_panel",
+    "napari_cryorefine.tomography_layers",
+    "napari_cryorefine.plots",
     "vispy.geometry.triangulation",
 )
 
@@ -49,7 +53,7 @@ def warm_up(viewer: ViewerModel | None) -> None:
         return
     _begun.set()
     sys.setswitchinterval(SWITCH)
-    _Stages([_load, _make_image, _make_labels_and_surface])
+    _Stages([_load, _make_image, _make_others])
 
 
 class _Stages(QObject):
@@ -90,10 +94,10 @@ def _load() -> None:
 
 
 def _make_polygon() -> None:
-    """Make what napari draws over every Labels layer, which loads a triangulation."""
+    """Make what napari draws over layers of labels, which loads a triangulation and patterns of dashes."""
     from vispy.visuals import PolygonVisual
 
-    PolygonVisual(np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))
+    PolygonVisual(np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]), border_method="agg")
 
 
 def _make_mask() -> None:
@@ -114,14 +118,19 @@ def _make_mask() -> None:
 def _make_image() -> None:
     from napari.layers import Image
 
-    Image(_TINY, **layer_keywords(None, 1.0, name="", kind="map"))
+    Image(_TINY, **_keywords("map"))
 
 
-def _make_labels_and_surface() -> None:
-    """Make one of each, in no viewer; napari compiles what colours labels."""
-    from napari.layers import Labels, Surface
+def _make_others() -> None:
+    """Make one of each kind of layer, in no viewer; napari compiles what colours labels."""
+    from napari.layers import Labels, Points, Surface
     from napari.utils.colormaps import DirectLabelColormap
 
     colormap = DirectLabelColormap(color_dict={1: "red", None: "transparent"})
-    Labels(_TINY, colormap=colormap, **layer_keywords(None, 1.0, name="", kind="outline"))
-    Surface((np.eye(3), np.array([[0, 1, 2]])), **layer_keywords(None, 1.0, name="", kind="surface"))
+    Points(np.eye(3), features={"number": np.arange(3.0)}, face_color="number", **_keywords("particles"))
+    Surface((np.eye(3), np.array([[0, 1, 2]])), **_keywords("surface"))
+    Labels(_TINY, colormap=colormap, **_keywords("painted"))
+
+
+def _keywords(kind: str) -> dict[str, Any]:
+    return layer_keywords(None, 1.0, name="", kind=kind)

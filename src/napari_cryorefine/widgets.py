@@ -9,7 +9,7 @@ from qtpy.QtWidgets import QPushButton
 from cryorefine.errors import UserError
 from cryorefine.jobs.registry import load
 from napari_cryorefine.forms import JobForm
-from napari_cryorefine.warm import warm_up
+from napari_cryorefine.results import source_steps
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -88,7 +88,7 @@ class MaskCreateForm(JobForm):
         super().__init__(load("mask-create"), viewer)
         self.tool = MaskTool(self.page, viewer, self._layers)
         self.add_tool(self.tool.native)
-        warm_up(viewer)
+        self.tool.preview.changed.connect(lambda shown: self._show_source() if shown else None)
 
     def close_down(self) -> None:
         """Remove the preview and stop its worker."""
@@ -98,6 +98,13 @@ class MaskCreateForm(JobForm):
     def _show_results(self, outcome: Outcome) -> None:
         self.tool.preview.value = False  # the mask itself takes its place
         super()._show_results(outcome)
+        self._show_source()
+
+    def _show_source(self) -> None:
+        """Show the map that the mask is made from, which is what the mask is judged by."""
+        path = self.page.readable()["input"]
+        if self._viewer is not None and path is not None and path.is_file():
+            self._shower.show(source_steps(self._viewer, path))
 
 
 class PostProcessForm(JobForm):
@@ -111,7 +118,6 @@ class PostProcessForm(JobForm):
         )
         self.explore_button.clicked.connect(lambda: self.explore())
         self.add_tool(self.explore_button)
-        warm_up(viewer)
 
     def explore(self) -> None:
         """Open the dock in which masks and fits are tried, with what stands on the form."""

@@ -33,6 +33,7 @@ from napari_cryorefine.layers import add_map
 from napari_cryorefine.shower import Shower
 from napari_cryorefine.step_row import StepRow
 from napari_cryorefine.tabbed import TabbedPanel, make_button
+from napari_cryorefine.warm import warm_up
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -94,6 +95,7 @@ class WorkflowPanel(TabbedPanel):
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
         super().__init__()
+        warm_up(viewer)
         self._viewer = viewer
         self._folder = Path()
         self._chosen: dict[str, str] = {}

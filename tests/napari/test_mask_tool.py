@@ -65,7 +65,8 @@ def test_the_outlines_are_those_of_the_mask_that_the_job_makes(form, viewer, qtb
     qtbot.waitUntil(lambda: not form.is_running, timeout=SECONDS)
     # The mask has taken the place of its preview.
     assert not form.tool.preview.value
-    assert [layer.name for layer in viewer.layers] == ["mask", "mask outline"]
+    # The map that it is made from lies under it.
+    assert [layer.name for layer in viewer.layers] == ["blob", "mask", "mask outline"]
     mask = read_map(Path("MaskCreate/job001/mask.mrc")).data
     np.testing.assert_array_equal(shown.data.regions == 1, mask == 1)
     np.testing.assert_array_equal(shown.data.regions == 2, (mask > 0) & (mask < 1))
@@ -152,16 +153,19 @@ def test_what_is_wrong_is_told_in_a_sentence(form, settle):
     assert "nowhere.mrc" in form.tool.words.text()
 
 
-def test_the_preview_goes_as_it_came(form, viewer, qtbot, settle):
-    before = list(viewer.layers)
+def test_the_preview_goes_as_it_came_and_leaves_the_map(form, viewer, qtbot, settle):
     click(qtbot, form.tool.preview)
     settle()
     viewer.dims.ndisplay = 3
     settle()
-    assert len(viewer.layers) == len(before) + 2
+    qtbot.waitUntil(lambda: not form.is_running, timeout=SECONDS)
+    names = [layer.name for layer in viewer.layers]
+    assert names == ["blob", "mask preview", "mask preview density"]
+    assert not viewer.layers["blob"].visible  # in the way of its surface
     click(qtbot, form.tool.preview)
     settle()
-    assert list(viewer.layers) == before
+    assert [layer.name for layer in viewer.layers] == ["blob"]
+    assert viewer.layers["blob"].visible
     viewer.dims.ndisplay = 2
     click(qtbot, form.tool.preview)
     settle()
@@ -179,7 +183,7 @@ def test_closing_the_dock_takes_the_preview_away_and_stops_it(viewer, qtbot, map
     form.page["threshold"].value = 0.4
     viewer.window.remove_dock_widget(dock)
     qtbot.waitUntil(lambda: not form.tool.busy, timeout=SECONDS)
-    assert len(viewer.layers) == 0
+    assert OUTLINE not in viewer.layers
     viewer.dims.ndisplay = 3
     assert not form.tool.busy
     qtbot.addWidget(form)
@@ -349,3 +353,12 @@ def test_the_map_may_decide_the_threshold(form, settle):
     settle()
     assert form.page["threshold_from"].value == "given"
     assert "10 kDa of protein" not in form.tool.figures.text().splitlines()[0]
+
+
+def test_the_tab_key_goes_from_the_options_through_the_preview_to_the_buttons(form):
+    order, here = [], form.page.last_control
+    while form.run_button not in order:
+        here = here.nextInFocusChain()
+        order.append(here)
+    wanted = [form.tool.preview.native, form.tool.soften.native, form.alias]
+    assert [one for one in order if one in wanted] == wanted

@@ -114,7 +114,13 @@ def flag_of(name: str, description: Field) -> str:
     return "--" + (description.flag or name.replace("_", "-"))
 
 
-RESULT_UNITS = {"resolution": "A", "b_factor": "A^2", "pixel_size": "A/px", "defocus_change": "A"}
+RESULT_UNITS = {
+    "resolution": "A",
+    "b_factor": "A^2",
+    "pixel_size": "A/px",
+    "defocus_change": "A",
+    "volume": "A^3",
+}
 """Units of the numbers in a job's Result, whose names have none."""
 
 
