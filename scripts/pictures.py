@@ -362,8 +362,8 @@ def shrink(paths: Iterable[Path]) -> None:
 
     Colours rounded to every fourth of 256 shades look the same, those rounded to every eighth nearly
     so; those of a window's areas, the most frequent ones, are kept. Where that is too large, the
-    picture gets a palette, whose colours are chosen from those there are, each counted by the square
-    root of its pixels: that keeps the colours of thin lines.
+    picture gets a palette of the most frequent colours and of others, chosen from those there are, each
+    counted by the square root of its pixels: that keeps the colours of thin lines.
     """
     import numpy as np
     from PIL import Image
@@ -384,10 +384,13 @@ def shrink(paths: Iterable[Path]) -> None:
             if path.stat().st_size <= LARGEST:
                 break
         else:
-            counted = np.repeat(colours, np.ceil(np.sqrt(counts)).astype(int), axis=0)
-            palette = Image.fromarray(counted[np.newaxis]).quantize(
-                256, method=Image.Quantize.MEDIANCUT, kmeans=4
+            others = np.argsort(counts)[:-32]
+            counted = np.repeat(colours[others], np.ceil(np.sqrt(counts[others])).astype(int), axis=0)
+            chosen = Image.fromarray(counted[np.newaxis]).quantize(
+                224, method=Image.Quantize.MEDIANCUT, kmeans=4
             )
+            palette = Image.new("P", (1, 1))
+            palette.putpalette([*colours[frequent].ravel().tolist(), *(chosen.getpalette() or [])[: 3 * 224]])
             picture.convert("RGB").quantize(palette=palette, dither=Image.Dither.NONE).save(
                 path, optimize=True
             )

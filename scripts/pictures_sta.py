@@ -33,7 +33,7 @@ def tomograms() -> None:
     settle()
     viewer.scene.camera.angles = (12.0, 25.0, 8.0)
     viewer.scene.camera.center = (320, 540, 540)
-    viewer.scene.camera.zoom *= 1.9
+    viewer.scene.camera.zoom *= 1.5
     settle(2)
     viewer.screenshot(str(PICTURES / "tomograms_3d.png"), canvas_only=False, flash=False)
     viewer.close()
