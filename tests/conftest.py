@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.gpu.fixtures import cupy, stand_in, two_gpus  # noqa: F401
+from tests.gpu.fixtures import cupy, stand_in, too_little, two_gpus  # noqa: F401
 
 
 @pytest.fixture(scope="session")

@@ -38,8 +38,21 @@ def forget():
 @pytest.fixture(params=["host", pytest.param("gpu", marks=pytest.mark.gpu)])
 def cupy(request):
     """Arrays and kernels: CuPy's stand-in, and CuPy on a GPU where there is one."""
-    if request.param == "host":
-        return request.getfixturevalue("stand_in")
+    return request.getfixturevalue("stand_in") if request.param == "host" else real_cupy()
+
+
+@pytest.fixture(params=["enough memory", "too little", pytest.param("gpu", marks=pytest.mark.gpu)])
+def too_little(request):
+    """A GPU: the stand-in with enough memory, with too little, and a real one; whether it is too little."""
+    if request.param == "gpu":
+        real_cupy()
+    else:
+        request.getfixturevalue("stand_in").largest = 2**10 if request.param == "too little" else 2**30
+    return request.param == "too little"
+
+
+def real_cupy():
+    """Return CuPy, or skip the test where no GPU can be used."""
     module = pytest.importorskip("cupy", reason="CuPy is not installed")
     try:
         module.cuda.runtime.getDeviceCount()

@@ -12,7 +12,6 @@ from cryorefine.maps.filters import lowpass
 from cryorefine.maps.masks import soft_sphere
 
 SIZE, PIXEL = 32, 2.0
-WHOLE, FEW = 2**30, 2**14  # bytes of the largest array that the GPU holds
 
 
 @pytest.fixture
@@ -26,11 +25,10 @@ def folder(tmp_path, rng):
     return tmp_path
 
 
-def both(job, folder, stand_in, largest, **options):
+def both(job, folder, **options):
     """Run a job on the processor and on a GPU; returns the folders and what was warned of on the GPU."""
     warned = []
     for device in ("cpu", "gpu:0"):
-        stand_in.largest = largest
         output = folder / device[:3]
         output.parent.mkdir(exist_ok=True)
         running = job.run(job.Options(output=output, device=device, threads=1, **options))
@@ -46,9 +44,6 @@ def events(running):
             return
 
 
-MEMORY = pytest.mark.parametrize("largest", [WHOLE, FEW], ids=["enough memory", "too little"])
-
-
 def compare(here, there, names, atol):
     for name in names:
         expected = read_map(here / name).data
@@ -56,31 +51,28 @@ def compare(here, there, names, atol):
         np.testing.assert_allclose(read_map(there / name).data, expected, atol=atol * np.abs(expected).max())
 
 
-@MEMORY
 @pytest.mark.parametrize("phases", ["averaged", "drawn"])
-def test_postprocess(folder, stand_in, largest, phases):
+def test_postprocess(folder, too_little, phases):
     given = {"half_map": folder / "run_half1.mrc", "mask": folder / "mask.mrc", "random_phases": phases}
-    here, there, warned = both(postprocess, folder, stand_in, largest, half_maps=True, bfactor=-50.0, **given)
+    here, there, warned = both(postprocess, folder, half_maps=True, bfactor=-50.0, **given)
     names = ["postprocess.mrc", "postprocess_masked.mrc", "postprocess_half1.mrc", "postprocess_half2.mrc"]
     compare(here, there, names, 2e-5)
-    assert len(warned) == (largest == FEW)
+    assert len(warned) == too_little
 
 
-@MEMORY
-def test_mask_create(folder, stand_in, largest):
+def test_mask_create(folder, too_little):
     given = {"input": folder / "run_half1.mrc", "lowpass": 10.0, "threshold_from": "solvent"}
     shape = {"extend": 2.0, "soft_edge": 4.0, "keep_largest": 1, "fill_holes": True}
-    here, there, warned = both(mask_create, folder, stand_in, largest, **given, **shape)
+    here, there, warned = both(mask_create, folder, **given, **shape)
     compare(here, there, ["mask.mrc"], 1e-6)
-    assert len(warned) == (largest == FEW)
+    assert len(warned) == too_little
 
 
-@MEMORY
-def test_local_resolution(folder, stand_in, largest):
+def test_local_resolution(folder, too_little):
     given = {"half_map": folder / "run_half2.mrc", "mask": folder / "mask.mrc", "sampling": 10.0}
-    here, there, warned = both(local_resolution, folder, stand_in, largest, smooth=True, **given)
+    here, there, warned = both(local_resolution, folder, smooth=True, **given)
     compare(here, there, ["relion_locres.mrc", "relion_locres_filtered.mrc", "locres_smooth.mrc"], 1e-4)
-    assert len(warned) == (largest == FEW)
+    assert len(warned) == too_little
 
 
 @pytest.mark.parametrize("job", [postprocess, mask_create, local_resolution], ids=lambda job: job.JOB.name)

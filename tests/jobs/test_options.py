@@ -27,10 +27,10 @@ COMMANDS = {
     "--padding 2 --threads 2 --device gpu:0 --random-seed 1 --continue Refine3D/job001 "
     "--from-iteration 3",
     "mask-create": "--input MAP.mrc --output MaskCreate/job002 --lowpass 15 --pixel-size 1.244 "
-    "--threshold 0.005 --extend 0 --soft-edge 6",
+    "--threshold 0.005 --extend 0 --soft-edge 6 --device gpu:0",
     "postprocess": "--half-map run_half1_class001_unfil.mrc --mask mask.mrc --output PostProcess/job003 "
     "--pixel-size 1.244 --mtf F.star --mtf-pixel-size 0.885 --auto-bfactor --autob-lowest-resolution 10 "
-    "--bfactor -80 --skip-fsc-weighting --lowpass 5 --random-seed 1",
+    "--bfactor -80 --skip-fsc-weighting --lowpass 5 --random-seed 1 --device auto",
     "ctf-refine": "--particles run_data.star --postprocess postprocess.star --output CtfRefine/job024 "
     "--minimum-resolution 25 --fit-defocus per-particle --defocus-range 1500 "
     "--fit-astigmatism per-micrograph --fit-phase-shift per-micrograph --fit-bfactor per-particle "
@@ -39,10 +39,10 @@ COMMANDS = {
     "--continue CtfRefine/job024",
     "pseudo-subtomo": "--optimisation-set S.star --particles P.star --tomograms T.star --trajectories M.star "
     "--output Extract/job010 --binning 2 --box-size 256 --crop-size 128 --max-dose 50 --min-frames 3 "
-    "--no-stack-2d --no-float16",
+    "--no-stack-2d --no-float16 --device gpu",
     "reconstruct-particle": "--optimisation-set S.star --particles P.star --tomograms T.star "
     "--trajectories M.star --output Reconstruct/job011 --binning 2 --box-size 256 --crop-size 128 "
-    "--symmetry C6 --snr 0.5 --max-dose 50 --fsc-mask mask.mrc",
+    "--symmetry C6 --snr 0.5 --max-dose 50 --fsc-mask mask.mrc --device gpu",
     "directional-fsc": "--half-map run_half1_class001_unfil.mrc --mask mask.mrc "
     "--output DirectionalFsc/job004 --pixel-size 1.244 --cone-angle 20 --healpix-order 2 --symmetry D2 "
     "--threshold 0.5 --threads 2",

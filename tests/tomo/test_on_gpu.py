@@ -97,10 +97,8 @@ def warnings_of(running):
     return [event.message for event in running if isinstance(event, Notice) and event.warning]
 
 
-@pytest.mark.parametrize("largest", [2**30, 2**10], ids=["enough memory", "too little"])
 @pytest.mark.parametrize("stack", [True, False], ids=["stacks", "volumes"])
-def test_extraction_job(project_of_dots, stand_in, largest, stack):
-    stand_in.largest = largest
+def test_extraction_job(project_of_dots, too_little, stack):
     made = []
     for name, device in (("job001", "cpu"), ("job002", "gpu:0")):
         options = pseudo_subtomo.Options(
@@ -118,19 +116,17 @@ def test_extraction_job(project_of_dots, stand_in, largest, stack):
         particles = read_star(options.output / "particles.star")["particles"]
         columns = ["rlnImageName"] if stack else ["rlnImageName", "rlnCtfImage"]
         made.append([read_map(Path(name)).data for column in columns for name in particles[column]])
-    assert len(warned) == (largest == 2**10)
+    assert len(warned) == too_little
     for a, b in zip(*made, strict=True):
         assert np.ptp(a) > 0
         np.testing.assert_allclose(b, a, atol=1e-5 * np.abs(a).max())
 
 
-@pytest.mark.parametrize("largest", [2**30, 2**10], ids=["enough memory", "too little"])
-def test_reconstruction_job(project_of_dots, stand_in, largest):
+def test_reconstruction_job(project_of_dots, too_little):
     blocks = read_star(project_of_dots.particles)
     halves = np.arange(len(blocks["particles"])) % 2 + 1
     blocks["particles"] = blocks["particles"].assign(rlnRandomSubset=halves)
     write_star(project_of_dots.particles, blocks)
-    stand_in.largest = largest
     maps = []
     for name, device in (("job001", "cpu"), ("job002", "gpu:0")):
         options = reconstruct_particle.Options(
@@ -144,7 +140,7 @@ def test_reconstruction_job(project_of_dots, stand_in, largest):
         )
         warned = [text for text in warnings_of(reconstruct_particle.run(options)) if "GPU" in text]
         maps.append([read_map(options.output / f"{each}.mrc").data for each in ("half1", "half2", "merged")])
-    assert len(warned) == (3 if largest == 2**10 else 0)  # a part of each half, and the maps
+    assert len(warned) == (3 if too_little else 0)  # a part of each half, and the maps
     for a, b in zip(*maps, strict=True):
         assert np.ptp(a) > 0
         np.testing.assert_allclose(b, a, atol=1e-4 * np.abs(a).max())

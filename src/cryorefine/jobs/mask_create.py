@@ -276,12 +276,16 @@ class Result:
 @in_job_folder(JOB)
 def run(options: Options) -> Run[Result]:
     """Make the mask; yields events and returns the result."""
+    from cryorefine.compute.place import Place
     from cryorefine.jobs import mask_create_large
 
     if options.new_box is not None:
         return (yield from _sphere(options, options.new_box))
     assert options.input is not None
     if options.slab > 0 or mask_create_large.box_of(options.input) >= _LARGEST_WHOLE:
+        if options.device != "cpu":
+            Place(options.device)
+            yield Notice("The mask of a map this large is made slab by slab, which the processor does.")
         return (yield from mask_create_large.run(options, options.input, options.slab or _PLANES))
     return (yield from _from_map(options, options.input))
 

@@ -45,7 +45,7 @@ def squared_distance(binary: NDArray[np.bool_], limit: float, threads: int = 0) 
     result = xp.empty_like(planes)
 
     def in_planes(slab: slice) -> None:
-        part = xp.where(binary[slab], kind.type(0), kind.type(far))
+        part = xp.where(binary[slab], kind.type(0), kind.type(far)).astype(kind, copy=False)
         planes[slab] = _nearest(_nearest(part, 2, reach), 1, reach)
 
     def across_planes(slab: slice) -> None:

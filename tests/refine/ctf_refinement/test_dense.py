@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from tests.gpu import fake_cupy
+from tests.gpu.fixtures import real_cupy
 from tests.refine.ctf_refinement.conftest import mean_defocus, simulate
 
 from cryorefine.compute import gpu_turns
@@ -32,11 +33,7 @@ def gpu(request):
             for name, module in fake_cupy.as_module().items():
                 patch.setitem(sys.modules, name, module)
         else:
-            module = pytest.importorskip("cupy", reason="CuPy is not installed")
-            try:
-                module.cuda.runtime.getDeviceCount()
-            except module.cuda.runtime.CUDARuntimeError as error:
-                pytest.skip(f"no GPU can be used: {error}")
+            real_cupy()
         gpu_turns.turns.cache_clear()
         yield "gpu"
         gpu_turns.turns.cache_clear()
