@@ -271,6 +271,8 @@ def as_module(gpus: int = 1, memory: int = 2**30) -> dict[str, types.ModuleType]
     )
     cupy.ndarray, cupy.asarray, cupy.asnumpy, cupy.RawModule = ndarray, asarray, asnumpy, RawModule
     cupy.get_default_memory_pool = lambda: pool
+    plans = types.SimpleNamespace(clear=lambda: None)
+    cupy.fft = types.SimpleNamespace(config=types.SimpleNamespace(get_plan_cache=lambda: plans))
     transforms = types.ModuleType("cupyx.scipy.fft")
     for name in CUPYX_TRANSFORMS:
         function = getattr(scipy.fft, name)
@@ -296,7 +298,7 @@ def _transform(function):
 # What the code asks of CuPy and NumPy alike; all of it is in CuPy 13 and 14.
 CUPY_FUNCTIONS = """
 abs add arange array ascontiguousarray bincount clip concatenate cos cumsum empty empty_like exp flatnonzero
-flip interp log maximum minimum multiply ones ones_like rint roll sin sinc sqrt square stack sum take
+flip floor interp log maximum minimum multiply ones ones_like rint roll sin sinc sqrt square stack sum take
 tensordot unique where zeros zeros_like
 """.split()
 METHODS = "any all max min mean".split()  # of arrays, which NumPy makes functions of

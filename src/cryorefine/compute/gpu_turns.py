@@ -122,8 +122,10 @@ def _free_bytes() -> int:
 
 
 def free_memory() -> None:
-    """Give back what CuPy keeps of the current GPU's memory for later."""
+    """Give back what CuPy keeps of the GPU's memory for later, and this thread's plans of transforms."""
     import cupy
 
+    # A plan has working memory as large as what it transforms.
+    cupy.fft.config.get_plan_cache().clear()
     pool: Any = cupy.get_default_memory_pool()
     pool.free_all_blocks()

@@ -160,11 +160,18 @@ def join_low_resolution(
 
     Low resolutions cannot be overfitted but decide the common orientation of the two halves.
     """
+    xp = np if gpu is None else gpu.xp
+    # The shell lies deep inside the volume: a box about it is all that is looked at.
     limit = first[0].shape[0] // 2
-    index = np.arange(-limit, limit + 1)
-    r2 = index[:, None, None] ** 2 + index[:, None] ** 2 + np.arange(limit + 2) ** 2
-    inside = (np if gpu is None else gpu.xp).asarray(r2 <= (shell * padding) ** 2)
+    reach = min(int(shell * padding), limit)
+    index = xp.arange(-reach, reach + 1)
+    near = xp.arange(min(int(shell * padding), limit + 1) + 1)
+    inside = index[:, None, None] ** 2 + index[:, None] ** 2 + near**2 <= (shell * padding) ** 2
+    middle = slice(limit - reach, limit + reach + 1)
+    box = middle, middle, slice(0, len(near))
     for one, two in zip(first, second, strict=True):
-        mean = (one[inside] + two[inside]) / 2
-        one[inside] = mean
-        two[inside] = mean
+        # Views, so that what is written there is written into the volumes.
+        mine, theirs = one[box], two[box]
+        mean = (mine + theirs) / 2
+        mine[...] = xp.where(inside, mean, mine)
+        theirs[...] = xp.where(inside, mean, theirs)

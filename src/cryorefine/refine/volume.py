@@ -15,9 +15,10 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from cryorefine.compute.array_module import is_on_gpu, module_of, to_host
+from cryorefine.compute.array_module import is_on_gpu, module_of
 from cryorefine.compute.gpu_turns import free_memory
 from cryorefine.compute.place import shortage
+from cryorefine.maps import on_gpu
 
 if TYPE_CHECKING:
     from cryorefine.refine.gpu.volumes import GpuVolumes
@@ -350,9 +351,20 @@ def half_volume_correlation(
     gpu : GpuVolumes or None
         Where the accumulators are, if they are on a GPU.
     """
-    unpadded = _unpadded if gpu is None else gpu.unpadded
-    one, two = (to_host(unpadded(*half, padding, size)) for half in (first, second))
     half = size // 2
+    result = np.zeros(shells)
+    if gpu is not None:
+        there = [gpu.unpadded(*volumes, padding, size) for volumes in (first, second)]
+        squares = np.arange(-half, half + 1) ** 2
+        shell = np.floor(np.sqrt(np.arange(3 * half**2 + 1)) + 0.5)
+        axes = squares, squares, np.arange(half + 1) ** 2
+        bins = np.minimum(shell, half + 1)
+        cross, *powers = on_gpu.sums_over_shells(on_gpu.products(*there), axes, bins, half + 1, gpu.xp)
+        scale = np.sqrt(powers[0] * powers[1])
+        np.divide(cross, scale, out=result[: half + 1], where=scale > 0)
+        result[0] = 1
+        return result
+    one, two = (_unpadded(*volumes, padding, size) for volumes in (first, second))
     index = np.arange(-half, half + 1)
     r2 = index[:, None, None] ** 2 + index[:, None] ** 2 + np.arange(half + 1) ** 2
     shell = np.floor(np.sqrt(r2) + 0.5).astype(np.intp)
@@ -365,7 +377,6 @@ def half_volume_correlation(
     a, b = one[inside], two[inside]
     cross = shell_sum((a * b.conj()).real)
     scale = np.sqrt(shell_sum(np.abs(a) ** 2) * shell_sum(np.abs(b) ** 2))
-    result = np.zeros(shells)
     np.divide(cross, scale, out=result[: half + 1], where=scale > 0)
     result[0] = 1
     return result
