@@ -21,7 +21,7 @@ from cryorefine.jobs.check import checked
 from cryorefine.jobs.folder import status, suggest_folder
 from napari_cryorefine.boxes import make_box
 from napari_cryorefine.path_box import PathEdit, shortened
-from napari_cryorefine.reasons import ReasonLine
+from napari_cryorefine.reasons import ReasonLine, in_print
 from napari_cryorefine.sections import MANY, SectionHeading, heading_label
 
 UNITS = {"A": "Å", "A/px": "Å/px", "A^2": "Å²", "A^3": "Å³", "e/A^2": "e/Å²", "degrees": "°"}
@@ -210,12 +210,12 @@ class OptionsPage(Container[BaseValueWidget[Any]]):
         self.suggest_output()
 
     def by_labels(self, sentence: str) -> str:
-        """Name options in a sentence as the page does rather than as the command line does."""
+        """Name options in a sentence as the page does, not the command line, and units by their signs."""
         described = describe(self.options_type).items()
         flags = {flag_of(name, description): description.label for name, (_, description) in described}
         for flag in sorted(flags, key=len, reverse=True):
             sentence = sentence.replace(flag, f"'{flags[flag].rstrip('?')}'")
-        return sentence
+        return in_print(sentence)
 
     def _goes_on(self) -> bool:
         """Whether a job is continued in its own folder: the person has named no other."""

@@ -37,12 +37,12 @@ class ReasonLine(QLabel):
 
     def tell(self, reason: str) -> None:
         """Say where the value in the box is from."""
-        reason = _in_print(reason)
+        reason = in_print(reason)
         self._show(f"↳ {escape(reason, quote=False)}", f"Filled in: {reason}")
 
     def offer(self, value: Any, reason: str, take: Callable[[], None]) -> None:
         """Say that there is another value than that in the box, which a click takes."""
-        reason = _in_print(reason)
+        reason = in_print(reason)
         other = escape(f"{reason}: {value}", quote=False)
         link = f'<a href="take" style="color: {ACCENT}">take it</a>'
         self._show(f"yours is kept; {other} {link}", f"There is also {value}, {reason}")
@@ -68,6 +68,6 @@ class ReasonLine(QLabel):
         self.setVisible(not self._box.native.isHidden())
 
 
-def _in_print(reason: str) -> str:
+def in_print(reason: str) -> str:
     """Return a reason with the signs of its units, which the terminal is spared."""
     return re.sub(r"(?<=\d) um\b", " µm", re.sub(r"(?<=\d) A\b", " Å", reason))

@@ -179,6 +179,11 @@ def test_tab_reaches_every_box_from_top_to_bottom(form_of, qtbot, job):
     assert places == sorted(places)
 
 
+def test_sentences_name_options_and_units_as_the_form_does(form_of):
+    sentence = form_of("postprocess").page.by_labels("--mask ends at 7.1 A, with pixels of 3.54 A/px.")
+    assert sentence == "'Solvent mask' ends at 7.1 Å, with pixels of 3.54 Å/px."
+
+
 def test_a_number_that_is_set_leaves_the_focus_alone_and_is_never_blank(form_of, qtbot):
     form = form_of("refine3d")
     with qtbot.waitExposed(form):
