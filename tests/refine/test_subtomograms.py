@@ -13,6 +13,7 @@ from cryorefine.geometry import angles, angular_distance, matrices, point_group
 from cryorefine.io.mrc import read_map, write_map, write_stack
 from cryorefine.io.optimisation_set import OptimisationSet, read_optimisation_set, write_optimisation_set
 from cryorefine.io.particles import ParticleFile, column, read_particles, write_particles
+from cryorefine.io.star import read_star
 from cryorefine.jobs import pseudo_subtomo, refine3d
 from cryorefine.jobs.base import Figures, Notice, finish
 from cryorefine.jobs.folder import status
@@ -160,6 +161,10 @@ def test_what_is_left_blank_comes_from_the_set_and_goes_on_in_the_next(extracted
     assert after.particles == result.data
     assert (after.reference_half1, after.reference_half2) == result.half_maps
     assert after.reference_mask == tmp_path / "mask.mrc"
+    # RELION reads tilt series and trajectories from here when it goes on.
+    optimiser = read_star(result.output / "run_optimiser.star")["optimiser_general"]
+    assert Path(optimiser["rlnTomoTomogramsFile"]).samefile(entries.tomograms)
+    assert optimiser["rlnTomoTrajectoriesFile"] == ""
     assert after.tomograms == entries.tomograms
     said = " ".join(event.message for event in events if isinstance(event, Notice))
     assert "half1.mrc" in said

@@ -128,7 +128,8 @@ def optimiser_blocks(state: State, settings: Settings, files: Mapping[str, str])
         Of the refinement.
     files : mapping of str to str
         File names by label: rlnOutputRootName, rlnModelStarFile (and rlnModelStarFile2 where each half
-        set has its own), rlnExperimentalDataStarFile, rlnOrientSamplingStarFile, rlnSolventMaskName.
+        set has its own), rlnExperimentalDataStarFile, rlnOrientSamplingStarFile, rlnSolventMaskName; of
+        subtomograms rlnTomoTomogramsFile and rlnTomoTrajectoriesFile.
     """
     schedule, images = state.schedule, settings.images
     general: dict[str, Any] = dict(files)

@@ -148,6 +148,10 @@ def _write_common(
     for label, model in zip(("rlnModelStarFile", "rlnModelStarFile2"), models, strict=False):
         names[label] = _shown(model, particles)
     names["rlnExperimentalDataStarFile"] = _shown(files["data"], particles)
+    if particles.tomograms is not None:
+        names["rlnTomoTomogramsFile"] = _shown(particles.tomograms, particles)
+        motion = particles.trajectories
+        names["rlnTomoTrajectoriesFile"] = "" if motion is None else _shown(motion, particles)
     names["rlnOrientSamplingStarFile"] = _shown(files["sampling"], particles)
     names["rlnSolventMaskName"] = "None"
     if settings.mask is not None:

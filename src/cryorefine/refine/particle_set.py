@@ -122,6 +122,8 @@ class ParticleSet:
         Tilt angle in degrees, in the frame of the file, that a prior on the tilt is centred on.
     weight_names : ndarray of str, shape (images,), or None
         Files with the squared CTF of each image, of subtomograms that are volumes.
+    tomograms, trajectories : Path or None
+        Files that subtomograms belong to.
     """
 
     root: Path
@@ -142,6 +144,8 @@ class ParticleSet:
     frames: F64 | None = None
     tilt_priors: F64 | None = None
     weight_names: NDArray[np.object_] | None = None
+    tomograms: Path | None = None
+    trajectories: Path | None = None
 
     def __len__(self) -> int:
         """Return the number of particles."""

@@ -99,6 +99,8 @@ def load_subtomograms(
         frames=frames,
         tilt_priors=_tilt_priors(file) if tilt_prior else None,
         weight_names=weights,
+        tomograms=tomograms,
+        trajectories=trajectories,
     )
     return file, particles
 
