@@ -53,18 +53,42 @@ def warm_up(viewer: ViewerModel | None) -> None:
         return
     _begun.set()
     sys.setswitchinterval(SWITCH)
-    _Stages([_load, _make_image, _make_others])
+    units = _Units()
+    _Stages(
+        [(units.make, True), (units.take, False), (_load, True), (_make_image, False), (_make_others, True)]
+    )
+
+
+class _Units:
+    """The registry of units, which the first layer of all would make in the thread of the window."""
+
+    def make(self) -> None:
+        """Read the definitions of all units; in any thread."""
+        from pint import UnitRegistry
+
+        self._made = UnitRegistry(on_redefinition="raise")  # as that is of napari and of pint
+
+    def take(self) -> None:
+        """Have it used from now on, unless one is in use: units of two registries do not go together."""
+        import pint
+        from pint.registry import LazyRegistry
+
+        if isinstance(pint.get_application_registry().get(), LazyRegistry):
+            pint.set_application_registry(self._made)
 
 
 class _Stages(QObject):
-    """Does one thing after the other, all but the second in a thread.
+    """Does one thing after the other, in a thread or in that of the window.
 
-    napari's registry of units, which the first layer of all makes, must not be made in two threads.
+    Parameters
+    ----------
+    stages : list of (callable, bool)
+        What to do, and whether in a thread.
     """
 
-    def __init__(self, stages: list[Callable[[], None]]) -> None:
+    def __init__(self, stages: list[tuple[Callable[[], None], bool]]) -> None:
         super().__init__(QApplication.instance())
-        self._image, self._left = stages[1], stages
+        self._left = stages
         self._thread: threading.Thread | None = None
         self._timer = QTimer(self)
         self._timer.timeout.connect(self._next)
@@ -77,12 +101,12 @@ class _Stages(QObject):
             self._timer.stop()
             self.deleteLater()
             return
-        stage = self._left.pop(0)
-        if stage is self._image:
-            stage()
-        else:
+        stage, in_thread = self._left.pop(0)
+        if in_thread:
             self._thread = threading.Thread(target=stage, name="cryorefine warm-up")
             self._thread.start()
+        else:
+            stage()
 
 
 def _load() -> None:
