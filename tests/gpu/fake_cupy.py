@@ -267,7 +267,6 @@ def as_module(gpus: int = 1, memory: int = 2**30) -> dict[str, types.ModuleType]
         Stream=Stream,
         get_current_stream=lambda: CURRENT,
         memory=here,
-        OutOfMemoryError=OutOfMemoryError,
     )
     cupy.ndarray, cupy.asarray, cupy.asnumpy, cupy.RawModule = ndarray, asarray, asnumpy, RawModule
     cupy.get_default_memory_pool = lambda: pool
