@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -211,6 +212,19 @@ def test_a_job_file_of_relion_5_means_what_it_says(shared: Path) -> None:
         mask=Path("mask_fsc.mrc"),
         output=folder,
     )
+
+
+def test_an_extraction_without_limits_is_read(shared: Path, tmp_path: Path) -> None:
+    text = (shared / "data/hiv_sta_relion5_metadata/Extract/job020/job.star").read_text()
+    for key, value in (("crop_size", "192"), ("max_dose", "50"), ("min_frames", "1")):
+        assert re.search(rf"{key} +{value} ", text)
+        text = re.sub(rf"{key} +{value} ", f"{key}  -1 ", text)
+    (tmp_path / "job.star").write_text(text)
+
+    options = read_job(tmp_path / "job.star").options
+
+    assert (options.crop_size, options.max_dose, options.min_frames) == (None, None, 1)
+    options.check()
 
 
 def test_a_job_file_of_relion_3_1_with_numbered_types_is_read(tmp_path: Path) -> None:

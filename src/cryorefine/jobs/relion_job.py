@@ -439,6 +439,11 @@ _FORMS: dict[str, _Form] = {
         to_relion=lambda padding: {"do_pad1": _text(padding == 1)},
         from_relion=lambda texts: 1 if texts["do_pad1"] == "Yes" else 2,
     ),
+    # RELION's way to say that one image is enough.
+    "min_frames": _Form(
+        to_relion=lambda frames: {"min_frames": _text(frames)},
+        from_relion=lambda texts: max(1, int(texts["min_frames"])),
+    ),
     "fn_cont": _Form(
         to_relion=lambda folder: {"fn_cont": _optimiser_of(folder)},
         from_relion=lambda texts: (
