@@ -239,8 +239,6 @@ class ParticleFits:
         UserError
             If there are none, or the place cannot be written.
         """
-        from dataclasses import replace
-
         from cryorefine.errors import UserError
         from cryorefine.io.particles import write_particles
 
@@ -248,7 +246,7 @@ class ParticleFits:
             raise UserError(f"No particle is left to be written to {path}; select others.")
         fitted = {label: values for label, values in self._raw.items() if not np.isnan(values).all()}
         table = self.file.particles.assign(**fitted)[rows]
-        write_particles(path, replace(self.file, particles=table))
+        write_particles(path, self.file.replace(particles=table))
 
     def _mean_defocus(self) -> NDArray[np.float64]:
         u = self._raw["rlnDefocusU"]

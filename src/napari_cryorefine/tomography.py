@@ -119,7 +119,7 @@ class Tomography:
         from cryorefine.io.particles import project_root
 
         table = self.tomograms.table
-        row = table[table["rlnTomoName"].astype(str) == name].iloc[0]
+        row = table.row(table.words("rlnTomoName").tolist().index(name))
         for label in TOMOGRAMS:
             reference = str(row.get(label, "None"))
             try:

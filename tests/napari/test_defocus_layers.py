@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -248,7 +247,7 @@ def test_a_job_of_relion_tells_the_change_from_its_input(model, done):
     own = [label for label in file.particles if label.startswith("cryorefine")]
     from cryorefine.io.particles import write_particles
 
-    write_particles(path, replace(file, particles=file.particles.drop(columns=own)))
+    write_particles(path, file.replace(particles=file.particles.drop(columns=own)))
     open_results(model, done)
     view = next(layer.metadata["view"] for layer in model.layers if "view" in layer.metadata)
     np.testing.assert_allclose(view.fits.column(CHANGE)[:20], SHIFT)

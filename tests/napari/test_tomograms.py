@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -204,7 +203,7 @@ def test_an_extracted_stack_stands_at_the_tilts_that_show_the_particle(folder):
     write_stack(folder / "stack.mrcs", np.arange(1, 4)[:, None, None] * np.ones((3, 8, 8)), 8.0)
     table = file.particles.assign(rlnImageName="stack.mrcs", rlnTomoVisibleFrames="[0,1,1,0,1]")
     optics = file.optics.assign(rlnImagePixelSize=8.0)
-    write_particles(folder / "particles.star", replace(file, particles=table, optics=optics))
+    write_particles(folder / "particles.star", file.replace(particles=table, optics=optics))
     images, keywords, _ = stack_of_particle(read_tomography(folder / "optimisation_set.star"), 0)
     np.testing.assert_array_equal(images[:, 0, 0, 0], (0, 1, 2, 0, 3))
     assert keywords["scale"][-1] == 8.0

@@ -30,7 +30,7 @@ def series(sim_hiv: Path):
 
 def test_the_tomogram_centre_is_projected_to_the_image_centre_plus_the_shift(series):
     centres, depths = project(series, series.centre[None])
-    shift = series.table[["rlnTomoXShiftAngst", "rlnTomoYShiftAngst"]].to_numpy() / series.pixel_size
+    shift = np.stack([series.table[f"rlnTomo{axis}ShiftAngst"] for axis in "XY"], axis=1) / series.pixel_size
     assert np.allclose(centres[0], 256 + shift)
     assert np.allclose(depths, 0)
 

@@ -12,7 +12,8 @@ import numpy as np
 
 from cryorefine.errors import UserError, UserWarningMessage
 from cryorefine.io._star_lines import Lines
-from cryorefine.io._star_words import LARGE, Columns, Quoted, fractions, is_text_label, numbers, split
+from cryorefine.io._star_words import LARGE, Quoted, fractions, is_text_label, numbers, split
+from cryorefine.io.columns import Columns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,7 +49,7 @@ def read_star(path: str | os.PathLike[str]) -> dict[str, Block]:
         When the file is missing, is not a STAR file, or has a row of the wrong length.
     """
     blocks = read_columns(path)
-    return {name: _as_table(block) if isinstance(block, Columns) else block for name, block in blocks.items()}
+    return {name: as_frame(block) if isinstance(block, Columns) else block for name, block in blocks.items()}
 
 
 def read_columns(path: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
@@ -71,7 +72,8 @@ def read_columns(path: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
     return blocks
 
 
-def _as_table(columns: Columns) -> pd.DataFrame:
+def as_frame(columns: Columns) -> pd.DataFrame:
+    """Return plain columns as a pandas table."""
     import pandas as pd
 
     table = {

@@ -24,10 +24,6 @@ _WORD = re.compile(r"""(?P<quote>["'])(?P<quoted>.*?)(?P=quote)(?=\s|$)|(?P<comm
 _LEADING_ZERO = re.compile(r"(?:^| )[+-]?0\d")
 
 
-class Columns(dict[str, Any]):
-    """A table as plain columns by label, arrays or lists of str: for jobs that need no pandas."""
-
-
 class Quoted(str):
     """A word that stood in quotes: text, whatever it looks like."""
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cryorefine.errors import UserError
-from cryorefine.io._star_words import LARGE, Columns, is_text_label, numbers
+from cryorefine.io._star_words import LARGE, is_text_label, numbers
+from cryorefine.io.columns import Columns, as_array
 from cryorefine.io.files import write_whole
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def write_star(
             # Each table carries the version of the labels used, as RELION 5 does.
             handle.write(f"\n# version 50001\n\ndata_{name}\n\n".encode())
             if isinstance(block, Columns) or not isinstance(block, Mapping):
-                handle.writelines(_table_text(file, _columns_of(block)))
+                handle.writelines(_table_text(file, _labelled(block)))
             else:
                 width = max((len(label) for label in block), default=0) + 1
                 for label, value in block.items():
@@ -58,10 +59,10 @@ def write_star(
             handle.write(b" \n")
 
 
-def _columns_of(table: pd.DataFrame | Columns) -> list[tuple[str, Any]]:
+def _labelled(table: pd.DataFrame | Columns) -> list[tuple[str, Any]]:
     """Return label and values of each column: int64 or float64 arrays, or anything else as it is."""
     if isinstance(table, Columns):
-        return [(label, np.asarray(values)) for label, values in table.items()]
+        return [(label, as_array(values)) for label, values in table.items()]
     import pandas as pd
 
     columns: list[tuple[str, Any]] = []
@@ -76,6 +77,11 @@ def _columns_of(table: pd.DataFrame | Columns) -> list[tuple[str, Any]]:
         else:
             columns.append((str(label), column.astype(object).where(column.notna(), None).to_numpy()))
     return columns
+
+
+def as_columns(table: pd.DataFrame | Columns) -> Columns:
+    """Return a pandas table as plain columns; what is no number stays an array of objects."""
+    return table if isinstance(table, Columns) else Columns(_labelled(table))
 
 
 def _table_text(file: Path, table: list[tuple[str, Any]]) -> Iterator[bytes]:

@@ -11,12 +11,11 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-
-import pandas as pd
+from typing import Any
 
 from cryorefine.errors import UserError
 from cryorefine.io.files import folders_of_names
-from cryorefine.io.star import read_star, write_star
+from cryorefine.io.star import Columns, read_columns, write_star
 
 ENTRIES: dict[str, str] = {
     "particles": "rlnTomoParticlesFile",
@@ -90,7 +89,7 @@ def read_optimisation_set(path: str | os.PathLike[str], *, check: bool = True) -
         When the file is no optimisation set, or an entry names a file that does not exist.
     """
     file = Path(path)
-    for block in read_star(file).values():
+    for block in read_columns(file).values():
         entries = _entries(file, block)
         if "rlnTomoParticlesFile" in entries or "rlnTomoTomogramsFile" in entries:
             break
@@ -121,13 +120,12 @@ def write_optimisation_set(path: str | os.PathLike[str], entries: OptimisationSe
     write_star(path, {"": block})
 
 
-def _entries(file: Path, block: object) -> dict[str, str]:
-    if isinstance(block, pd.DataFrame):
-        if len(block) > 1 and "rlnTomoParticlesFile" in block:
-            raise UserError(f"{file} lists {len(block)} optimisation sets; keep one row.")
-        return {str(label): str(block[label].iloc[0]) for label in block.columns} if len(block) else {}
-    assert isinstance(block, dict)
-    return {str(label): str(value) for label, value in block.items()}
+def _entries(file: Path, block: dict[str, Any]) -> dict[str, str]:
+    if isinstance(block, Columns):
+        if block.rows > 1 and "rlnTomoParticlesFile" in block:
+            raise UserError(f"{file} lists {block.rows} optimisation sets; keep one row.")
+        block = block.row(0) if block.rows else {}
+    return {label: str(value) for label, value in block.items()}
 
 
 def _found(file: Path, label: str, text: str, check: bool) -> Path:

@@ -8,47 +8,109 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from cryorefine.errors import UserError
 from cryorefine.io.files import folders_of_names
 from cryorefine.io.images import ImageReader, parse_reference
 from cryorefine.io.relion30 import offsets_in_angstrom, split_optics
-from cryorefine.io.star import Block, read_star, write_star
+from cryorefine.io.star import Columns, as_columns, as_frame, read_columns, write_star
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
-@dataclass(frozen=True)
 class ParticleFile:
     """A set of particles as it stands in a STAR file.
 
+    Jobs of seconds work with the plain columns; pandas is loaded when a table is asked for.
+
+    Parameters
+    ----------
+    optics, particles : pandas.DataFrame or Columns
+        One row an optics group or a particle. In the optics table, rlnOpticsGroup is 1..n in order; that of
+        the particles refers to it.
+    general : dict, optional
+        The data_general block of tomography sets.
+    path : pathlib.Path, optional
+        Where it was read from.
+
     Attributes
     ----------
-    optics : pandas.DataFrame
-        One row an optics group; rlnOpticsGroup is 1..n in order.
-    particles : pandas.DataFrame
-        One row a particle; rlnOpticsGroup refers to the optics table.
     general : dict or None
-        The data_general block of tomography sets.
+        As given.
     path : pathlib.Path or None
-        Where it was read from.
+        As given.
     """
 
-    optics: pd.DataFrame
-    particles: pd.DataFrame
-    general: dict[str, Any] | None = None
-    path: Path | None = None
+    def __init__(
+        self,
+        optics: pd.DataFrame | Columns,
+        particles: pd.DataFrame | Columns,
+        general: dict[str, Any] | None = None,
+        path: Path | None = None,
+    ) -> None:
+        self._optics = optics
+        self._particles = particles
+        self.general = general
+        self.path = path
+
+    @property
+    def optics(self) -> pd.DataFrame:
+        """The optics groups as a table of pandas."""
+        if isinstance(self._optics, Columns):
+            self._optics = as_frame(self._optics)
+        return self._optics
+
+    @property
+    def particles(self) -> pd.DataFrame:
+        """The particles as a table of pandas."""
+        if isinstance(self._particles, Columns):
+            self._particles = as_frame(self._particles)
+        return self._particles
+
+    @property
+    def optics_columns(self) -> Columns:
+        """The optics groups as plain columns."""
+        return as_columns(self._optics)
+
+    @property
+    def columns(self) -> Columns:
+        """The particles as plain columns."""
+        return as_columns(self._particles)
+
+    def __len__(self) -> int:
+        """Return the number of particles."""
+        return self._particles.rows if isinstance(self._particles, Columns) else len(self._particles)
+
+    def __contains__(self, label: str) -> bool:
+        """Tell whether each particle has a value of its own for a label."""
+        return label in self._particles
+
+    def replace(
+        self,
+        *,
+        optics: pd.DataFrame | Columns | None = None,
+        particles: pd.DataFrame | Columns | None = None,
+        path: Path | None = None,
+    ) -> ParticleFile:
+        """Return the set with other tables, or as if it had been read from another file."""
+        return ParticleFile(
+            self._optics if optics is None else optics,
+            self._particles if particles is None else particles,
+            self.general,
+            self.path if path is None else path,
+        )
 
 
 def read_particles(
     path: str | os.PathLike[str],
     required: Sequence[str] = (),
-    make_optics: Callable[[pd.DataFrame], tuple[pd.DataFrame, pd.DataFrame]] | None = None,
+    make_optics: Callable[[Columns], tuple[Columns, Columns]] | None = None,
 ) -> ParticleFile:
     """Read the particles of a STAR file of RELION 3.0, 3.1, 4 or 5.
 
@@ -73,12 +135,12 @@ def read_particles(
         When the file holds no particles, a column is missing, or a particle's optics group is.
     """
     file = Path(path)
-    blocks = read_star(file)
+    blocks = read_columns(file)
     optics = blocks.get("optics")
     table = _particle_table(blocks)
     if table is None:
         raise UserError(f"{file} holds no table of particles; choose a particle STAR file.")
-    if isinstance(optics, pd.DataFrame):
+    if isinstance(optics, Columns):
         optics, particles = _number_groups(file, optics, table)
         particles = offsets_in_angstrom(file, optics, particles)
     elif make_optics is not None:
@@ -90,10 +152,10 @@ def read_particles(
             )
         optics, particles = split_optics(file, table)
         optics = _with_image_sizes(file, optics, particles)
-    if len(particles) == 0:
+    if particles.rows == 0:
         raise UserError(f"{file} holds no particles: its table is empty; choose another file.")
     general = blocks.get("general")
-    result = ParticleFile(optics, particles, general if isinstance(general, dict) else None, file)
+    result = ParticleFile(optics, particles, None if isinstance(general, Columns) else general, file)
     require(result, required)
     return result
 
@@ -110,8 +172,8 @@ def write_particles(path: str | os.PathLike[str], file: ParticleFile, comments: 
     comments : sequence of str
         Lines for the top of the file.
     """
-    blocks: dict[str, Block] = {} if file.general is None else {"general": file.general}
-    write_star(path, {**blocks, "optics": file.optics, "particles": file.particles}, comments)
+    blocks = {} if file.general is None else {"general": file.general}
+    write_star(path, {**blocks, "optics": file.optics_columns, "particles": file.columns}, comments)
 
 
 def require(file: ParticleFile, labels: Sequence[str]) -> None:
@@ -123,7 +185,7 @@ def require(file: ParticleFile, labels: Sequence[str]) -> None:
         Naming the file and the first missing column.
     """
     for label in labels:
-        if label not in file.particles and label not in file.optics:
+        if label not in file and label not in file.optics_columns:
             raise UserError(
                 f"{_name(file)} lacks the column {label}; add it or choose the output of a later job."
             )
@@ -152,15 +214,15 @@ def column(file: ParticleFile, label: str, default: float | None = None) -> NDAr
         When the label is missing and has no default, or its values are no numbers.
     """
     try:
-        if label in file.particles:
-            return _finite(file, label, file.particles[label].to_numpy(dtype=np.float64))
-        if label in file.optics:
-            return _finite(file, label, file.optics[label].to_numpy(dtype=np.float64)[group_index(file)])
+        if label in file:
+            return _finite(file, label, file.columns.numbers(label))
+        if label in file.optics_columns:
+            return _finite(file, label, file.optics_columns.numbers(label)[group_index(file)])
     except ValueError:
         raise UserError(f"{_name(file)} has values of {label} that are no numbers; correct them.") from None
     if default is None:
         require(file, [label])
-    return np.full(len(file.particles), default, dtype=np.float64)
+    return np.full(len(file), default, dtype=np.float64)
 
 
 def _finite(file: ParticleFile, label: str, values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -175,7 +237,7 @@ def _finite(file: ParticleFile, label: str, values: NDArray[np.float64]) -> NDAr
 
 def group_index(file: ParticleFile) -> NDArray[np.int64]:
     """Return the row of the optics table for each particle, shape (particles,)."""
-    return file.particles["rlnOpticsGroup"].to_numpy(dtype=np.int64) - 1
+    return np.asarray(file.columns["rlnOpticsGroup"], dtype=np.int64) - 1
 
 
 def parse_vector(text: str) -> NDArray[np.float64]:
@@ -251,13 +313,13 @@ def _name(file: ParticleFile) -> str:
     return str(file.path) if file.path is not None else "The particle set"
 
 
-def _particle_table(blocks: dict[str, Block]) -> pd.DataFrame | None:
+def _particle_table(blocks: dict[str, dict[str, Any]]) -> Columns | None:
     """Return data_particles, else the first table of images: RELION 3.0 and others name it in many ways."""
     named = blocks.get("particles")
-    if isinstance(named, pd.DataFrame):
+    if isinstance(named, Columns):
         return named
     for name, block in blocks.items():
-        if not isinstance(block, pd.DataFrame) or name in ("optics", "global"):
+        if not isinstance(block, Columns) or name in ("optics", "global"):
             continue
         # Picked subtomograms have no images yet.
         if "rlnImageName" in block or "rlnTomoName" in block:
@@ -265,47 +327,45 @@ def _particle_table(blocks: dict[str, Block]) -> pd.DataFrame | None:
     return None
 
 
-def _number_groups(
-    file: Path, optics: pd.DataFrame, particles: pd.DataFrame
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _number_groups(file: Path, optics: Columns, particles: Columns) -> tuple[Columns, Columns]:
     """Give the optics groups the numbers 1..n in the order of their table."""
     for name, table in (("optics", optics), ("particles", particles)):
         if "rlnOpticsGroup" not in table:
             raise UserError(f"{file} lacks the column rlnOpticsGroup in data_{name}; add it.")
-    numbers = optics["rlnOpticsGroup"]
-    if numbers.duplicated().any():
+    numbers, used = (np.asarray(table["rlnOpticsGroup"]) for table in (optics, particles))
+    order: dict[Any, int] = {}
+    for number in numbers.tolist():
+        if number in order:
+            raise UserError(f"{file} defines optics group {number} twice; renumber the groups.")
+        order[number] = len(order) + 1
+    groups, which = np.unique(used, return_inverse=True)
+    mapped = np.array([order.get(group, 0) for group in groups.tolist()], dtype=np.int64)[which]
+    if not mapped.all():
+        row = int(np.flatnonzero(mapped == 0)[0])
         raise UserError(
-            f"{file} defines optics group {numbers[numbers.duplicated()].iloc[0]} twice; renumber the groups."
-        )
-    order = {number: i for i, number in enumerate(numbers, start=1)}
-    mapped = particles["rlnOpticsGroup"].map(order)
-    if mapped.isna().any():
-        row = int(np.flatnonzero(mapped.isna())[0])
-        group = particles["rlnOpticsGroup"].iloc[row]
-        raise UserError(
-            f"{file} has no optics group {group}, which particle {row + 1} refers to; "
+            f"{file} has no optics group {used[row]}, which particle {row + 1} refers to; "
             "add the group to data_optics or remove the particle."
         )
     return (
-        optics.assign(rlnOpticsGroup=np.arange(1, len(optics) + 1)),
-        particles.assign(rlnOpticsGroup=mapped.astype(np.int64)),
+        optics.with_columns(rlnOpticsGroup=np.arange(1, len(numbers) + 1)),
+        particles.with_columns(rlnOpticsGroup=mapped),
     )
 
 
-def _with_image_sizes(file: Path, optics: pd.DataFrame, particles: pd.DataFrame) -> pd.DataFrame:
+def _with_image_sizes(file: Path, optics: Columns, particles: Columns) -> Columns:
     """Add size in px and number of axes from the first image of each group, where the images are here.
 
     A table can be looked at without its images; a job that needs them says so when it reads them.
     """
-    firsts = (
-        particles.drop_duplicates("rlnOpticsGroup").sort_values("rlnOpticsGroup")["rlnImageName"].tolist()
-    )
+    rows = np.unique(np.asarray(particles["rlnOpticsGroup"]), return_index=True)[1]
+    firsts = [str(particles["rlnImageName"][row]) for row in rows]
     try:
         reader = ImageReader(project_root(file, firsts[0]))
         sizes = [reader.shape(reference)[1] for reference in firsts]
     except UserError:
         return optics
     # A file referred to without a number is a volume.
-    return optics.assign(
-        rlnImageSize=sizes, rlnImageDimensionality=[2 if "@" in first else 3 for first in firsts]
+    return optics.with_columns(
+        rlnImageSize=np.array(sizes),
+        rlnImageDimensionality=np.array([2 if "@" in first else 3 for first in firsts]),
     )

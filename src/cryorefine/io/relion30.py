@@ -8,9 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from cryorefine.errors import UserError
+from cryorefine.io.star import Columns
 
 # What RELION 3.0 stored with each particle and what decides its optics group.
 _OPTICS_3_0 = (
@@ -35,12 +35,12 @@ _PIXELS_TO_ANGSTROM = {
 }
 
 
-def split_optics(file: Path, table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+def split_optics(file: Path, table: Columns) -> tuple[Columns, Columns]:
     """Split the single table of RELION 3.0 into optics groups and particles."""
     settings = [label for label in _OPTICS_3_0 if label in table]
-    if {"rlnDetectorPixelSize", "rlnMagnification"} <= set(table.columns):
+    if "rlnDetectorPixelSize" in table and "rlnMagnification" in table:
         # The detector's pixel is given in micrometres.
-        pixel_size = 1e4 * table["rlnDetectorPixelSize"] / table["rlnMagnification"]
+        pixel_size = 1e4 * table.numbers("rlnDetectorPixelSize") / table.numbers("rlnMagnification")
     else:
         # Other programs write the pixel size itself.
         given = [label for label in ("rlnImagePixelSize", "rlnPixelSize") if label in table]
@@ -51,25 +51,26 @@ def split_optics(file: Path, table: pd.DataFrame) -> tuple[pd.DataFrame, pd.Data
                 "the pixel size."
             )
         settings.append(given[0])
-        pixel_size = table[given[0]]
-    group = table.groupby(settings, sort=False, dropna=False).ngroup()
-    first = ~group.duplicated()
-    distinct = table[first].reset_index(drop=True)
-    optics = pd.DataFrame(
-        {
-            "rlnOpticsGroupName": [f"opticsGroup{i}" for i in range(1, len(distinct) + 1)],
-            "rlnOpticsGroup": np.arange(1, len(distinct) + 1),
-        }
+        pixel_size = table.numbers(given[0])
+    # Numbered in the order in which they come, not in that of their values.
+    known: dict[tuple[str, ...], int] = {}
+    keys = zip(*(table.words(label) for label in settings), strict=True)
+    group = np.array([known.setdefault(key, len(known)) for key in keys], dtype=np.int64)
+    first = np.unique(group, return_index=True)[1]
+    distinct = table.take(first)
+    optics = Columns(
+        rlnOpticsGroupName=[f"opticsGroup{i}" for i in range(1, len(first) + 1)],
+        rlnOpticsGroup=np.arange(1, len(first) + 1),
     )
     for label in settings:
         if label in _OPTICS_3_0[:5]:
             optics[label] = distinct[label]
-    optics["rlnImagePixelSize"] = pixel_size[first].to_numpy(dtype=np.float64)
-    particles = table.drop(columns=settings).assign(rlnOpticsGroup=group.to_numpy(dtype=np.int64) + 1)
+    optics["rlnImagePixelSize"] = pixel_size[first]
+    particles = table.without(*settings).with_columns(rlnOpticsGroup=group + 1)
     return optics, offsets_in_angstrom(file, optics, particles)
 
 
-def offsets_in_angstrom(file: Path, optics: pd.DataFrame, particles: pd.DataFrame) -> pd.DataFrame:
+def offsets_in_angstrom(file: Path, optics: Columns, particles: Columns) -> Columns:
     """Convert lengths in pixels to A under their new names, in place of the old columns."""
     old = [label for label in _PIXELS_TO_ANGSTROM if label in particles]
     if not old:
@@ -78,14 +79,12 @@ def offsets_in_angstrom(file: Path, optics: pd.DataFrame, particles: pd.DataFram
         raise UserError(
             f"{file} gives {old[0]} in pixels but no rlnImagePixelSize; add the pixel size to data_optics."
         )
-    rows = particles["rlnOpticsGroup"].to_numpy(dtype=np.int64) - 1
-    pixel_size = optics["rlnImagePixelSize"].to_numpy(dtype=np.float64)[rows]
-    result = particles.copy()
-    for label in old:
-        new = _PIXELS_TO_ANGSTROM[label]
-        if new not in particles:
-            result[label] = particles[label].to_numpy(dtype=np.float64) * pixel_size
-            result = result.rename(columns={label: new})
-        else:
-            result = result.drop(columns=label)
+    rows = np.asarray(particles["rlnOpticsGroup"], dtype=np.int64) - 1
+    pixel_size = optics.numbers("rlnImagePixelSize")[rows]
+    result = Columns()
+    for label, values in particles.items():
+        if label not in old:
+            result[label] = values
+        elif _PIXELS_TO_ANGSTROM[label] not in particles:
+            result[_PIXELS_TO_ANGSTROM[label]] = particles.numbers(label) * pixel_size
     return result

@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from cryorefine.errors import UserError
 from cryorefine.io.images import ImageReader
 from cryorefine.io.particles import project_root, vector_of
-from cryorefine.io.star import Block, read_star
+from cryorefine.io.star import Columns, read_columns
 
 F64 = NDArray[np.float64]
 _ROWS = ("rlnTomoProjX", "rlnTomoProjY", "rlnTomoProjZ", "rlnTomoProjW")
@@ -99,7 +98,7 @@ class TiltSeries:
         rlnOpticsGroupName, or the tomogram's name.
     deformation : Deformation or None
         Of the tilt images.
-    table : pandas.DataFrame
+    table : Columns
         The tilt images' table, as read.
     """
 
@@ -125,7 +124,7 @@ class TiltSeries:
     scale: F64
     optics_group: str
     deformation: Deformation | None
-    table: pd.DataFrame
+    table: Columns
 
     def __len__(self) -> int:
         """Return the number of tilt images."""
@@ -144,16 +143,16 @@ class TomogramSet(Mapping[str, TiltSeries]):
     ----------
     path : Path
         The STAR file.
-    table : pandas.DataFrame
+    table : Columns
         data_global, one row a tomogram.
     """
 
-    def __init__(self, path: Path, table: pd.DataFrame, read: Callable[[str], TiltSeries]) -> None:
+    def __init__(self, path: Path, table: Columns, read: Callable[[str], TiltSeries]) -> None:
         self.path = path
         self.table = table
         self._read = read
         self._series: dict[str, TiltSeries] = {}
-        self._names = [str(name) for name in table["rlnTomoName"]]
+        self._names = list(table.words("rlnTomoName"))
 
     def __getitem__(self, name: str) -> TiltSeries:
         """Return a tilt series.
@@ -204,47 +203,48 @@ def read_tomograms(path: str | os.PathLike[str], *, images: bool = True) -> Tomo
         whose images are not there.
     """
     file = Path(path)
-    blocks = read_star(file)
+    blocks = read_columns(file)
     table = blocks.get("global")
-    if not isinstance(table, pd.DataFrame) or len(table) == 0:
+    if not isinstance(table, Columns) or table.rows == 0:
         raise UserError(f"{file} lists no tomograms: it has no table data_global; choose a tomograms.star.")
     needed = ["rlnTomoName", *_SIZES]
     for label in needed + [label for label, default in _NUMBERS.items() if default is None]:
         if label not in table:
             raise UserError(f"{file} lacks the column {label} in data_global; add it.")
-    names = table["rlnTomoName"].astype(str)
-    if names.duplicated().any():
-        raise UserError(f"{file} lists the tomogram {names[names.duplicated()].iloc[0]} twice; remove one.")
+    names = list(table.words("rlnTomoName"))
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UserError(f"{file} lists the tomogram {twice} twice; remove one.")
 
     def read(name: str) -> TiltSeries:
-        row = {str(k): v for k, v in table.iloc[int(np.flatnonzero(names == name)[0])].items()}
+        row = table.row(names.index(name))
         return _tilt_series(file, name, row, *_tilt_table(file, name, row, blocks), images)
 
     return TomogramSet(file, table, read)
 
 
 def _tilt_table(
-    file: Path, name: str, row: dict[str, Any], blocks: dict[str, Block]
-) -> tuple[Path, pd.DataFrame]:
+    file: Path, name: str, row: dict[str, Any], blocks: dict[str, dict[str, Any]]
+) -> tuple[Path, Columns]:
     """Return the table of a tomogram's tilt images and the file it stands in."""
     table = blocks.get(name)
     source = file
     if "rlnTomoTiltSeriesStarFile" in row:
         reference = str(row["rlnTomoTiltSeriesStarFile"])
         source = project_root(file, reference) / reference
-        tables = {k: b for k, b in read_star(source).items() if isinstance(b, pd.DataFrame)}
+        tables = {k: b for k, b in read_columns(source).items() if isinstance(b, Columns)}
         table = tables.get(name)
         if table is None and len(tables) == 1:
             table = next(iter(tables.values()))
-    if not isinstance(table, pd.DataFrame) or len(table) == 0:
+    if not isinstance(table, Columns) or table.rows == 0:
         raise UserError(f"{source} has no table data_{name} of tilt images; use the file of that tomogram.")
     return source, table
 
 
 def _tilt_series(
-    file: Path, name: str, row: dict[str, Any], source: Path, table: pd.DataFrame, images: bool
+    file: Path, name: str, row: dict[str, Any], source: Path, table: Columns, images: bool
 ) -> TiltSeries:
-    count = len(table)
+    count = table.rows
 
     def column(label: str, default: float | F64 | None = None) -> F64:
         if label not in table:
@@ -252,7 +252,7 @@ def _tilt_series(
                 raise UserError(f"{source} lacks the column {label} in data_{name}; add it.")
             return np.broadcast_to(np.asarray(default, np.float64), (count,)).copy()
         try:
-            values = table[label].to_numpy(dtype=np.float64)
+            values = table.numbers(label)
         except ValueError:
             raise UserError(f"{source} has values of {label} that are no numbers; correct them.") from None
         low = 0.0 if label == "rlnMicrographPreExposure" else -np.inf
@@ -271,7 +271,7 @@ def _tilt_series(
     root, image_size = source.absolute().parent, None
     if images:
         root, image_size = _look_at_images(source, name, image_names)
-    if set(_ROWS) <= set(table.columns):
+    if set(_ROWS) <= set(table):
         projections = _projection_rows(source, name, table)
         if image_size is None:
             # Without images, positions count from the centre of the tilt image in RELION 5's convention
@@ -358,14 +358,14 @@ def _rotation(axis: int, degrees: F64) -> F64:
     return result
 
 
-def _projection_rows(source: Path, name: str, table: pd.DataFrame) -> F64:
+def _projection_rows(source: Path, name: str, table: Columns) -> F64:
     """Return RELION 4's projection matrices, shape (tilts, 4, 4)."""
     rows = []
     for label in _ROWS:
         rows.append([vector_of(source, label, text) for text in table[label]])
         wrong = [k for k, row in enumerate(rows[-1]) if len(row) != 4 or not np.all(np.isfinite(row))]
         if wrong:
-            text = table[label].iloc[wrong[0]]
+            text = table[label][wrong[0]]
             raise UserError(
                 f"{source} has {text} as {label} of image {wrong[0] + 1} in data_{name}, which is no row of "
                 "a projection matrix; write four numbers as [a,b,c,d]."
@@ -392,11 +392,11 @@ def _number(file: Path, row: dict[str, Any], label: str, default: float | None) 
     return value
 
 
-def _image_names(row: dict[str, Any], table: pd.DataFrame) -> tuple[str, ...]:
+def _image_names(row: dict[str, Any], table: Columns) -> tuple[str, ...]:
     if "rlnMicrographName" in table:
-        return tuple(str(name) for name in table["rlnMicrographName"])
+        return tuple(table.words("rlnMicrographName"))
     if "rlnTomoTiltSeriesName" in row:
-        return tuple(f"{i:06d}@{row['rlnTomoTiltSeriesName']}" for i in range(1, len(table) + 1))
+        return tuple(f"{i:06d}@{row['rlnTomoTiltSeriesName']}" for i in range(1, table.rows + 1))
     return ()
 
 
@@ -416,7 +416,7 @@ def _look_at_images(source: Path, name: str, image_names: tuple[str, ...]) -> tu
 
 
 def _deformation(
-    file: Path, source: Path, name: str, row: dict[str, Any], table: pd.DataFrame
+    file: Path, source: Path, name: str, row: dict[str, Any], table: Columns
 ) -> Deformation | None:
     if "rlnTomoDeformationCoefficients" not in table:
         return None

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from cryorefine.errors import UserError
-from cryorefine.io.star import Block, read_star, write_star
+from cryorefine.io.star import Columns, read_columns, write_star
 
 F64 = NDArray[np.float64]
 _LABELS = ("rlnOriginXAngst", "rlnOriginYAngst", "rlnOriginZAngst")
@@ -38,8 +38,8 @@ def read_trajectories(path: str | os.PathLike[str]) -> dict[str, F64]:
     """
     file = Path(path)
     result: dict[str, F64] = {}
-    for name, block in read_star(file).items():
-        if name == "general" or not isinstance(block, pd.DataFrame):
+    for name, block in read_columns(file).items():
+        if name == "general" or not isinstance(block, Columns):
             continue
         missing = [label for label in _LABELS if label not in block]
         if missing:
@@ -47,7 +47,7 @@ def read_trajectories(path: str | os.PathLike[str]) -> dict[str, F64]:
                 f"{file} lacks the column {missing[0]} in data_{name}; choose a motion.star of trajectories."
             )
         try:
-            shifts = block[list(_LABELS)].to_numpy(dtype=np.float64)
+            shifts = np.stack([block.numbers(label) for label in _LABELS], axis=1)
         except ValueError:
             shifts = np.full((1, 3), np.nan)
         if not np.all(np.isfinite(shifts)):
@@ -62,7 +62,7 @@ def read_trajectories(path: str | os.PathLike[str]) -> dict[str, F64]:
 
 def write_trajectories(path: str | os.PathLike[str], trajectories: Mapping[str, F64]) -> None:
     """Write trajectories, shapes (tilts, 3) in A, by particle name and in the order given."""
-    blocks: dict[str, Block] = {"general": {"rlnParticleNumber": len(trajectories)}}
+    blocks: dict[str, dict[str, Any]] = {"general": {"rlnParticleNumber": len(trajectories)}}
     for name, shifts in trajectories.items():
-        blocks[name] = pd.DataFrame({label: shifts[:, i] for i, label in enumerate(_LABELS)})
+        blocks[name] = Columns((label, shifts[:, i]) for i, label in enumerate(_LABELS))
     write_star(path, blocks)

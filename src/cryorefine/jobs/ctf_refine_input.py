@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cryorefine.errors import UserError
 from cryorefine.io.files import folders_of_names
 from cryorefine.io.particles import ParticleFile, column, group_index, read_particles
-from cryorefine.io.star import read_star
+from cryorefine.io.star import Columns, read_columns
 from cryorefine.jobs.volumes import read_cubic, read_mask
 from cryorefine.refine.ctf_refinement.expectation import last_shell
 from cryorefine.refine.loading import load_particles
@@ -66,11 +66,11 @@ def read_reference(path: Path) -> Reference:
     UserError
         If it is no such file, was made without a mask, or a map is missing or does not fit.
     """
-    blocks = read_star(path)
-    general: Any = blocks.get("general")
-    table: Any = blocks.get("fsc")
+    blocks = read_columns(path)
+    general = blocks.get("general", Columns())
+    table = blocks.get("fsc", {})
     names = ("rlnUnfilteredMapHalf1", "rlnUnfilteredMapHalf2")
-    if not isinstance(general, dict) or table is None or not all(name in general for name in names):
+    if isinstance(general, Columns) or "fsc" not in blocks or not all(name in general for name in names):
         raise UserError(f"{path} is no result of PostProcess; give its postprocess.star with --postprocess.")
     mask_name = str(general.get("rlnMaskName", "")).strip()
     if mask_name in ("", "None") or _CORRECTED not in table:
@@ -187,7 +187,7 @@ def has_optics_table(path: Path) -> bool:
 def _numbers(path: Path, values: Any) -> F64:
     """Return an FSC as numbers; a shell without power, which some programs call NaN, has none."""
     try:
-        return np.nan_to_num(values.to_numpy(np.float64), posinf=0.0, neginf=0.0)
+        return np.nan_to_num(np.asarray(values, np.float64), posinf=0.0, neginf=0.0)
     except ValueError:
         raise UserError(
             f"{path} has values of {_CORRECTED} that are no numbers; run PostProcess again."
@@ -206,7 +206,7 @@ def _named_in(path: Path, name: str, what: str) -> Path:
 
 
 def _insist_on_poses(file: ParticleFile, path: Path) -> None:
-    missing = [label for label in (*_POSES, *_SHIFTS) if label not in file.particles]
+    missing = [label for label in (*_POSES, *_SHIFTS) if label not in file]
     if missing:
         raise UserError(
             f"The particles of {path} have no poses ({missing[0]} is missing); give the run_data.star of a "

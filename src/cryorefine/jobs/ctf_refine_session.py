@@ -186,7 +186,7 @@ def open_session(options: Options) -> Session:
 
 def micrographs_of(file: ParticleFile) -> tuple[tuple[str, ...], Index]:
     """Return the names of the micrographs, in the order of the file, and each particle's number."""
-    names = file.particles["rlnMicrographName"].astype(str).to_numpy(dtype=object)
+    names = file.columns.words("rlnMicrographName")
     known: dict[str, int] = {}
     numbers = np.array([known.setdefault(name, len(known)) for name in names], dtype=np.int64)
     return tuple(known), numbers

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from cryorefine.errors import UserError
 from cryorefine.io.files import write_whole
 from cryorefine.io.particles import ParticleFile, group_index, write_particles
-from cryorefine.io.star import read_star, write_star
+from cryorefine.io.star import Columns, read_columns, write_star
 from cryorefine.jobs.particle_places import mean_defocus
 
 if TYPE_CHECKING:
@@ -144,10 +144,10 @@ class Tables:
         values : ParticleValues
             Their values.
         """
-        table = self.file.particles.iloc[rows]
-        path = folder / micrograph_path(str(table["rlnMicrographName"].iloc[0]), "_defocus_fit.star")
+        table = self.file.columns.take(rows)
+        path = folder / micrograph_path(table.words("rlnMicrographName")[0], "_defocus_fit.star")
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_star(path, {"": table.assign(**self.particle_columns(values, rows))})
+        write_star(path, {"": table.with_columns(**self.particle_columns(values, rows))})
         return path
 
     def write(self, path: Path, values: ParticleValues, optics: Sequence[OpticsValues], words: str) -> None:
@@ -170,14 +170,14 @@ class Tables:
         if self.old_style and self.fits_one_table:
             groups = group_index(self.file)
             columns |= {label: np.asarray(numbers)[groups] for label, numbers in of_groups.items()}
-            blocks: dict[str, Any] = dict(read_star(self.source))
+            blocks = read_columns(self.source)
             name = next(name for name, block in blocks.items() if "rlnImageName" in block)
-            blocks[name] = blocks[name].assign(**columns)
+            blocks[name] = Columns({**blocks[name], **columns})
             write_star(path, blocks, comments)
             return
-        optics_table = self.file.optics.assign(**of_groups)
-        table = self.file.particles.assign(**columns)
-        write_particles(path, ParticleFile(optics_table, table, self.file.general, self.file.path), comments)
+        optics_table = self.file.optics_columns.with_columns(**of_groups)
+        table = self.file.columns.with_columns(**columns)
+        write_particles(path, self.file.replace(optics=optics_table, particles=table), comments)
 
     @property
     def fits_one_table(self) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -163,4 +162,4 @@ def _renamed(particles: ParticleFile, names: list[str], pixel_size: float, box: 
     table["rlnImageName"] = names
     optics["rlnImagePixelSize"] = pixel_size
     optics["rlnImageSize"] = box
-    return dataclasses.replace(particles, particles=table, optics=optics)
+    return particles.replace(particles=table, optics=optics)

@@ -19,7 +19,7 @@ def micrograph_pixel_size(file: ParticleFile) -> F64:
         pixel_size = column(file, label, 0.0)
         if (pixel_size > 0).all():
             return pixel_size
-    return np.ones(len(file.particles))
+    return np.ones(len(file))
 
 
 def places_in_angstrom(file: ParticleFile) -> F64:
@@ -35,5 +35,5 @@ def places_in_angstrom(file: ParticleFile) -> F64:
 def mean_defocus(file: ParticleFile) -> F64:
     """Return the mean of defocus U and V of each particle in A, shape (particles,)."""
     u = column(file, "rlnDefocusU")
-    v = column(file, "rlnDefocusV") if "rlnDefocusV" in file.particles else u
+    v = column(file, "rlnDefocusV") if "rlnDefocusV" in file else u
     return (u + v) / 2

@@ -104,7 +104,8 @@ def settings_of(options: Options, entries: OptimisationSet, particles: Subtomogr
     for path in (entries.particles, entries.tomograms, entries.trajectories):
         digest.update(path.read_bytes() if path is not None else b"")
     for series, _ in particles.by_tomogram():
-        digest.update(series.projections.tobytes() + series.table.to_csv().encode())
+        values = {label: series.table.words(label).tolist() for label in series.table}
+        digest.update(series.projections.tobytes() + repr(values).encode())
         for path in dict.fromkeys(series.root / parse_reference(name)[1] for name in series.image_names):
             found = path.stat()
             digest.update(f"{found.st_size},{found.st_mtime_ns};".encode())
@@ -131,7 +132,7 @@ def tasks(
         sources = {
             group: Source(
                 images,
-                Transfer(one.series, particles.file.optics.iloc[group], shape.box, pixel_size),
+                Transfer(one.series, particles.file.optics_columns.row(group), shape.box, pixel_size),
                 shape,
                 pixel_size,
                 circle,
@@ -252,9 +253,7 @@ def write_tables(
         for row, frames in zip(plan.rows, plan.visible, strict=True)
     }
     file = particles.take(rows)
-    table = file.particles.drop(
-        columns=[label for label in (*CORNER, "rlnCtfImage") if label in file.particles]
-    )
+    table = file.columns.without(*CORNER, "rlnCtfImage")
     centred, offsets = particles.centred[rows], particles.offsets[rows]
     if options.apply_offsets:
         centred = centred - np.einsum("nij,nj->ni", particles.sub_rotations[rows], offsets)
@@ -268,9 +267,9 @@ def write_tables(
         columns["rlnCtfImage"] = [
             project_name(name.with_name(name.name.replace("_data.mrc", "_weights.mrc"))) for name in names
         ]
-    optics = file.optics
-    pixels = optics["rlnTomoTiltSeriesPixelSize"].to_numpy(dtype=np.float64) * shape.binning
-    optics = optics.assign(
+    optics = file.optics_columns
+    pixels = optics.numbers("rlnTomoTiltSeriesPixelSize") * shape.binning
+    optics = optics.with_columns(
         rlnCtfDataAreCtfPremultiplied=int(options.premultiply),
         rlnImageDimensionality=2 if options.stack_2d else 3,
         rlnTomoSubtomogramBinning=shape.binning,
@@ -279,7 +278,7 @@ def write_tables(
     )
     general = {**(file.general or {}), "rlnTomoSubTomosAre2DStacks": int(options.stack_2d)}
     path = options.output / "particles.star"
-    write_particles(path, ParticleFile(optics, table.assign(**columns), general))
+    write_particles(path, ParticleFile(optics, table.with_columns(**columns), general))
     trajectories = entries.trajectories
     if particles.trajectories is not None and len(rows) < len(particles):
         trajectories = options.output / "motion.star"

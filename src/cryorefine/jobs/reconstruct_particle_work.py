@@ -369,7 +369,7 @@ def _tilt_images(options: Options, particles: Subtomograms) -> Inputs:
             mine = np.flatnonzero((groups[rows] == group) & visible.any(axis=1))
             if len(mine) == 0:
                 continue
-            optics = particles.file.optics.iloc[group]
+            optics = particles.file.optics_columns.row(group)
             transfer = Transfer(series, optics, shape.box, series.pixel_size * shape.binning)
             batches.append(
                 Batch(
@@ -409,21 +409,22 @@ def _stacks(options: Options, particles: Subtomograms) -> Inputs:
     """Make batches that read extracted stacks."""
     file = particles.file
     for label in ("rlnImageName", "rlnTomoVisibleFrames", "rlnImagePixelSize"):
-        if label not in file.particles and label not in file.optics:
+        if label not in file and label not in file.optics_columns:
             raise UserError(
                 f"{file.path} has no stacks to read (it lacks {label}) and the tilt images are not there; "
                 "extract the particles first or restore the tilt images."
             )
-    if "rlnImageDimensionality" in file.optics and (file.optics["rlnImageDimensionality"] == 3).any():
+    table = file.optics_columns
+    if "rlnImageDimensionality" in table and (table.numbers("rlnImageDimensionality") == 3).any():
         raise UserError(
             f"{file.path} holds 3D pseudo-subtomograms, and the tilt images are not there; reconstruct "
             "from 2D stacks or restore the tilt images."
         )
-    names = file.particles["rlnImageName"].astype(str).to_numpy(dtype=object)
+    names = file.columns.words("rlnImageName")
     reader = ImageReader(project_root(file.path or Path(), str(names[0])))
     groups = group_index(file)
     box = reader.shape(str(names[0]))[0]
-    pixel_size = float(file.optics["rlnImagePixelSize"].iloc[groups[0]])
+    pixel_size = float(table["rlnImagePixelSize"][groups[0]])
     batches: list[Batch] = []
     for series, rows in particles.by_tomogram():
         _, depths = project(series, particles.positions(series, rows))
@@ -433,7 +434,7 @@ def _stacks(options: Options, particles: Subtomograms) -> Inputs:
             mine = np.flatnonzero((groups[rows] == group) & (frames & dose).any(axis=1))
             if len(mine) == 0:
                 continue
-            optics = file.optics.iloc[group]
+            optics = table.row(group)
             size = reader.shape(str(names[rows[mine[0]]]))[0]
             pixels = float(optics["rlnImagePixelSize"])
             transfer = Transfer(series, optics, size, pixels)

@@ -88,7 +88,7 @@ def open_session(options: Options) -> Run[Session]:
             tilt_prior=bool(options.sigma_tilt),
             draw_halves=len(inputs.references) < 2,
         )
-        if options.sigma_tilt and "rlnAngleTiltPrior" not in file.particles:
+        if options.sigma_tilt and "rlnAngleTiltPrior" not in file:
             yield Notice(
                 f"{inputs.particles} has no rlnAngleTiltPrior, so the prior is centred on the tilt angles "
                 "that the particles start with."
@@ -145,7 +145,7 @@ def open_session(options: Options) -> Run[Session]:
     reader = ImageReader(particles.root)
     if options.continue_from is not None:
         state = _resumed(options, len(particles))
-        file = replace(file, particles=file.particles.assign(rlnRandomSubset=state.half))
+        file = file.replace(particles=file.columns.with_columns(rlnRandomSubset=state.half))
         particles = replace(particles, half=state.half)
         yield Notice(f"Going on after iteration {state.iteration}.")
     else:

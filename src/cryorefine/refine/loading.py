@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from cryorefine.ctf.ctf import CtfParameters
@@ -21,6 +21,7 @@ from cryorefine.io.particles import (
     project_root,
     require,
 )
+from cryorefine.io.star import Columns
 from cryorefine.refine.particle_set import OpticsGroup, ParticleSet, single_particles
 
 F32 = NDArray[np.float32]
@@ -58,19 +59,19 @@ def load_particles(
     if ctf_correction:
         required.append("rlnDefocusU")
     of_tilts = file.general is not None and int(file.general.get("rlnTomoSubTomosAre2DStacks", 0))
-    if of_tilts or ("rlnTomoName" in file.particles and "rlnDefocusU" not in file.particles):
+    if of_tilts or ("rlnTomoName" in file and "rlnDefocusU" not in file):
         raise UserError(
             f"{path} holds particles of tomograms, whose geometry is in a tomograms.star; give both with "
             "--tomograms or --optimisation-set."
         )
     require(file, required)
-    names = file.particles["rlnImageName"].astype(str).to_numpy(dtype=object)
+    names = file.columns.words("rlnImageName")
     root = project_root(path, str(names[0]))
     half = half_sets(file, path, seed)
-    file = ParticleFile(file.optics, file.particles.assign(rlnRandomSubset=half), file.general, file.path)
+    file = file.replace(particles=file.columns.with_columns(rlnRandomSubset=half))
     reader = ImageReader(root)
     optics = optics_groups(file, reader, names, path)
-    labels = _group_names(file.particles)
+    labels = _group_names(file.columns)
     groups, group = np.unique(labels, return_inverse=True)
 
     def numbers(label: str, default: float = 0.0) -> NDArray[np.float64]:
@@ -82,7 +83,7 @@ def load_particles(
         spherical_aberration=column(file, "rlnSphericalAberration"),
         amplitude_contrast=column(file, "rlnAmplitudeContrast"),
         defocus_u=defocus_u,
-        defocus_v=column(file, "rlnDefocusV") if "rlnDefocusV" in file.particles else defocus_u,
+        defocus_v=column(file, "rlnDefocusV") if "rlnDefocusV" in file else defocus_u,
         defocus_angle=numbers("rlnDefocusAngle"),
         phase_shift=numbers("rlnPhaseShift"),
         b_factor=numbers("rlnCtfBfactor"),
@@ -133,7 +134,7 @@ def optics_groups(
     """
     groups = [
         _optics_group(row, reader, names, group_index(file) == i, path)
-        for i, (_, row) in enumerate(file.optics.iterrows())
+        for i, row in enumerate(map(file.optics_columns.row, range(file.optics_columns.rows)))
     ]
     for group in groups:
         if group.dimensions != 2 and not any_dimensions:
@@ -145,7 +146,11 @@ def optics_groups(
 
 
 def _optics_group(
-    row: pd.Series, reader: ImageReader, names: NDArray[np.object_], members: NDArray[np.bool_], path: Path
+    row: dict[str, Any],
+    reader: ImageReader,
+    names: NDArray[np.object_],
+    members: NDArray[np.bool_],
+    path: Path,
 ) -> OpticsGroup:
     def vector(label: str) -> tuple[float, ...]:
         return tuple(parse_vector(str(row[label]))) if label in row else ()
@@ -217,8 +222,8 @@ def half_sets(file: ParticleFile, path: Path, seed: int, draw: bool = True) -> I
     They must not be drawn where each half starts from a map of its own: particles would go to the map of
     the other half, and both would share what only one of them has seen.
     """
-    count = len(file.particles)
-    if "rlnRandomSubset" in file.particles:
+    count = len(file)
+    if "rlnRandomSubset" in file:
         half = column(file, "rlnRandomSubset").astype(np.int64)
         if np.any(half != 0):
             if not np.isin(half, (1, 2)).all():
@@ -248,14 +253,16 @@ def half_sets(file: ParticleFile, path: Path, seed: int, draw: bool = True) -> I
     return half
 
 
-def _group_names(table: pd.DataFrame) -> NDArray[np.object_]:
+def _group_names(table: Columns) -> NDArray[np.object_]:
     """Name each particle's group of equal intensity: its own, else its micrograph without the job folder."""
     if "rlnGroupName" in table:
-        return table["rlnGroupName"].astype(str).to_numpy(dtype=object)
+        return table.words("rlnGroupName")
     if "rlnMicrographName" not in table:
-        return np.full(len(table), "all", dtype=object)
-    names = table["rlnMicrographName"].astype(str)
-    return names.map(lambda name: re.sub(r"^\w+/job\d+/", "", name)).to_numpy(dtype=object)
+        return np.full(table.rows, "all", dtype=object)
+    names = table.words("rlnMicrographName")
+    short = {name: re.sub(r"^\w+/job\d+/", "", name) for name in set(names)}
+    names[:] = [short[name] for name in names]
+    return names
 
 
 def check_images(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -90,7 +89,7 @@ def particle_file(file: ParticleFile, particles: ParticleSet, state: State) -> P
         label: np.round(values, DECIMALS) if values.dtype.kind == "f" else values
         for label, values in columns.items()
     }
-    return replace(file, optics=optics, particles=file.particles.assign(**rounded))
+    return file.replace(optics=optics, particles=file.particles.assign(**rounded))
 
 
 def sampling_blocks(state: State, settings: Settings) -> dict[str, Block]:

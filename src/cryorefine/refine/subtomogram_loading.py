@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -65,11 +65,11 @@ def load_subtomograms(
     found = read_subtomograms(path, read_tomograms(tomograms, images=False), trajectories)
     require(found.file, ["rlnImageName", "rlnImagePixelSize"])
     _check_pixel_sizes(found.file, path)
-    names = found.file.particles["rlnImageName"].astype(str).to_numpy(dtype=object)
+    names = found.file.columns.words("rlnImageName")
     root = project_root(path, str(names[0]))
     reader = ImageReader(root)
     half = half_sets(found.file, path, seed, draw_halves)
-    file = replace(found.file, particles=found.file.particles.assign(rlnRandomSubset=half), path=path)
+    file = found.file.replace(particles=found.file.columns.with_columns(rlnRandomSubset=half), path=path)
     optics = optics_groups(file, reader, names, path, any_dimensions=True)
     volumes = {group.dimensions == 3 for group in optics}
     if len(volumes) > 1:
@@ -106,17 +106,18 @@ def load_subtomograms(
 
 
 def _tilt_priors(file: ParticleFile) -> F64:
-    known = "rlnAngleTiltPrior" in file.particles
+    known = "rlnAngleTiltPrior" in file
     return column(file, "rlnAngleTiltPrior" if known else "rlnAngleTilt", 0.0)
 
 
 def _check_pixel_sizes(file: ParticleFile, path: Path) -> None:
     """Refuse images whose pixel is not the binned one of their tilt series, where the table tells both."""
-    if "rlnTomoSubtomogramBinning" not in file.optics:
+    optics = file.optics_columns
+    if "rlnTomoSubtomogramBinning" not in optics:
         return
     used = np.unique(group_index(file))
     labels = ("rlnImagePixelSize", "rlnTomoTiltSeriesPixelSize", "rlnTomoSubtomogramBinning")
-    pixel, unbinned, binning = (file.optics[label].to_numpy(np.float64)[used] for label in labels)
+    pixel, unbinned, binning = (optics.numbers(label)[used] for label in labels)
     wrong = np.flatnonzero(np.abs(pixel / (unbinned * binning) - 1) > 0.01)
     if len(wrong):
         k = wrong[0]
@@ -139,7 +140,7 @@ def _tilts(found: Subtomograms, file: ParticleFile, reader: ImageReader, path: P
         )
     require(file, ["rlnTomoVisibleFrames"])
     optics_of = group_index(file)
-    stacks = file.particles["rlnImageName"].astype(str).to_numpy(dtype=object)
+    stacks = file.columns.words("rlnImageName")
     names: list[list[str]] = [[] for _ in stacks]
     image_views: list[I64] = [np.empty(0, np.int64)] * len(stacks)
     parameters: list[F64] = [np.empty((0, 0))] * len(stacks)
@@ -189,10 +190,10 @@ def _volumes(found: Subtomograms, file: ParticleFile, optics: tuple[OpticsGroup,
     require(file, ["rlnCtfImage"])
     count = len(found)
     return (
-        file.particles["rlnImageName"].astype(str).to_numpy(dtype=object),
+        file.columns.words("rlnImageName"),
         np.arange(count),
         group_index(file),
         tuple(View(i, np.eye(3), np.eye(3)) for i in range(len(optics))),
         CtfParameters(*np.zeros((len(fields(CtfParameters)), count))),
-        file.particles["rlnCtfImage"].astype(str).to_numpy(dtype=object),
+        file.columns.words("rlnCtfImage"),
     )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +17,6 @@ from cryorefine.maps import fft
 from cryorefine.tomo.geometry import dose_weights, image_ctf
 from cryorefine.tomo.operations import PROCESSOR, Circle, Operations
 from cryorefine.tomo.tilt_images import TiltImages
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -71,7 +69,7 @@ class Transfer:
     ----------
     series : TiltSeries
         The tilt series.
-    optics : Series or None
+    optics : mapping or None
         Row of the optics table, for aberrations.
     box : int
         Edge of the images in px.
@@ -79,7 +77,9 @@ class Transfer:
         A per pixel of the images.
     """
 
-    def __init__(self, series: TiltSeries, optics: pd.Series | None, box: int, pixel_size: float) -> None:
+    def __init__(
+        self, series: TiltSeries, optics: Mapping[str, Any] | None, box: int, pixel_size: float
+    ) -> None:
         self.series = series
         self.box = box
         index = np.fft.fftfreq(box, pixel_size)
@@ -203,14 +203,14 @@ def soft_circle(box: int, diameter: float, edge: float = EDGE) -> Circle:
     return (0.5 - 0.5 * np.cos(np.pi * inside)).astype(np.float32), radius > diameter / 2
 
 
-def _even(optics: pd.Series | None, x: F64, y: F64) -> F64 | None:
+def _even(optics: Mapping[str, Any] | None, x: F64, y: F64) -> F64 | None:
     label = "rlnEvenZernike"
     if optics is None or label not in optics:
         return None
     return even_phase(vector_of(None, label, optics[label]), x, y)
 
 
-def _odd(series: TiltSeries, optics: pd.Series | None, x: F64, y: F64) -> C64 | None:
+def _odd(series: TiltSeries, optics: Mapping[str, Any] | None, x: F64, y: F64) -> C64 | None:
     """Return the factors that undo beam tilt and odd aberrations, shape (box, box // 2 + 1)."""
     if optics is None:
         return None

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from cryorefine.errors import UserError
 from cryorefine.geometry.euler import matrices
 from cryorefine.io.images import ImageReader
 from cryorefine.io.particles import ParticleFile, column, group_index, read_particles, vector_of
+from cryorefine.io.star import Columns
 from cryorefine.io.tomograms import TiltSeries, TomogramSet
 from cryorefine.io.trajectories import read_trajectories
 from cryorefine.tomo.geometry import tomogram_positions
@@ -73,10 +74,11 @@ class Subtomograms:
 
     def by_tomogram(self) -> Iterator[tuple[TiltSeries, Index]]:
         """Yield every tilt series with the rows of its particles, in the order of first appearance."""
-        codes, names = pd.factorize(self.tomogram_names)
-        order = np.argsort(codes, kind="stable")
-        for name, rows in zip(names, np.split(order, np.cumsum(np.bincount(codes))[:-1]), strict=True):
-            yield self.tomograms[str(name)], rows
+        rows: dict[str, list[int]] = {}
+        for row, name in enumerate(self.tomogram_names.tolist()):
+            rows.setdefault(name, []).append(row)
+        for name, mine in rows.items():
+            yield self.tomograms[name], np.array(mine, dtype=np.int64)
 
     def positions(self, series: TiltSeries, rows: Index, *, apply_offsets: bool = True) -> F64:
         """Return positions in px from the tomogram's first voxel.
@@ -116,10 +118,10 @@ class Subtomograms:
         UserError
             When a particle's list has another length than the tilt series.
         """
-        if "rlnTomoVisibleFrames" not in self.file.particles:
+        if "rlnTomoVisibleFrames" not in self.file:
             return np.ones((len(rows), len(series)), dtype=bool)
-        texts = self.file.particles["rlnTomoVisibleFrames"].to_numpy(dtype=object)[rows]
         label = "rlnTomoVisibleFrames"
+        texts = self.file.columns.words(label)[rows]
         known = {text: vector_of(self.file.path, label, text) > 0.5 for text in set(texts)}
         for name, text in zip(self.names[rows], texts, strict=True):
             if len(known[text]) != len(series):
@@ -132,12 +134,7 @@ class Subtomograms:
 
     def take(self, rows: Index) -> ParticleFile:
         """Return the tables of some of the particles."""
-        return ParticleFile(
-            self.file.optics,
-            self.file.particles.iloc[rows].reset_index(drop=True),
-            self.file.general,
-            self.file.path,
-        )
+        return self.file.replace(particles=self.file.columns.take(rows))
 
 
 def read_subtomograms(
@@ -166,20 +163,22 @@ def read_subtomograms(
         When a column or a tomogram is missing, or pixel sizes contradict each other.
     """
     file = read_particles(path, ["rlnTomoName"], lambda table: _make_optics(path, table, tomograms))
-    table = file.particles
-    tomogram_names = table["rlnTomoName"].astype(str).to_numpy(dtype=object)
+    tomogram_names = file.columns.words("rlnTomoName")
     file = _with_pixel_sizes(file, tomograms, tomogram_names)
-    if "rlnTomoParticleName" not in table:
+    if "rlnTomoParticleName" not in file:
         # RELION's names: numbered from 1 within each tomogram.
-        number = pd.Series(tomogram_names).groupby(tomogram_names).cumcount() + 1
-        names = np.array([f"{t}/{i}" for t, i in zip(tomogram_names, number, strict=True)], dtype=object)
-        file = _replace(file, table.assign(rlnTomoParticleName=names))
+        count: Counter[str] = Counter()
+        names = np.empty(len(file), dtype=object)
+        for row, tomogram in enumerate(tomogram_names.tolist()):
+            count[tomogram] += 1
+            names[row] = f"{tomogram}/{count[tomogram]}"
+        file = file.replace(particles=file.columns.with_columns(rlnTomoParticleName=names))
     else:
-        names = table["rlnTomoParticleName"].astype(str).to_numpy(dtype=object)
-        twice = pd.Series(names).duplicated()
-        if twice.any():
+        names = file.columns.words("rlnTomoParticleName")
+        name, times = Counter(names.tolist()).most_common(1)[0]
+        if times > 1:
             raise UserError(
-                f"{path} has two particles named {names[twice.to_numpy()][0]}; give each a name of its own "
+                f"{path} has two particles named {name}; give each a name of its own "
                 "in rlnTomoParticleName or remove the column."
             )
     if complete:
@@ -245,9 +244,10 @@ def doubtful_coordinates(particles: Subtomograms) -> str:
     Other programs write rlnCoordinate in pixels of their own choice; depths, and so the defocus of every
     particle, are then wrong, and nothing is found in the tilt images.
     """
-    if CENTRED[0] in particles.file.particles or "rlnTomoSubtomogramBinning" not in particles.file.optics:
+    optics = particles.file.optics_columns
+    if CENTRED[0] in particles.file or "rlnTomoSubtomogramBinning" not in optics:
         return ""
-    binning = float(particles.file.optics["rlnTomoSubtomogramBinning"].max())
+    binning = float(optics.numbers("rlnTomoSubtomogramBinning").max())
     reach = max(
         float((particles.centred[rows] / series.pixel_size / series.size + 0.5).max())
         for series, rows in particles.by_tomogram()
@@ -266,10 +266,9 @@ def _columns(file: ParticleFile, labels: tuple[str, ...]) -> F64:
 
 
 def _centred(file: ParticleFile, tomograms: TomogramSet, names: NDArray[np.object_]) -> F64:
-    table = file.particles
-    if all(label in table for label in CENTRED):
+    if all(label in file for label in CENTRED):
         return _columns(file, CENTRED)
-    if not all(label in table for label in CORNER):
+    if not all(label in file for label in CORNER):
         raise UserError(
             f"{_path(file)} has neither {CENTRED[0]} nor {CORNER[0]} (with Y and Z); add the coordinates "
             "of the particles."
@@ -281,36 +280,34 @@ def _centred(file: ParticleFile, tomograms: TomogramSet, names: NDArray[np.objec
     return result
 
 
-def _make_optics(
-    path: Path, table: pd.DataFrame, tomograms: TomogramSet
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _make_optics(path: Path, table: Columns, tomograms: TomogramSet) -> tuple[Columns, Columns]:
     """Make one optics group for each of the tomograms' groups, as RELION does for picked particles."""
     if "rlnTomoName" not in table:
         raise UserError(f"{path} lacks the column rlnTomoName; choose particles of tomograms.")
-    used = table["rlnTomoName"].astype(str)
+    used = table.words("rlnTomoName").tolist()
     for name in dict.fromkeys(used):
         if name not in tomograms:
             tomograms[name]  # says that the tomogram is missing
     rows = tomograms.table
-    label = "rlnOpticsGroupName" if "rlnOpticsGroupName" in rows else "rlnTomoName"
-    group_of = dict(zip(rows["rlnTomoName"].astype(str), rows[label].astype(str), strict=True))
-    groups = used.map(group_of)
+    named = rows.words("rlnOpticsGroupName" if "rlnOpticsGroupName" in rows else "rlnTomoName").tolist()
+    group_of = dict(zip(rows.words("rlnTomoName").tolist(), named, strict=True))
+    groups = [group_of[name] for name in used]
     order = {group: i for i, group in enumerate(dict.fromkeys(groups), start=1)}
     # The row of the first tomogram of each group, in the order of the groups.
-    first = rows.assign(group=rows[label].astype(str)).drop_duplicates("group")
-    first = first[first["group"].isin(list(order))].sort_values("group", key=lambda g: g.map(order))
-    optics = pd.DataFrame({"rlnOpticsGroup": np.arange(1, len(order) + 1), "rlnOpticsGroupName": list(order)})
+    first = np.array([named.index(group) for group in order], dtype=np.int64)
+    optics = Columns(rlnOpticsGroup=np.arange(1, len(order) + 1), rlnOpticsGroupName=list(order))
     for setting in _OPTICS:
-        optics[setting] = first[setting].to_numpy(dtype=np.float64)
-    return optics, table.assign(rlnOpticsGroup=groups.map(order).to_numpy(dtype=np.int64))
+        optics[setting] = rows.numbers(setting)[first]
+    numbers = np.array([order[group] for group in groups], dtype=np.int64)
+    return optics, table.with_columns(rlnOpticsGroup=numbers)
 
 
 def _with_pixel_sizes(file: ParticleFile, tomograms: TomogramSet, names: NDArray[np.object_]) -> ParticleFile:
     """Compare the pixel sizes of optics groups and tomograms; fill them in where the groups have none."""
     sizes = dict(
         zip(
-            tomograms.table["rlnTomoName"].astype(str),
-            tomograms.table["rlnTomoTiltSeriesPixelSize"].to_numpy(dtype=np.float64),
+            tomograms.table.words("rlnTomoName").tolist(),
+            tomograms.table.numbers("rlnTomoTiltSeriesPixelSize").tolist(),
             strict=True,
         )
     )
@@ -319,15 +316,13 @@ def _with_pixel_sizes(file: ParticleFile, tomograms: TomogramSet, names: NDArray
             tomograms[name]  # says that the tomogram is missing
     true = np.array([sizes[name] for name in names])
     groups = group_index(file)
-    optics = file.optics
+    optics = file.optics_columns
     if "rlnTomoTiltSeriesPixelSize" not in optics:
-        optics = optics.assign(
-            rlnTomoTiltSeriesPixelSize=[
-                float(true[groups == i][0]) if (groups == i).any() else float(true[0])
-                for i in range(len(optics))
-            ]
-        )
-    given = optics["rlnTomoTiltSeriesPixelSize"].to_numpy(dtype=np.float64)[groups]
+        sizes_of_groups = [
+            true[groups == i][0] if (groups == i).any() else true[0] for i in range(optics.rows)
+        ]
+        optics = optics.with_columns(rlnTomoTiltSeriesPixelSize=np.array(sizes_of_groups))
+    given = optics.numbers("rlnTomoTiltSeriesPixelSize")[groups]
     wrong = np.flatnonzero(np.abs(given - true) > 1e-3 * true)
     if len(wrong):
         first = wrong[0]
@@ -337,11 +332,7 @@ def _with_pixel_sizes(file: ParticleFile, tomograms: TomogramSet, names: NDArray
             "particles of tomograms with different pixels into optics groups of their own, or correct the "
             "pixel size."
         )
-    return ParticleFile(optics, file.particles, file.general, file.path)
-
-
-def _replace(file: ParticleFile, table: pd.DataFrame) -> ParticleFile:
-    return ParticleFile(file.optics, table, file.general, file.path)
+    return file.replace(optics=optics)
 
 
 def _path(file: ParticleFile) -> str:
