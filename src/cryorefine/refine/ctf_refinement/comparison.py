@@ -279,6 +279,9 @@ class Comparison:
         """
         values = _Values(self.particles, dict(self.planes), inverse_noise, weight, self._envelope)
         parts = [(half, part) for half in range(2) for part in self._parts(half)]
+        # What is compared with until now gives its memory to what comes.
+        self._references = []
+        self._slices.clear()
         totals: list[Sums] = []
         results = self.executor.run(self._sum, [(part, values) for _, part in parts])
         for done, ((half, _), sums) in enumerate(zip(parts, results, strict=True), 1):
@@ -286,11 +289,12 @@ class Comparison:
                 totals.append(sums)
             else:
                 totals[-1].add(sums)
+            del sums
             yield done, len(parts)
-        self._references = [self._solved(sums, ssnr) for sums in totals]
+        while totals:
+            self._references.append(self._solved(totals.pop(0), ssnr))
         self._built, self._ssnr, self._other = values, ssnr, False
         self.scale = np.ones_like(self.scale)
-        self._slices.clear()
 
     def use_supplied(self, *, other: bool) -> None:
         """Compare with the supplied half maps from now on: with that of the other half set, or its own."""
