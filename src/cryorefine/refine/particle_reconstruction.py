@@ -15,6 +15,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from cryorefine.compute.array_module import is_on_gpu, module_of, to_host
+from cryorefine.maps import fft
 from cryorefine.refine.gpu.volumes import volumes_of
 from cryorefine.refine.volume import (
     interpolation_falloff,
@@ -22,7 +23,6 @@ from cryorefine.refine.volume import (
     radius,
     shell_means,
     symmetrise,
-    transforms,
 )
 
 C64 = NDArray[np.complex64]
@@ -207,11 +207,10 @@ def solve(numerator: C64, weight: F32, box: int, *, snr: float | None = None, th
     ndarray of float32, shape (box, box, box)
     """
     xp, gpu = module_of(numerator), volumes_of(numerator)
-    fft, workers = transforms(numerator, threads)
     # Interpolation has multiplied the sum of all images, not their quotient, by this in real space.
     summed = map_from_fourier(numerator, box, 1.0, threads)
     summed /= xp.maximum(interpolation_falloff(box, 1.0, xp), np.float32(_LEAST_FALLOFF))
-    transform = fft.rfftn(fft.ifftshift(summed), overwrite_x=True, **workers)
+    transform = fft.real_forward(xp.fft.ifftshift(summed), (0, 1, 2), threads)
     limit = box // 2
     rows = xp.asarray(np.arange(-limit, limit) % box)
     # The last row and column of the accumulators belong to the Nyquist frequency's other name.
@@ -231,7 +230,7 @@ def solve(numerator: C64, weight: F32, box: int, *, snr: float | None = None, th
     transform *= ordered
     # map_from_fourier and the volumes of a refinement count per box^2.
     transform /= np.float32(box) ** 2
-    volume = fft.fftshift(fft.irfftn(transform, s=(box,) * 3, overwrite_x=True, **workers))
+    volume = xp.fft.fftshift(fft.real_backward(transform, (0, 1, 2), box, threads))
     return np.asarray(to_host(volume), np.float32)
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from cryorefine.compute.array_module import is_on_gpu, module_of
 from cryorefine.compute.gpu_turns import free_memory
 from cryorefine.compute.place import shortage
-from cryorefine.maps import on_gpu
+from cryorefine.maps import fft, on_gpu
 
 if TYPE_CHECKING:
     from cryorefine.refine.gpu.volumes import GpuVolumes
@@ -92,7 +92,7 @@ def fourier_volume(reference: F32, size: int, padding: float, threads: int = 1) 
         Threads of the FFT.
     """
     xp = module_of(reference)
-    fft, workers = transforms(reference, threads)
+    routines, workers = transforms(reference, threads)
     box = reference.shape[0]
     large = padded_box(box, padding)
     corrected = reference / interpolation_falloff(box, padding, xp)
@@ -100,7 +100,7 @@ def fourier_volume(reference: F32, size: int, padding: float, threads: int = 1) 
     first = large // 2 - box // 2
     inner = slice(first, first + box)
     padded[inner, inner, inner] = corrected
-    transform = fft.rfftn(fft.ifftshift(padded), overwrite_x=True, **workers)
+    transform = routines.rfftn(routines.ifftshift(padded), overwrite_x=True, **workers)
     transform *= np.float32(1 / box**2)
     return _crop(transform, volume_limit(size, padding))
 
@@ -167,7 +167,6 @@ def map_from_fourier(volume: C64, box: int, padding: float, threads: int = 1) ->
     ndarray of float32, shape (box, box, box)
     """
     xp = module_of(volume)
-    fft, workers = transforms(volume, threads)
     limit = volume.shape[0] // 2
     large = padded_box(box, padding)
     transform = xp.zeros((large, large, large // 2 + 1), np.complex64)
@@ -177,10 +176,10 @@ def map_from_fourier(volume: C64, box: int, padding: float, threads: int = 1) ->
     width = min(limit + 2, large // 2 + 1)
     transform[rows[:, None], rows, :width] = volume[inner, inner, :width]
     transform *= np.float32(box**2)
-    padded = fft.fftshift(fft.irfftn(transform, s=(large,) * 3, overwrite_x=True, **workers))
+    padded = xp.fft.fftshift(fft.real_backward(transform, (0, 1, 2), large, threads))
     first = large // 2 - box // 2
     cut = slice(first, first + box)
-    result: F32 = xp.ascontiguousarray(padded[cut, cut, cut], dtype=np.float32)
+    result: F32 = padded[cut, cut, cut] * np.float32(1 / large**3)
     return result
 
 
