@@ -210,7 +210,7 @@ def solve(numerator: C64, weight: F32, box: int, *, snr: float | None = None, th
     # Interpolation has multiplied the sum of all images, not their quotient, by this in real space.
     summed = map_from_fourier(numerator, box, 1.0, threads)
     summed /= xp.maximum(interpolation_falloff(box, 1.0, xp), np.float32(_LEAST_FALLOFF))
-    transform = fft.real_forward(xp.fft.ifftshift(summed), (0, 1, 2), threads)
+    transform = fft.real_forward(xp.roll(summed, -(box // 2), (0, 1, 2)), (0, 1, 2), threads)
     limit = box // 2
     rows = xp.asarray(np.arange(-limit, limit) % box)
     # The last row and column of the accumulators belong to the Nyquist frequency's other name.
@@ -230,7 +230,7 @@ def solve(numerator: C64, weight: F32, box: int, *, snr: float | None = None, th
     transform *= ordered
     # map_from_fourier and the volumes of a refinement count per box^2.
     transform /= np.float32(box) ** 2
-    volume = xp.fft.fftshift(fft.real_backward(transform, (0, 1, 2), box, threads))
+    volume = xp.roll(fft.real_backward(transform, (0, 1, 2), box, threads), box // 2, (0, 1, 2))
     return np.asarray(to_host(volume), np.float32)
 
 
