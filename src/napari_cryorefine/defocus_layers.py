@@ -117,7 +117,7 @@ class MicrographView:
         self._connect()
         self.show(0)
         for layer in layers:
-            layer.visible = True
+            layer.opacity = 1.0
         viewer.layers.selection = {self.points}
         viewer.tooltip.visible = True
         viewer.reset_view()
@@ -344,9 +344,10 @@ def _showing(viewer: ViewerModel, fits: ParticleFits, role: str) -> Iterator[Non
     made = []
     if view is None or view.fits.in_space != fits.in_space:
         for data, keywords, kind in particle_layers(fits, role):
-            # Out of sight, and not for the readers' watch: the view fills them in and shows them.
+            # Transparent, and not for the readers' watch: the view fills them in and shows them. Each is
+            # drawn once before, for what draws it is compiled then.
             keywords["metadata"].pop("fits", None)
-            made.append(getattr(viewer, f"add_{kind}")(data, visible=False, **keywords))
+            made.append(getattr(viewer, f"add_{kind}")(data, opacity=0.0, **keywords))
             yield
         _show_colour_bar(made[-1])
         yield
