@@ -281,6 +281,16 @@ def test_particles_are_told_apart_only_where_they_differ(rng, spread, told):
     assert (estimate.gain > threshold(1)) == told
 
 
+def test_a_defocus_beyond_the_range_is_noticed_where_the_image_is_clear():
+    change = np.arange(-1000, 1001, 10.0)
+    seen, sigma = np.array([0.0, 950, 1200, -1200, 1200]), np.array([100.0, 100, 100, 100, 3000])
+    scan = Scan(change, gaussian_scan(seen, sigma, change).astype(np.float32))
+    estimate = per_particle(scan, np.zeros(5), np.arange(5), np.ones(5))
+    np.testing.assert_array_equal(estimate.beyond, [False, False, True, True, False])
+    whole = per_micrograph(scan, np.arange(5))
+    np.testing.assert_array_equal(whole.beyond, estimate.beyond)
+
+
 def test_chance_has_more_to_gain_from_more_values():
     from scipy.stats import chi2
 

@@ -33,6 +33,16 @@ def test_defocus_of_particles_is_found_as_well_as_is_claimed(tilted, tilted_refi
     assert np.sqrt(np.mean((error / result.particles.sigma_defocus) ** 2)) == pytest.approx(1, abs=0.25)
 
 
+def test_a_range_that_is_too_narrow_is_told(tilted, tilted_refined):
+    def at_the_end(result):
+        return [f for f in result.findings if "an end of the range" in f.message and not f.supported]
+
+    assert not at_the_end(tilted_refined[0])
+    fit = CtfFit(beam_tilt=True, defocus="per-particle", defocus_range=150.0, symmetry="D2", rounds=2)
+    (finding,) = at_the_end(refine(tilted, fit)[0])
+    assert 0 < int(finding.message.split()[0]) < 120
+
+
 def test_every_particle_is_reported_with_its_micrograph(tilted, tilted_refined):
     result, events = tilted_refined
     parts = [e for e in events if isinstance(e, MicrographValues)][-10:]

@@ -35,6 +35,8 @@ Index = NDArray[np.int64]
 _FAST: dict[str, Any] = {"nogil": True, "fastmath": True, "cache": True, "error_model": "numpy"}
 # Share of particles whose defocus has nothing to do with their micrograph's.
 _STRAY = 0.01
+# A gain of log-likelihood that chance brings once in a thousand times.
+_CLEARLY = 5.4
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,6 +234,8 @@ class DefocusEstimate:
     gain : float
         Log-likelihood gained by letting values differ: of the particles of a micrograph from each other,
         or of micrographs from those given.
+    beyond : ndarray of bool, shape (particles,)
+        Whether a particle's defocus may lie beyond the range: an end of it is what its image says, clearly.
     """
 
     change: F64
@@ -239,6 +243,14 @@ class DefocusEstimate:
     centre: F64
     spread: float
     gain: float
+    beyond: NDArray[np.bool_]
+
+
+def _beyond(score: F32 | F64) -> NDArray[np.bool_]:
+    """Tell where an end of the range is the best of it, and clearly better than its middle."""
+    last = score.shape[1] - 1
+    best = score.argmax(axis=1)
+    return ((best == 0) | (best == last)) & (score.max(axis=1) - score[:, last // 2] > _CLEARLY)
 
 
 def per_particle(scan: Scan, origin: F64, micrograph: Index, weight: F64) -> DefocusEstimate:
@@ -293,7 +305,9 @@ def per_particle(scan: Scan, origin: F64, micrograph: Index, weight: F64) -> Def
     sigma = np.sqrt(variance + inherited + step**2 / 12)
     apart = np.sum(belong * np.log(_total(likelihood, absolute, centre[micrograph], spread2, step)))
     together = _together(scan.score, scan.change, origin, micrograph, belong)
-    return DefocusEstimate(mean - origin, sigma, centre, float(np.sqrt(spread2)), float(apart - together))
+    return DefocusEstimate(
+        mean - origin, sigma, centre, float(np.sqrt(spread2)), float(apart - together), _beyond(scan.score)
+    )
 
 
 def _together(score: F32, change: F64, origin: F64, micrograph: Index, weight: F64) -> float:
@@ -372,4 +386,6 @@ def per_micrograph(scan: Scan, micrograph: Index) -> DefocusEstimate:
     change = scan.change[inner] + offset * step
     sigma = step / np.sqrt(-curvature)
     gain = float(np.sum(total[rows, best] - total[rows, len(scan.change) // 2]))
-    return DefocusEstimate(change[micrograph], sigma[micrograph], change, 0.0, gain)
+    return DefocusEstimate(
+        change[micrograph], sigma[micrograph], change, 0.0, gain, _beyond(total)[micrograph]
+    )

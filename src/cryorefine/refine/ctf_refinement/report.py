@@ -367,6 +367,13 @@ class Report:
                 f"Micrographs' defocus moved by {np.sqrt(np.mean(change[clear] ** 2)):.1f} A (rms over "
                 f"particles); the median uncertainty is {np.median(sigma[clear]):.1f} A.",
             )
+        if estimate.beyond.any():
+            yield Finding(
+                "defocus",
+                f"{int(estimate.beyond.sum())} particles are best explained by a defocus at an end of the "
+                f"range searched; look at them, or search more than {self._fit.defocus_range:g} A.",
+                supported=False,
+            )
         if unclear.any():
             yield Finding(
                 "defocus",
