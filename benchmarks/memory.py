@@ -6,11 +6,19 @@ the STAR file to the files of the iteration. Prints the peak of its resident mem
 stack are part of, and the growth a particle:
 
     python benchmarks/memory.py [--counts 2000 20000 100000] [--box 32] [--threads 2]
+
+With --maps, the private memory of jobs on maps of that box instead, in units of one map: what is mapped from
+files does not count, since the system may let go of it. A box over 512 is worked on as large maps are:
+
+    python benchmarks/memory.py --maps 540
+
+On two idle cores one minute, with --maps 540 two.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import resource
 import subprocess
 import sys
@@ -26,6 +34,8 @@ from cryorefine.jobs.base import Figures
 from cryorefine.refine.atoms import random_protein
 from cryorefine.refine.particle_set import OpticsGroup
 from cryorefine.refine.simulation import simulate_particles
+from maps import write_halves, write_particle_mask
+from timing import OURS
 
 IMAGES = 500
 
@@ -70,13 +80,55 @@ def one_iteration(folder: Path, count: int, box: int, threads: int) -> None:
     print(peak, time.process_time())
 
 
+def private_peak(words: list[str], folder: Path) -> float:
+    """Run a command and return the most private memory that it had in GiB, asked ten times a second."""
+    process = subprocess.Popen(words, cwd=folder, stdout=subprocess.DEVNULL)
+    peak = 0
+    while process.poll() is None:
+        with contextlib.suppress(OSError):
+            lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+            peak = max([peak, *(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))])
+        time.sleep(0.1)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, words)
+    return peak / 2**20
+
+
+def large_maps(size: int, threads: int) -> None:
+    """Print what jobs on maps take."""
+    unit = 4 * size**3 / 2**30
+    print(f"box {size}, a map of {unit:.2f} GiB\njob            GiB   maps")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        # In a process of its own, whose memory is gone before others are watched.
+        subprocess.run([sys.executable, __file__, "--halves", name, str(size)], check=True)
+        half = ["--half-map", "half1_unfil.mrc", "--mask", "particle_mask.mrc"]
+        jobs = {
+            "mask-create": ["--input", "half1_unfil.mrc", "--threshold", "0.3", "--lowpass", "15"],
+            "postprocess": half,
+        }
+        for job, words in jobs.items():
+            command = [OURS, job, *words, "--output", job, "--threads", str(threads)]
+            peak = private_peak(command, folder)
+            print(f"{job:12} {peak:5.2f} {peak / unit:6.1f}", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--counts", type=int, nargs="+", default=[2000, 20000, 100000])
     parser.add_argument("--box", type=int, default=32)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--maps", type=int, help="box of maps; no refinement then")
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--halves", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.halves:
+        write_halves(Path(options.halves[0]), int(options.halves[1]))
+        write_particle_mask(Path(options.halves[0]), int(options.halves[1]))
+        return
+    if options.maps:
+        large_maps(options.maps, options.threads)
+        return
     if options.one:
         one_iteration(Path(options.one[0]), int(options.one[1]), options.box, options.threads)
         return
