@@ -18,16 +18,29 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import mrcfile
 import numpy as np
 
-from cryorefine.io.mrc import read_map
+from cryorefine.io.mrc import read_map, write_stack
+from cryorefine.io.particles import read_particles
 from cryorefine.maps.fsc import fourier_shell_correlation
 from refinement import LOCAL_ORDERS, Refinement, refine_ours, refine_relion, resolution
 from timing import Cost, Row, by_turns, show
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data" / "betagal_empiar10204"
 RELION_5 = Cost(479.0)
-PARTICLES, REFERENCE = "particles_good997.star", "reference_5a1a_64_3.54A.mrc"
+PARTICLES, REFERENCE, PIXEL = "particles_good997.star", "reference_5a1a_64_3.54A.mrc", 3.54
+
+
+def prepare(folder: Path, data: Path) -> None:
+    """Lay out the input of both programs; RELION 3 cannot read images of half precision."""
+    for name in (PARTICLES, REFERENCE):
+        (folder / name).symlink_to(data / name)
+    names = read_particles(data / PARTICLES).particles["rlnImageName"]
+    for stack in sorted({name.partition("@")[2] for name in names}):
+        (folder / stack).parent.mkdir(parents=True, exist_ok=True)
+        with mrcfile.open(data / stack) as images:
+            write_stack(folder / stack, np.asarray(images.data, np.float32), PIXEL)
 
 
 def quality(job: Path, data: Path) -> str:
@@ -48,8 +61,7 @@ def compare(
     more: Sequence[str] = (),
 ) -> Row:
     """Refine in a folder, with both programs or with ours alone."""
-    for name in (PARTICLES, REFERENCE, "Extract"):
-        (folder / name).symlink_to(data / name)
+    prepare(folder, data)
     job = Refinement(Path(PARTICLES), Path(REFERENCE), 50, 200, local_from)
     title = f"refine3d, 997 real particles of 64 px, D2, local from {local_from}°"
     if with_relion:

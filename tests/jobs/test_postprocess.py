@@ -94,6 +94,20 @@ def test_all_files_are_there_and_agree(settings):
     assert not warnings_of(events)
 
 
+@pytest.mark.parametrize("phases", ["averaged", "drawn"])
+def test_large_maps_come_out_the_same_without_their_transforms_in_memory(
+    settings, tmp_path, monkeypatch, phases
+):
+    settings |= {"random_phases": phases, "half_maps": True}
+    kept = finish(postprocess.run(postprocess.Options(**settings)))
+    monkeypatch.setattr(postprocess, "_LARGEST_KEPT", SIZE - 1)
+    settings["output"] = tmp_path / "large"
+    large = finish(postprocess.run(postprocess.Options(**settings)))
+    assert kept.b_factor == large.b_factor
+    for path in kept.output.glob("postprocess*.mrc"):
+        np.testing.assert_array_equal(read_map(path).data, read_map(large.output / path.name).data)
+
+
 def test_either_half_may_be_given_and_half1_is_named_first(settings, half_map):
     other = half_map.with_name("run_half2_class001_unfil.mrc")
     results = []

@@ -34,6 +34,17 @@ def test_a_filtered_window_is_part_of_the_filtered_map(rng, count):
     np.testing.assert_allclose(ours, filters.apply_filter(volume, gain)[window], atol=1e-6)
 
 
+@pytest.mark.parametrize("count", [29, 17, 8])
+def test_a_spectrum_may_give_its_memory_for_the_filtered_map(rng, count):
+    size = 32
+    spectrum = fourier.forward(rng.standard_normal((size,) * 3).astype(np.float32))
+    gain = rng.random(len(shells.radius_table(size))) * (shells.shell_table(size) < count)
+    window = (slice(0, size), slice(3, 32), slice(5, 15))
+    expected = filtered_window(spectrum, gain, count, window)
+    ours = filtered_window(spectrum, gain, count, window, overwrite=True)
+    np.testing.assert_array_equal(ours, expected)
+
+
 def test_one_window_with_itself_gives_its_power(rng):
     window = rng.standard_normal((9, 9, 9))
     product, first, second = window_sums([window], np.ones_like(window), 24, 13)

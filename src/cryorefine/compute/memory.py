@@ -6,6 +6,7 @@ import os
 import sys
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of mallopt(3)
+_DEFAULT_TRIM_THRESHOLD, _DEFAULT_MMAP_MAX = 2**17, 2**16
 
 
 def physical_memory() -> int:
@@ -25,14 +26,31 @@ def keep_freed_memory() -> bool:
     bool
         Whether the C library (glibc) can be told so.
     """
-    import ctypes
-
     # Huge pages, which NumPy asks for when it is imported, are cleared and searched for at greater cost
     # still: measured 1.1 s of the 2.0 s that post-processing of 256^3 voxels took with them.
     if "numpy" not in sys.modules:
         os.environ.setdefault("NUMPY_MADVISE_HUGEPAGE", "0")
+    return _tell_allocator(0, 2**31 - 1)
+
+
+def return_freed_memory() -> bool:
+    """Let freed arrays go back to the system again, as they do unless :func:`keep_freed_memory` was called.
+
+    For large arrays: what is kept has gaps that the next one does not fit into, half of the peak and more.
+
+    Returns
+    -------
+    bool
+        Whether the C library (glibc) can be told so.
+    """
+    return _tell_allocator(_DEFAULT_MMAP_MAX, _DEFAULT_TRIM_THRESHOLD)
+
+
+def _tell_allocator(mmap_max: int, trim_threshold: int) -> bool:
+    import ctypes
+
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):
         return False
-    return bool(mallopt(_MMAP_MAX, 0)) and bool(mallopt(_TRIM_THRESHOLD, 2**31 - 1))
+    return bool(mallopt(_MMAP_MAX, mmap_max)) and bool(mallopt(_TRIM_THRESHOLD, trim_threshold))

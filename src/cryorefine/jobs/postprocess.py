@@ -29,6 +29,8 @@ JOB = Job(
 _LOWPASS = 5.0
 _STAGE = "Post-processing"
 _STEPS = 6
+_LARGEST_KEPT = 512
+"""Box up to which the half maps' transforms are kept in memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,6 +192,7 @@ def run(options: Options) -> Run[Result]:
     from concurrent.futures import ThreadPoolExecutor
 
     from cryorefine.compute.array_module import to_host
+    from cryorefine.compute.memory import return_freed_memory
     from cryorefine.compute.place import Place
     from cryorefine.jobs import postprocess_checks, postprocess_report
     from cryorefine.jobs.postprocess_sharpen import sharpening_gain
@@ -208,7 +211,11 @@ def run(options: Options) -> Run[Result]:
         yield Notice(sentence, warning=True)
 
     yield Progress(_STAGE, 1, _STEPS, "correlating the half maps")
-    halves = place.do(solvent.HalfMaps, first.data, second.data, options.threads)
+    # Large maps stay in their files, and their transforms are made anew when they are needed.
+    keep = place.on_gpu or len(first.data) <= _LARGEST_KEPT
+    if not keep:
+        return_freed_memory()
+    halves = place.do(solvent.HalfMaps, first.data, second.data, options.threads, keep)
     postprocess_checks.refuse_copies(paths, halves.unmasked)
     curves = None
     if mask is not None:
@@ -232,12 +239,15 @@ def run(options: Options) -> Run[Result]:
     yield Progress(_STAGE, 4, _STEPS, "writing the maps")
 
     def sharpened(spectrum: NDArray[Any]) -> NDArray[Any]:
-        return to_host(place.do(sharpen.filtered_map, spectrum, gain, options.threads))
+        # A shortage of a GPU's memory would have the processor begin anew, with the spectrum as it was.
+        overwrite = not place.on_gpu
+        return to_host(place.do(sharpen.filtered_map, spectrum, gain, options.threads, overwrite))
 
     volumes = {"postprocess": sharpened(average)}
+    del average
     if options.half_maps:
-        for number, spectrum in enumerate(halves.spectra, 1):
-            volumes[f"postprocess_half{number}"] = sharpened(spectrum)
+        for number in (0, 1):
+            volumes[f"postprocess_half{number + 1}"] = sharpened(halves.spectrum(number))
     for sentence in place.notices:
         yield Notice(sentence, warning=True)
     # The disk is slower than all else: files are written side by side, and the report meanwhile.

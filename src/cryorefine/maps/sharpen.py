@@ -177,8 +177,10 @@ def mtf_gain(
     return np.where(radius < size / 2, 1.0 / mtf, 1.0)
 
 
-def filtered_map(spectrum: NDArray[Any], gain: NDArray[np.float64], threads: int = 0) -> NDArray[Any]:
-    """Return the map of a spectrum with a gain for each squared radius; the spectrum stays as it is.
+def filtered_map(
+    spectrum: NDArray[Any], gain: NDArray[np.float64], threads: int = 0, overwrite: bool = False
+) -> NDArray[Any]:
+    """Return the map of a spectrum with a gain for each squared radius.
 
     Parameters
     ----------
@@ -188,6 +190,8 @@ def filtered_map(spectrum: NDArray[Any], gain: NDArray[np.float64], threads: int
         As long as :func:`.shells.radius_table`; shells beyond its last number that is not 0 cost no time.
     threads : int
         0 for every core.
+    overwrite : bool
+        Whether the spectrum may be lost, which saves the memory of another.
 
     Returns
     -------
@@ -195,7 +199,8 @@ def filtered_map(spectrum: NDArray[Any], gain: NDArray[np.float64], threads: int
         Real, shape (z, y, x).
     """
     size = len(spectrum)
-    return filtered_window(spectrum, gain, passed_shells(gain, size), (slice(0, size),) * 3, threads)
+    whole = (slice(0, size),) * 3
+    return filtered_window(spectrum, gain, passed_shells(gain, size), whole, threads, overwrite)
 
 
 def passed_shells(gain: NDArray[np.float64], size: int) -> int:

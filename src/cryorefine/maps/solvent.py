@@ -31,13 +31,16 @@ class HalfMaps:
         The unfiltered half maps, shape (z, y, x).
     threads : int
         0 for every core.
+    keep : bool
+        Whether to keep the transforms; without, each is made anew when it is asked for, and the maps
+        may stay in their files.
 
     Attributes
     ----------
     maps : tuple of numpy.ndarray
         The half maps themselves.
     spectra : tuple of numpy.ndarray
-        Their transforms (:func:`.fourier.forward`), shape (z, y, x // 2 + 1).
+        Their transforms (:func:`.fourier.forward`), shape (z, y, x // 2 + 1); empty where none are kept.
     size : int
         Box in voxels.
     unmasked : numpy.ndarray
@@ -48,11 +51,15 @@ class HalfMaps:
         Mean power of a component of each in the shells as far as the corners, shape (2, shells).
     """
 
-    def __init__(self, first: NDArray[Any], second: NDArray[Any], threads: int = 0) -> None:
+    def __init__(
+        self, first: NDArray[Any], second: NDArray[Any], threads: int = 0, keep: bool = True
+    ) -> None:
         self.maps: tuple[Any, Any] = first, second
         self.size = len(first)
-        self.spectra: tuple[Any, Any] = forward(first, threads), forward(second, threads)
-        sums = cross_sums(*self.spectra, threads=threads, corners=True)
+        self._threads = threads
+        spectra = forward(first, threads), forward(second, threads)
+        self.spectra: tuple[Any, ...] = spectra if keep else ()
+        sums = cross_sums(*spectra, threads=threads, corners=True)
         inside = sums[:, : self.size // 2 + 1]
         self.unmasked = fsc.fsc_of_sums(inside)
         self.power = np.sqrt(inside[1] * inside[2])
@@ -63,8 +70,15 @@ class HalfMaps:
         """Return the same half maps with their arrays brought elsewhere by a function, e.g. to a GPU."""
         result = copy(self)
         result.maps = put(self.maps[0]), put(self.maps[1])
-        result.spectra = put(self.spectra[0]), put(self.spectra[1])
+        result.spectra = tuple(put(spectrum) for spectrum in self.spectra)
         return result
+
+    def spectrum(self, number: int) -> NDArray[Any]:
+        """Return the transform of the first half map (0) or the second (1)."""
+        spectrum: NDArray[Any] = (
+            self.spectra[number] if self.spectra else forward(self.maps[number], self._threads)
+        )
+        return spectrum
 
     @property
     def first_randomised_shell(self) -> int:
@@ -76,8 +90,9 @@ class HalfMaps:
 
     def average(self, overwrite: bool = False) -> NDArray[Any]:
         """Return the transform of the average of both; it may take the place of the first one's."""
-        add = module_of(self.spectra[0]).add
-        average: NDArray[Any] = add(*self.spectra, out=self.spectra[0] if overwrite else None)
+        first = self.spectrum(0)
+        out = first if overwrite or not self.spectra else None
+        average: NDArray[Any] = module_of(first).add(first, self.spectrum(1), out=out)
         average *= 0.5
         return average
 
@@ -143,11 +158,13 @@ def solvent_corrected_fsc(
 
     behind = sums(half[window] for half in halves.maps)
     if rng is not None:
-        drawn = (randomise_phases(spectrum, start, size, rng, threads) for spectrum in halves.spectra)
+        drawn = (randomise_phases(halves.spectrum(half), start, size, rng, threads) for half in (0, 1))
         noise = sums(inverse(spectrum, size, threads)[window] for spectrum in drawn)
     else:
         known = (radius_table(size) < start).astype(np.float64)
-        noise = sums(filtered_window(s, known, start + 1, window, threads) for s in halves.spectra)
+        noise = sums(
+            filtered_window(halves.spectrum(half), known, start + 1, window, threads) for half in (0, 1)
+        )
         noise[1:] += expected_power(inside, halves.shell_power, start, size, threads)
     masked, randomised = fsc.fsc_of_sums(behind), fsc.fsc_of_sums(noise)
     corrected = fsc.corrected_fsc(masked, randomised, start)

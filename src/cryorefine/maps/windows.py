@@ -87,6 +87,7 @@ def filtered_window(
     shells: int,
     window: tuple[slice, ...],
     threads: int = 1,
+    overwrite: bool = False,
 ) -> NDArray[Any]:
     """Filter a map and return a window of it, without the rest of the filtered map.
 
@@ -103,6 +104,9 @@ def filtered_window(
         Voxels (z, y, x).
     threads : int
         0 for every core.
+    overwrite : bool
+        Whether to work in the memory of the spectrum, which is lost, where that saves memory: on the
+        processor, for a window as deep as the box.
 
     Returns
     -------
@@ -113,7 +117,6 @@ def filtered_window(
     factors, squares = gain.astype(spectrum.real.dtype), plane_squares(size)
     depth, height, width = (part.stop - part.start for part in window)
     kept = min(shells, size // 2 + 1)  # the corners reach further
-    planes = np.zeros((depth, size, kept), dtype=spectrum.dtype)
     near = np.abs(logical_indices(size))
     if is_on_gpu(spectrum):
         rows = np.flatnonzero(near < kept)
@@ -125,6 +128,12 @@ def filtered_window(
         of_axes = near[rows] ** 2, near[rows] ** 2, np.arange(kept) ** 2
         on_gpu.multiply(part, gain, of_axes, out=filtered)
         return on_gpu.padded_inverse(filtered, size, rows, window)
+    overwrite = overwrite and depth == size
+    if overwrite:
+        planes = spectrum[:, :, :kept]
+        planes[:, near >= kept] = 0
+    else:
+        planes = np.zeros((depth, size, kept), dtype=spectrum.dtype)
 
     def across(slab: slice) -> None:
         for y in range(slab.start, slab.stop):
@@ -133,6 +142,8 @@ def filtered_window(
             for row in mates(y, size):
                 lines = spectrum[:, row, :reach] * factor
                 planes[:, row, :reach] = fft.backward(lines, (0,), out=lines)[window[0]]
+                if overwrite:
+                    planes[:, row, reach:] = 0
 
     over_slabs(across, kept, threads)
     result = np.empty((depth, height, width), dtype=factors.dtype)
