@@ -178,3 +178,22 @@ def test_pseudo_symmetric_poses_are_told_apart(tmp_path, refined):
     assert np.mean(stuck.angle_error > 90) > 0.3
     assert np.mean(freed.angle_error > 90) < 0.05
     assert np.median(freed.angle_error) < 4
+
+
+def test_a_first_local_search_by_correlation_finds_the_same_poses_at_any_grey_scale(tmp_path):
+    """One coarse pose of each particle goes on, the best one whatever the reference's grey scale."""
+    made = simulate_particles(tmp_path, protein("D2"), [optics()], 12, snr=10.0)
+    reference = read_map(made.map)
+    found = []
+    for factor in (1.0, 1000.0):
+        scaled, folder = tmp_path / f"scaled_{factor}.mrc", tmp_path / f"job_{factor}"
+        write_map(scaled, factor * reference.data, reference.pixel_size)
+        changes = {"reference": scaled, "initial_angular_sampling": 3.7, "local_search_from": 3.7}
+        job = refine3d.run(settings(made, folder, symmetry="D2", **changes))
+        next(event for event in job if isinstance(event, Figures))
+        job.close()
+        found.append(read_particles(folder / "run_it001_data.star"))
+    for file in found:
+        assert (file.particles["rlnNrOfSignificantSamples"].astype(int) == 1).all()
+    for name in ("AngleRot", "AngleTilt", "AnglePsi", "OriginXAngst", "OriginYAngst"):
+        np.testing.assert_array_equal(*(column(file, f"rln{name}") for file in found))

@@ -1,13 +1,17 @@
 """The rules of auto-refinement, against stated numbers."""
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from cryorefine.geometry import angular_distance
+from cryorefine.geometry.sampling import SamplingGrid
 from cryorefine.refine import schedule as rules
 from cryorefine.refine.accuracy import ANGLES, SHIFTS
 from cryorefine.refine.schedule import Schedule
+from cryorefine.refine.simulation import random_rotations
 
 BOX, PIXEL = 64, 3.54
 START = Schedule(order=2, local_order=4, offset_range=17.7, offset_step=7.08, resolution=5 / (BOX * PIXEL))
@@ -76,9 +80,30 @@ def test_poses_have_settled_when_their_changes_stop_shrinking():
 
 
 def test_small_changes_count_as_settled_even_when_they_shrink():
-    # fine step 7.5 degrees and 3.54 A: 40 % are 3 degrees and 1.4 A
-    first = rules.count_changes(START, 2.0, 1.0)
-    assert rules.count_changes(first, 1.0, 0.5).without_change == 2
+    # fine step 7.5 degrees and 3.54 A: a redrawn grid alone moves poses by less than 5.6 degrees and 1.9 A
+    first = rules.count_changes(START, 5.0, 1.8)
+    assert rules.count_changes(first, 4.0, 1.0).without_change == 2
+    for angle, offset in ((6.0, 1.8), (5.0, 2.1)):
+        assert rules.count_changes(START, angle, offset).without_change == 0
+
+
+def test_a_redrawn_grid_moves_poses_less_than_what_counts_as_movement(rng):
+    """The nearest fine samples of poses that stay where they are, in grids of an iteration and the next."""
+    poses = random_rotations(100, rng)
+    perturbation, before, changes = 0.0, None, []
+    for _ in range(6):
+        perturbation = rules.draw_perturbation(perturbation, rng)
+        grid = SamplingGrid(3, "C1", perturbation)
+        near = grid.local_candidates_many(poses @ grid.perturbation_matrix.T, grid.step)
+        fine = [grid.fine_matrices(near[1][a:b]).reshape(-1, 3, 3) for a, b in itertools.pairwise(near[0])]
+        nearest = np.array(
+            [each[np.argmin(angular_distance(each, pose))] for each, pose in zip(fine, poses, strict=True)]
+        )
+        if before is not None:
+            changes.append(angular_distance(nearest, before).mean() / (grid.step / 2))
+        before = nearest
+    assert 0.8 * rules.REDRAWN_ANGLE < np.mean(changes)
+    assert max(changes) < rules.REDRAWN_ANGLE
 
 
 SETTLED = replace(
@@ -93,7 +118,8 @@ SETTLED = replace(
 
 
 def sampled_finer(schedule, **changes):
-    return rules.refine_sampling(schedule, **({"diameter": 200, "faster": False, "dimensions": 2} | changes))
+    values = {"diameter": 200, "finest": 7.08, "faster": False, "dimensions": 2}
+    return rules.refine_sampling(schedule, **(values | changes))
 
 
 def test_sampling_gets_finer_once_settled():
@@ -139,6 +165,26 @@ def test_what_was_fine_enough_for_a_poor_map_is_not_for_a_better_one():
     better = sampled_finer(replace(enough, accuracy_angle=3.0))
     assert not better.fine_enough
     assert better.order == 3
+
+
+def test_errors_of_the_sampling_blur_what_they_should(rng):
+    """Waves whose phases are off by errors spread evenly over 0.4 of a period keep this much amplitude."""
+    errors = rng.uniform(-0.2, 0.2, 200_000)
+    amplitude = np.exp(-2 * np.pi**2 * np.mean(errors**2))
+    assert 1 - rules.sampling_loss(0.4) == pytest.approx(amplitude, abs=2e-3)
+    assert np.cos(2 * np.pi * errors).mean() == pytest.approx(amplitude, abs=0.03)
+
+
+def test_sampling_stops_where_finer_steps_bring_out_nothing_more():
+    # 0.234 degrees turn the rim of 200 A by 0.41 A, which blurs 7.08 A by 0.5 %; 0.47 degrees by 2.2 %.
+    sure = replace(SETTLED, accuracy_angle=0.1, accuracy_shift=0.1, order=7, offset_step=0.6)
+    enough = sampled_finer(sure)
+    assert enough.fine_enough
+    assert enough.order == 7
+    assert sampled_finer(replace(sure, order=6)).order == 7
+    assert sampled_finer(sure, diameter=400).order == 8  # the rim is further out
+    assert sampled_finer(sure, finest=4).order == 8  # the images hold more
+    assert sampled_finer(replace(sure, offset_step=1.8)).order == 8  # the shifts are not known so well
 
 
 def test_tomographic_steps_never_shrink_by_more_than_half():

@@ -7,19 +7,23 @@ probability (Scheres, J. Struct. Biol. 180 (2012) 519-530).
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
 from cryorefine.compute.place import shortage
 from cryorefine.geometry.euler import angles, matrices
 from cryorefine.io.images import ImageReader
-from cryorefine.refine.half_plane import half_plane, shift_phases
+from cryorefine.refine.half_plane import HalfPlane, half_plane, shift_phases
 from cryorefine.refine.images import contrast_transfer, image_size, remap
 from cryorefine.refine.operations import PROCESSOR, Operations
 from cryorefine.refine.parameters import ExpectationParameters
 from cryorefine.refine.particle_set import ParticleSet
 from cryorefine.refine.slicing import effective_rotation, slices, within_reach
-from cryorefine.refine.volume import C64, ReferenceVolume
+from cryorefine.refine.volume import C64, F32, ReferenceVolume
 from cryorefine.refine.work import read_squared_ctf
 
 F64 = NDArray[np.float64]
@@ -39,12 +43,17 @@ ANGLES = _trial_errors([(0.2, 0.05), (1, 0.1), (2, 0.2), (5, 0.5), (10, 1), (20,
 SHIFTS = _trial_errors([(1, 0.1), (2, 0.2), (5, 0.5), (np.inf, 1)], 10)
 
 
+# Trial errors that are looked at together: most particles notice one of the first few.
+BLOCK = 8
+
+
 def estimate_accuracies(
     particles: ParticleSet,
     reader: ImageReader,
     volume: C64 | ReferenceVolume,
     parameters: ExpectationParameters,
     operations: Operations = PROCESSOR,
+    threads: int = 1,
 ) -> tuple[float, float]:
     """Mean error of an angle (degrees) and of a shift (A) at which poses become distinct.
 
@@ -60,15 +69,17 @@ def estimate_accuracies(
         Of the iteration to come.
     operations : Operations
         Where slices are made and compared.
+    threads : int
+        Particles that the processor looks at side by side.
     """
-    try:
-        with shortage():
-            there = operations.volume(volume)
-            return _estimate(particles, reader, there, parameters, operations)
-    except MemoryError:
-        if operations is PROCESSOR:
-            raise
-    return _estimate(particles, reader, PROCESSOR.volume(volume), parameters, PROCESSOR)
+    if operations is not PROCESSOR:
+        try:
+            with shortage():
+                there = operations.volume(volume)
+                return _estimate(particles, reader, there, parameters, operations, 1)
+        except MemoryError:
+            pass
+    return _estimate(particles, reader, PROCESSOR.volume(volume), parameters, PROCESSOR, threads)
 
 
 def _estimate(
@@ -77,41 +88,91 @@ def _estimate(
     volume: C64,
     parameters: ExpectationParameters,
     operations: Operations,
+    threads: int,
 ) -> tuple[float, float]:
-    angle_errors, shift_errors = [], []
-    for n in range(len(particles)):
+    def errors(n: int) -> tuple[float, float]:
         rng = np.random.default_rng(parameters.seed + int(particles.identity[n]))
-        axis, direction = rng.integers(3), rng.integers(particles.dimensions)
-        turned, moved = _differences(
-            particles, n, int(axis), int(direction), reader, volume, parameters, operations
-        )
-        angle_errors.append(_first(turned, ANGLES))
-        shift_errors.append(_first(moved, SHIFTS))
-    pixel = particles.optics[0].pixel_size
-    return float(np.mean(angle_errors)), float(np.mean(shift_errors)) * pixel
+        axis, direction = int(rng.integers(3)), int(rng.integers(particles.dimensions))
+        images = _images(particles, n, reader, volume, parameters, operations)
+        pose = particles.poses[n]
+
+        def turned(trial: F64) -> F64:
+            poses = np.tile(np.array(angles(pose)).reshape(1, 3), (len(trial), 1))
+            poses[:, axis] += trial
+            turns = matrices(*poses.T)
+            return _sum_of(image.turned(turns, volume, parameters.padding) for image in images)
+
+        def moved(trial: F64) -> F64:
+            shifts = np.zeros((len(trial), particles.dimensions))
+            shifts[:, direction] = trial
+            return _sum_of(image.moved(shifts) for image in images)
+
+        return _first(turned, ANGLES), _first(moved, SHIFTS)
+
+    if threads == 1:
+        results = list(map(errors, range(len(particles))))
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            results = list(pool.map(errors, range(len(particles))))
+    found = np.array(results)
+    angle, shift = found.mean(axis=0)
+    return float(angle), float(shift) * particles.optics[0].pixel_size
 
 
-def _first(difference: F64, errors: F64) -> float:
-    above = np.flatnonzero(difference > DISTINCT)
-    return float(errors[above[0]] if len(above) else errors[-1])
+def _sum_of(terms: Iterable[F64]) -> F64:
+    """Sum arrays of one shape."""
+    return np.sum(list(terms), axis=0)
 
 
-def _differences(
+def _first(difference: Callable[[F64], F64], errors: F64) -> float:
+    """First of the rising errors whose squared difference is large enough; the last one if none is."""
+    for start in range(0, len(errors), BLOCK):
+        block = errors[start : start + BLOCK]
+        above = np.flatnonzero(difference(block) > DISTINCT)
+        if len(above):
+            return float(block[above[0]])
+    return float(errors[-1])
+
+
+@dataclass(frozen=True, eq=False)
+class _Image:
+    """One image of a particle: its pixels, their weights, and the slice at the particle's pose.
+
+    Weights and slice live where the operations do.
+    """
+
+    operations: Operations
+    rotation: F64
+    plane: HalfPlane
+    weight: F64
+    slice: tuple[F32, F32]
+    projection: F64
+
+    def turned(self, poses: F64, volume: C64, padding: float) -> F64:
+        """Squared differences that other poses make, shape (poses,)."""
+        re, im = slices(volume, self.rotation @ poses, self.plane, padding, self.operations)
+        own_re, own_im = self.slice
+        difference = (re - own_re) ** 2 + (im - own_im) ** 2
+        return np.asarray(self.operations.host(difference @ self.weight))
+
+    def moved(self, shifts: F64) -> F64:
+        """Squared differences that shifts in pixels make, shape (shifts,)."""
+        re, im = self.slice
+        phases = shift_phases(self.plane, shifts @ self.projection.T)
+        power = self.operations.host((re[0] ** 2 + im[0] ** 2) * self.weight)
+        return np.asarray(np.abs(phases - 1) ** 2 @ power)
+
+
+def _images(
     particles: ParticleSet,
     n: int,
-    axis: int,
-    direction: int,
     reader: ImageReader,
     volume: C64,
     parameters: ExpectationParameters,
     operations: Operations,
-) -> tuple[F64, F64]:
-    """Squared differences for every trial angle and every trial shift, summed over a particle's images."""
-    pose = particles.poses[n]
-    trial = np.tile(np.array(angles(pose)).reshape(1, 3), (len(ANGLES), 1))
-    trial[:, axis] += ANGLES
-    poses = np.concatenate([pose[None], matrices(*trial.T)])
-    turned, moved = np.zeros(len(ANGLES)), np.zeros(len(SHIFTS))
+) -> list[_Image]:
+    """All images of one particle."""
+    result = []
     for i in np.flatnonzero(particles.image_particle == n):
         view = particles.views[particles.image_view[i]]
         optics = particles.optics[view.optics]
@@ -124,7 +185,8 @@ def _differences(
             parameters.current_size,
             parameters.padding,
         )
-        re, im = slices(volume, rotation @ poses, plane, parameters.padding, operations)
+        turn = (rotation @ particles.poses[n])[None]
+        own = slices(volume, turn, plane, parameters.padding, operations)
         one = particles.images(np.array([i]))
         squared = read_squared_ctf(one, reader)
         model = contrast_transfer(plane, optics, one.ctf, parameters.images, squared)[0] * scale**2
@@ -135,9 +197,5 @@ def _differences(
         multiplicity[0] = 0
         weight = multiplicity * model**2 / (2 * parameters.sigma2_noise[view.optics][shell])
         there = operations.array(weight)
-        turned += operations.host(((re[1:] - re[0]) ** 2 + (im[1:] - im[0]) ** 2) @ there)
-        shifts = np.zeros((len(SHIFTS), particles.dimensions))
-        shifts[:, direction] = SHIFTS
-        phases = shift_phases(plane, shifts @ view.projection.T)
-        moved += np.abs(phases - 1) ** 2 @ operations.host((re[0] ** 2 + im[0] ** 2) * there)
-    return turned, moved
+        result.append(_Image(operations, rotation, plane, there, own, view.projection))
+    return result

@@ -27,6 +27,10 @@ I64 = NDArray[np.int64]
 # best pose.
 SCREENING_ORDER, WORTH_SCREENING = 3, 64
 FEWEST_GROUPS = 10
+# Of particles with so many images each, every fourth view is compared first, and the others only where that
+# leaves hope: within a larger distance of the best log-likelihood, as a quarter of the images scatters more.
+IMAGES_FOR_PORTION, PORTION = 16, 4
+PORTION_MARGIN, FEWEST_ORIENTATIONS = 40.0, 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,12 +169,19 @@ class CoarseSearch:
     def local_search(self, chunk: ParticleSet, shift_prior: F32) -> Samples:
         """Score the coarse poses near each particle's previous one."""
         sampling = self.parameters.sampling
+        single = self.parameters.cross_correlation
         near = self._near(chunk)
         fine = sampling.grid.order >= SCREENING_ORDER
-        if fine and len(near.orientation) > WORTH_SCREENING * len(chunk):
+        # Correlations are no log-likelihoods: they do not tell which groups hold the probability.
+        if fine and not single and len(near.orientation) > WORTH_SCREENING * len(chunk):
             near = self._screened(near, shift_prior)
-        quads, prior, owner = _quads(near)
+        index, prior, owner = _quads(near)
+        quads = near.orientation[index]
         dots, norms = self._scores(quads, owner, sampling.grid.coarse_matrices, self.coarse)
+        if single:
+            dots /= self.operations.xp.sqrt(self.operations.xp.maximum(norms, 1e-30))[:, None, :, None]
+            norms[:] = 0
+            prior = np.where(np.isfinite(prior), np.float32(0), prior)
         pair, row, shift = self.operations.select_sparse(
             dots,
             norms,
@@ -180,6 +191,7 @@ class CoarseSearch:
             len(sampling.shifts),
             len(chunk),
             self.parameters.fraction,
+            single,
         )
         particle = owner[pair]
         total = prior[pair, row] + shift_prior[particle, shift]
@@ -202,7 +214,53 @@ class CoarseSearch:
         return Candidates(pointer, orientation, prior)
 
     def _screened(self, candidates: Candidates, shift_prior: F32) -> Candidates:
-        """Leave out candidates whose group of eight looks hopeless from its centre at half the resolution."""
+        """Leave out candidates that look hopeless, by groups of eight and in a part of the images.
+
+        A group is judged from its centre, at about three quarters of the resolution.
+        """
+        grid = self.parameters.sampling.grid
+        groups, group = self._groups(candidates)
+        left = np.arange(len(groups.orientation))
+        everything = slice(None)
+        part = self._portion(len(groups.pointer) - 1)
+        if part is not None:
+            hopeful = self._hopeful(
+                groups, grid.parent_matrices, self.screening, part, shift_prior, FEWEST_GROUPS, PORTION_MARGIN
+            )
+            groups, left = groups.take(hopeful), left[hopeful]
+        hopeful = self._hopeful(
+            groups,
+            grid.parent_matrices,
+            self.screening,
+            everything,
+            shift_prior,
+            FEWEST_GROUPS,
+            posterior.COARSE_MARGIN,
+        )
+        candidates = candidates.take(np.isin(group, left[hopeful]))
+        if part is None:
+            return candidates
+        return candidates.take(
+            self._hopeful(
+                candidates,
+                grid.coarse_matrices,
+                self.coarse,
+                part,
+                shift_prior,
+                FEWEST_ORIENTATIONS,
+                PORTION_MARGIN,
+            )
+        )
+
+    def _portion(self, particles: int) -> slice | None:
+        """Return the views that are compared first where particles have many images."""
+        images = sum(len(data.image) for data in self.views)
+        if images < IMAGES_FOR_PORTION * particles:
+            return None
+        return slice(PORTION // 2, None, PORTION)
+
+    def _groups(self, candidates: Candidates) -> tuple[Candidates, I64]:
+        """Return the groups of eight that candidates belong to, and the place of each one's group."""
         grid = self.parameters.sampling.grid
         span = grid.n_orientations
         key, group = np.unique(
@@ -212,20 +270,36 @@ class CoarseSearch:
         prior = np.full(len(key), -np.inf)
         np.logaddexp.at(prior, group, candidates.prior)
         pointer = np.searchsorted(particle, np.arange(len(candidates.pointer)))
-        quads, quad_prior, owner = _quads(Candidates(pointer, parent, prior))
-        dots, norms = self._scores(quads, owner, grid.parent_matrices, self.screening)
-        log_weight = self.operations.sum_over_shifts(dots, norms, owner, shift_prior) + quad_prior
-        real = np.isfinite(quad_prior)
-        place = np.searchsorted(key, (owner[:, None].astype(np.int64) * span + quads)[real])
-        total = np.empty(len(key))
-        total[place] = log_weight[real]
-        keep = posterior.promising(total, particle, self.parameters.fraction, FEWEST_GROUPS)
-        return candidates.take(keep[group])
+        return Candidates(pointer, parent, prior), group
+
+    def _hopeful(
+        self,
+        candidates: Candidates,
+        matrices: Callable[[I64], F64],
+        level: Level,
+        views: slice,
+        shift_prior: F32,
+        fewest: int,
+        margin: float,
+    ) -> NDArray[np.bool_]:
+        """Tell which candidates may hold a significant pose, as far as these views and pixels show."""
+        index, prior, owner = _quads(candidates)
+        dots, norms = self._scores(candidates.orientation[index], owner, matrices, level, views)
+        log_weight = self.operations.sum_over_shifts(dots, norms, owner, shift_prior) + prior
+        real = np.isfinite(prior)
+        total = np.empty(len(candidates.orientation))
+        total[index[real]] = log_weight[real]
+        return posterior.promising(total, candidates.owner, self.parameters.fraction, fewest, margin)
 
     def _scores(
-        self, quads: I64, owner: I32, matrices: Callable[[I64], F64], level: Level
+        self,
+        quads: I64,
+        owner: I32,
+        matrices: Callable[[I64], F64],
+        level: Level,
+        views: slice = slice(None),
     ) -> tuple[F32, F32]:
-        """Compare four orientations each with their owners' images, summed over the views.
+        """Compare four orientations each with their owners' images, summed over views.
 
         Parameters
         ----------
@@ -237,6 +311,8 @@ class CoarseSearch:
             From indices of orientations to their matrices.
         level : Level
             Pixels to compare.
+        views : slice
+            Which of the views.
 
         Returns
         -------
@@ -248,7 +324,8 @@ class CoarseSearch:
         operations = self.operations
         dots = operations.zeros((len(quads), blocks, 4, 4), np.float32)
         norms = operations.zeros((len(quads), 4), np.float32)
-        for data, plane, columns in zip(self.views, level.planes, level.columns, strict=True):
+        chosen = (self.views[views], level.planes[views], level.columns[views])
+        for data, plane, columns in zip(*chosen, strict=True):
             phases = split_phases(data, plane, shifts, operations)
             pixels = operations.array(columns)
             a_re, a_im = (operations.xp.ascontiguousarray(part[:, pixels]) for part in data.a)
@@ -306,8 +383,8 @@ def _quads(candidates: Candidates) -> tuple[I64, F32, I32]:
 
     Returns
     -------
-    quads : ndarray of int64, shape (pairs, 4)
-        Orientation indices, in order of the first of each four.
+    index : ndarray of int64, shape (pairs, 4)
+        Which candidates, in order of the first orientation of each four.
     prior : ndarray of float32, shape (pairs, 4)
         Log priors; -inf for copies.
     particle : ndarray of int32, shape (pairs,)
@@ -323,10 +400,9 @@ def _quads(candidates: Candidates) -> tuple[I64, F32, I32]:
     index = start[:, None] + np.arange(4)
     inside = index < pointer[particle + 1][:, None]
     index = np.where(inside, index, start[:, None])
-    quads = candidates.orientation[index]
     prior = np.where(inside, candidates.prior[index], -np.inf).astype(np.float32)
-    order = np.lexsort((particle, quads[:, 0]))
-    return quads[order], prior[order], particle[order].astype(np.int32)
+    order = np.lexsort((particle, candidates.orientation[index[:, 0]]))
+    return index[order], prior[order], particle[order].astype(np.int32)
 
 
 def _ordered(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 import time
 from collections.abc import Generator
 from dataclasses import dataclass, replace
@@ -91,7 +92,7 @@ class Settings:
     refine_ctf : bool
         Estimate defocus and beam tilt anew after each iteration with a local search.
     threads : int
-        Threads for that estimate; 0 means as many as there are cores.
+        Threads of this process, for that estimate and for the accuracies; 0 means as many as there are cores.
     device : str
         Where this process computes.
     worker_device : str
@@ -149,10 +150,8 @@ class IterationDone:
 
 
 def begin_iteration(state: State, settings: Settings) -> Schedule:
-    """Decide whether this iteration is the last, and turn the sampling a little."""
+    """Turn the sampling a little."""
     schedule = state.schedule
-    if rules.has_converged(schedule, settings.finer_faster):
-        schedule = replace(schedule, converged=True)
     rng = np.random.default_rng((settings.seed, state.iteration + 1, 0))
     return replace(schedule, perturbation=rules.draw_perturbation(schedule.perturbation, rng))
 
@@ -244,8 +243,15 @@ def iterate(
         )
         if iteration > 1:
             schedule = rules.refine_sampling(
-                schedule, diameter=diameter, faster=settings.finer_faster, dimensions=current.dimensions
+                schedule,
+                diameter=diameter,
+                finest=2 * box * pixel / size,
+                faster=settings.finer_faster,
+                dimensions=current.dimensions,
             )
+            # The iteration that finds that nothing is left to gain is the last one itself.
+            schedule = replace(schedule, converged=rules.has_converged(schedule, settings.finer_faster))
+            size = rules.current_size(schedule, box, pixel)
     sampling = _sampling(schedule, settings, pixel, current)
     plan = [parameters(h, schedule, sampling) for h in range(2)]
     members = [np.flatnonzero(state.half == h + 1) for h in range(2)]
@@ -385,8 +391,9 @@ def _with_accuracies(
     wanted = int(np.clip(IMAGES_FOR_ACCURACY / images, FEWEST_FOR_ACCURACY, PARTICLES_FOR_ACCURACY))
     sample = np.sort(rng.permutation(members)[:wanted])
     volume = reference_volume(parameters)
+    threads = settings.threads or len(os.sched_getaffinity(0))
     with operations(settings.device, volume) as where:
-        angle, shift = estimate_accuracies(current.take(sample), reader, volume, parameters, where)
+        angle, shift = estimate_accuracies(current.take(sample), reader, volume, parameters, where, threads)
     return replace(schedule, accuracy_angle=angle, accuracy_shift=shift)
 
 

@@ -137,6 +137,7 @@ def select_sparse(
     shifts: int,
     particles: int,
     fraction: float,
+    single: bool,
 ) -> tuple[I32, I32, I32]:
     """List the significant samples of a local search.
 
@@ -156,6 +157,8 @@ def select_sparse(
         Numbers of shifts (the rest of the last block is void) and particles.
     fraction : float
         Share of the probability to keep.
+    single : bool
+        Keep the best sample alone.
 
     Returns
     -------
@@ -176,18 +179,19 @@ def select_sparse(
                     value = dots[e, b, c, s] - norms[e, c] + orientation_prior[e, c] + shift_prior[n, t]
                     dots[e, b, c, s] = value
                     best[n] = max(best[n], value)
-    histogram = np.zeros((particles, BINS))
-    for e in range(pairs):
-        n = particle[e]
-        for b in range(blocks):
-            for c in range(4):
-                for s in range(4):
-                    depth = best[n] - dots[e, b, c, s]
-                    if depth < LOG_RANGE:
-                        histogram[n, min(int(depth * (BINS / LOG_RANGE)), BINS - 1)] += np.exp(-depth)
-    floor = np.empty(particles, np.float32)
-    for n in range(particles):
-        floor[n] = best[n] - np.float32(max(_threshold(histogram[n], fraction), COARSE_MARGIN))
+    floor = best.copy()
+    if not single:
+        histogram = np.zeros((particles, BINS))
+        for e in range(pairs):
+            n = particle[e]
+            for b in range(blocks):
+                for c in range(4):
+                    for s in range(4):
+                        depth = best[n] - dots[e, b, c, s]
+                        if depth < LOG_RANGE:
+                            histogram[n, min(int(depth * (BINS / LOG_RANGE)), BINS - 1)] += np.exp(-depth)
+        for n in range(particles):
+            floor[n] = best[n] - np.float32(max(_threshold(histogram[n], fraction), COARSE_MARGIN))
     total = 0
     for e in range(pairs):
         for b in range(blocks):
@@ -230,20 +234,26 @@ def sum_over_shifts(dots: F32, norms: F32, particle: I32, shift_prior: F32) -> F
 
 
 def promising(
-    log_weight: F64, particle: NDArray[np.int64], fraction: float, fewest: int
+    log_weight: F64,
+    particle: NDArray[np.int64],
+    fraction: float,
+    fewest: int,
+    margin: float = COARSE_MARGIN,
 ) -> NDArray[np.bool_]:
-    """Tell which coarse groups of poses may hold significant ones.
+    """Tell which coarse poses, or groups of them, may hold significant ones.
 
     Parameters
     ----------
     log_weight : ndarray, shape (groups,)
-        Log-weight of each group's centre.
+        Log-weight of each pose or of each group's centre.
     particle : ndarray of int, shape (groups,)
         Whose it is, rising.
     fraction : float
         Share of the probability to keep in any case.
     fewest : int
         How many to keep of each particle in any case.
+    margin : float
+        What lies within this distance of the best one is kept, too.
 
     Returns
     -------
@@ -258,7 +268,7 @@ def promising(
     running = np.cumsum(weight) - weight
     before = running - running[first]
     total = np.bincount(owner, weight)[owner]
-    keep = (before < fraction * total) | (depth <= COARSE_MARGIN) | (rank < fewest)
+    keep = (before < fraction * total) | (depth <= margin) | (rank < fewest)
     result = np.empty(len(order), bool)
     result[order] = keep
     return result

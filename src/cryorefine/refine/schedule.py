@@ -15,6 +15,12 @@ from cryorefine.geometry.healpix import angular_step
 
 F64 = NDArray[np.float64]
 NEVER = 999.0
+# Poses that stay where they are still move when the grid is redrawn, from one nearest sample to the next:
+# by 0.60 to 0.72 fine steps in angle (mean) and up to 0.5 in each coordinate of the shift (rms). The first
+# iteration at a new step moves them by 0.95 and 0.65. Changes between the two are no movement any more.
+REDRAWN_ANGLE, REDRAWN_OFFSET = 0.75, 0.55
+# Amplitude that the sampling may cost the finest detail, at the particle's rim.
+SAMPLING_LOSS = 0.01
 
 
 @dataclass(frozen=True)
@@ -151,8 +157,9 @@ def count_gain(schedule: Schedule, resolution: float) -> Schedule:
 
 def count_changes(schedule: Schedule, angle: float, offset: float) -> Schedule:
     """Note how far the poses moved (degrees, A), counting the iterations without large changes."""
-    offset_small = offset < 0.4 * schedule.offset_step / 2 or offset >= 0.97 * schedule.smallest_offset
-    angle_small = angle < 0.4 * schedule.fine_step or angle >= 0.97 * schedule.smallest_angle
+    offset_small = offset < REDRAWN_OFFSET * schedule.offset_step / 2
+    offset_small |= offset >= 0.97 * schedule.smallest_offset
+    angle_small = angle < REDRAWN_ANGLE * schedule.fine_step or angle >= 0.97 * schedule.smallest_angle
     settled = offset_small and angle_small
     return replace(
         schedule,
@@ -173,8 +180,39 @@ def has_converged(schedule: Schedule, ignore_changes: bool) -> bool:
     )
 
 
+def sampling_loss(step: float) -> float:
+    """Amplitude lost by errors that are spread evenly over a step, given in periods of the detail.
+
+    An error x turns the phase by 2 pi x; of the amplitude 1 - exp(-2 pi^2 <x^2>) is lost, with
+    <x^2> = step^2 / 12.
+    """
+    return float(-np.expm1(-2 * np.pi**2 * step**2 / 12))
+
+
+def fine_for_images(schedule: Schedule, diameter: float, finest: float) -> bool:
+    """Whether finer steps could bring out nothing that the images hold.
+
+    Parameters
+    ----------
+    schedule : Schedule
+        With the steps.
+    diameter : float
+        Particle diameter in A.
+    finest : float
+        Finest detail that the images reach, in A.
+    """
+    turned = np.deg2rad(schedule.fine_step) * diameter / 2
+    return all(sampling_loss(step / finest) < SAMPLING_LOSS for step in (turned, schedule.offset_step / 2))
+
+
 def refine_sampling(
-    schedule: Schedule, *, diameter: float, faster: bool, dimensions: int, finest_order: int = 8
+    schedule: Schedule,
+    *,
+    diameter: float,
+    finest: float,
+    faster: bool,
+    dimensions: int,
+    finest_order: int = 8,
 ) -> Schedule:
     """Take the next finer sampling if the refinement has settled at this one.
 
@@ -184,6 +222,8 @@ def refine_sampling(
         With the accuracies of the poses.
     diameter : float
         Particle diameter in A.
+    finest : float
+        Finest detail that the images reach, in A.
     faster : bool
         Do not wait for the poses to settle, and refine as soon as the resolution asks for it.
     dimensions : int
@@ -191,15 +231,18 @@ def refine_sampling(
     finest_order : int
         Order beyond which the sampling never goes.
     """
+    for_images = fine_for_images(schedule, diameter, finest)
     if schedule.fine_enough and schedule.order < finest_order:
         # The accuracy may have been that of a poor early map: what seemed fine need not be any more.
-        schedule = replace(schedule, fine_enough=schedule.fine_step < schedule.accuracy_angle)
+        still = for_images or schedule.fine_step < schedule.accuracy_angle
+        schedule = replace(schedule, fine_enough=still)
     wanted = 360 / np.ceil(np.pi * diameter * schedule.resolution) if schedule.resolution > 0 else 360.0
     by_resolution = faster and wanted < schedule.fine_step and schedule.order + 1 != schedule.local_order
     settled = (schedule.without_gain >= 1 or by_resolution) and (faster or schedule.without_change >= 1)
     if not settled or schedule.fine_enough:
         return schedule
-    if schedule.fine_step < 0.75 * schedule.accuracy_angle or schedule.order >= finest_order:
+    as_accurate = schedule.fine_step < 0.75 * schedule.accuracy_angle
+    if as_accurate or for_images or schedule.order >= finest_order:
         return replace(schedule, fine_enough=True)
     step = 2 * min(1.5, 0.75 * schedule.accuracy_shift)
     if dimensions == 3:

@@ -127,6 +127,7 @@ SEARCHES = {
     "local": (True, {}),
     "local without screening": (True, {"sampling": replace(parameters(True).sampling, local_sigma=2.0)}),
     "correlation": (False, {"cross_correlation": True, "mean_norm": 0.0}),
+    "local correlation": (True, {"cross_correlation": True, "mean_norm": 0.0}),
     "noise around the particle": (True, {"images": replace(MODEL, zero_mask=False)}),
 }
 
@@ -143,8 +144,12 @@ def test_same_sums_and_poses(cupy, particles, volume, local, changes):
     np.testing.assert_array_equal(found.particles.significant, expected.particles.significant)
 
 
-def test_searches_that_are_screened(cupy, particles, volume, monkeypatch):
+@pytest.mark.parametrize("in_part", [False, True], ids=["in all images", "in a part first"])
+def test_searches_that_are_screened(cupy, particles, volume, monkeypatch, in_part):
     screened = []
+    if in_part:
+        monkeypatch.setattr("cryorefine.refine.coarse.IMAGES_FOR_PORTION", 1)
+        monkeypatch.setattr("cryorefine.refine.coarse.PORTION", 2)
     screen = CoarseSearch._screened
 
     def noted(self, candidates, shift_prior):

@@ -262,7 +262,8 @@ def test_significant_samples_of_a_dense_search(gpu, rng, own, single, fraction):
         np.testing.assert_array_equal(b, a)
 
 
-def test_significant_samples_of_a_local_search(gpu, rng):
+@pytest.mark.parametrize("single", [False, True], ids=["all", "best"])
+def test_significant_samples_of_a_local_search(gpu, rng, single):
     pairs, shifts = 20, 6  # of 8: the rest of the last block is void
     particle = rng.integers(0, COUNT, pairs).astype(np.int32)
     prior = rng.normal(size=(pairs, 4)).astype(np.float32)
@@ -270,10 +271,10 @@ def test_significant_samples_of_a_local_search(gpu, rng):
     shift_prior = rng.normal(size=(COUNT, shifts)).astype(np.float32)
     dots = (40 * rng.random((pairs, 2, 4, 4))).astype(np.float32)
     norms = rng.random((pairs, 4)).astype(np.float32)
-    sizes = (shifts, COUNT, 0.999)
+    sizes = (shifts, COUNT, 0.999, single)
     expected = posterior.select_sparse(dots.copy(), norms, particle, prior, shift_prior, *sizes)
     found = gpu.select_sparse(gpu.array(dots), gpu.array(norms), particle, prior, shift_prior, *sizes)
-    assert len(expected[0]) > COUNT
+    assert (len(expected[0]) == len(np.unique(particle))) if single else (len(expected[0]) > COUNT)
     for a, b in zip(expected, found, strict=True):
         assert b.dtype == a.dtype
         np.testing.assert_array_equal(b, a)

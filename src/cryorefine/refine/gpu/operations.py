@@ -251,6 +251,7 @@ class GpuOperations:
         shifts: int,
         particles: int,
         fraction: float,
+        single: bool,
     ) -> tuple[I32, I32, I32]:
         """List a local search's significant samples; see :func:`posterior.select_sparse`."""
         pairs, blocks = dots.shape[:2]
@@ -260,9 +261,11 @@ class GpuOperations:
         sizes = (np.int64(pairs * blocks), i32(blocks), i32(shifts))
         launch("weigh_local", pairs * blocks, dots, norms, owner, *priors, *sizes, best)
         top, _ = self._best(best)
-        depth, _ = self._thresholds(dots, owner, pairs, 16 * blocks, top, fraction)
-        floor = (top - self.xp.maximum(depth, np.float32(COARSE_MARGIN)))[owner]
-        keep = dots.reshape(pairs, -1) >= floor[:, None]
+        floor = top
+        if not single:
+            depth, _ = self._thresholds(dots, owner, pairs, 16 * blocks, top, fraction)
+            floor = top - self.xp.maximum(depth, np.float32(COARSE_MARGIN))
+        keep = dots.reshape(pairs, -1) >= floor[owner][:, None]
         # In order of pair, orientation, shift.
         keep = keep.reshape(pairs, blocks, 4, 4).transpose(0, 2, 1, 3)
         found = self.host(self.xp.flatnonzero(self.xp.ascontiguousarray(keep)))
