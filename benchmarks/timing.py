@@ -85,6 +85,8 @@ def cost(words: list[str], folder: Path, *, replace: str = "", threads: int | No
     if replace:
         shutil.rmtree(folder / replace, ignore_errors=True)
     environment = dict(os.environ)
+    # Some set this for their own work; without the byte code kept, every run would compile all modules.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     if threads is not None:
         environment |= {"OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": str(threads)}
     start = time.perf_counter()
