@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import averaging
 import betagal
 import ctf_refine
 import image_handler
@@ -85,11 +86,16 @@ def tilts(folder: Path, threads: int, quick: bool) -> Iterator[Row]:
     yield from subtomograms.compare(folder, threads, 3)
 
 
+def averaged(folder: Path, threads: int, quick: bool) -> Iterator[Row]:
+    yield averaging.compare(folder, threads)
+
+
 PARTS = {
     "maps": Part(1.5, 0.3, map_jobs),
     "images": Part(1, 0.3, images),
     "ctf": Part(2.5, 0.7, ctf, ctf_refine.DATA),
     "tilts": Part(0.3, 0.3, tilts, subtomograms.DATA),
+    "averaged": Part(1.5, 1.5, averaged, subtomograms.DATA),
     "local": Part(4, 0.5, local),
     "simulated": Part(3, 1, simulated, simulated_vs_relion.MODEL),
     "real": Part(8, 0.7, real, betagal.SHARED),

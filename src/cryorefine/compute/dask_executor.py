@@ -280,6 +280,9 @@ class _Reduction:
                 yield from self._call_roll()
                 yield News()
                 self._wait(_ROLL_CALL)
+        # Whoever went in the last second is told of as well.
+        self.called = -_ROLL_CALL
+        yield from self._call_roll()
         try:
             # Straight from the workers: through the scheduler each sum would be sent twice.
             return [None if root is None else self.client.gather(root, direct=True) for root in roots]
