@@ -83,6 +83,18 @@ class ParticleFile:
         """The particles as plain columns."""
         return as_columns(self._particles)
 
+    def numbers(self, label: str) -> NDArray[np.float64]:
+        """Return what each particle has for a label as float64, without a look at other columns.
+
+        Raises
+        ------
+        ValueError
+            When it is no number.
+        """
+        if isinstance(self._particles, Columns):
+            return self._particles.numbers(label)
+        return self._particles[label].to_numpy(dtype=np.float64)
+
     def __len__(self) -> int:
         """Return the number of particles."""
         return self._particles.rows if isinstance(self._particles, Columns) else len(self._particles)
@@ -215,7 +227,7 @@ def column(file: ParticleFile, label: str, default: float | None = None) -> NDAr
     """
     try:
         if label in file:
-            return _finite(file, label, file.columns.numbers(label))
+            return _finite(file, label, file.numbers(label))
         if label in file.optics_columns:
             return _finite(file, label, file.optics_columns.numbers(label)[group_index(file)])
     except ValueError:
@@ -237,7 +249,7 @@ def _finite(file: ParticleFile, label: str, values: NDArray[np.float64]) -> NDAr
 
 def group_index(file: ParticleFile) -> NDArray[np.int64]:
     """Return the row of the optics table for each particle, shape (particles,)."""
-    return np.asarray(file.columns["rlnOpticsGroup"], dtype=np.int64) - 1
+    return file.numbers("rlnOpticsGroup").astype(np.int64) - 1
 
 
 def parse_vector(text: str) -> NDArray[np.float64]:
