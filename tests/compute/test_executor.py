@@ -11,6 +11,7 @@ import numpy as np
 import psutil
 import pytest
 from tests.compute.outside import outside_scheduler
+from tests.compute.processes import children_called
 
 from cryorefine.compute import dask_executor
 from cryorefine.compute.cluster import LocalCluster, gpu_names, make_cluster, parse_cluster
@@ -97,10 +98,10 @@ def test_a_killed_worker_costs_nothing_but_time(truth, tmp_path):
     def kill(done):
         # Some of what it did has been folded by then, some is on its way.
         if done >= len(CHUNKS) // 2 and not killed:
-            for child in psutil.Process(cluster.processes[0].pid).children():
-                if "spawn_main" in " ".join(child.cmdline()):  # not Python's own helper
-                    killed.append(child)
-                    child.kill()
+            nanny = psutil.Process(cluster.processes[0].pid)
+            for child in children_called("spawn_main", nanny):  # not Python's own helper
+                killed.append(child)
+                child.kill()
 
     sums, said = reduce(DaskExecutor("", cluster), 0.05, kill)
     assert killed

@@ -12,6 +12,7 @@ from dataclasses import replace
 import psutil
 import pytest
 from tests.compute.outside import outside_scheduler
+from tests.compute.processes import children_called
 from tests.refine.conftest import optics, settings
 
 from cryorefine.errors import UserError
@@ -69,9 +70,8 @@ def test_another_seed_gives_another_map(particles, tmp_path):
 
 def workers_of_a_cluster():
     """Worker processes of the cluster that a job of this process has started, without their nannies."""
-    nannies = [p for p in psutil.Process().children() if "cryorefine.compute.worker" in " ".join(p.cmdline())]
-    below = [child for nanny in nannies for child in nanny.children()]
-    return [process for process in below if "spawn_main" in " ".join(process.cmdline())]
+    nannies = children_called("cryorefine.compute.worker", psutil.Process())
+    return [worker for nanny in nannies for worker in children_called("spawn_main", nanny)]
 
 
 def test_workers_of_a_cluster_do_not_change_a_bit_even_if_one_is_killed(particles, undisturbed, tmp_path):
