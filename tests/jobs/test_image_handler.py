@@ -12,7 +12,7 @@ from cryorefine.errors import UserError
 from cryorefine.io.images import ImageReader
 from cryorefine.io.mrc import read_map, write_map, write_stack
 from cryorefine.io.particles import read_particles
-from cryorefine.jobs import image_handler
+from cryorefine.jobs import image_handler, image_handler_files
 from cryorefine.jobs.base import Curve, Notice, finish
 from cryorefine.maps import filters, fourier, fsc
 
@@ -55,6 +55,17 @@ def test_each_image_of_a_stack_is_treated_alone(rng, tmp_path):
     assert done.shape == (3, 8, 8)
     for image, expected in zip(done, stack, strict=True):
         np.testing.assert_allclose(image, fourier.rescale(expected, 8), atol=1e-6)
+
+
+@pytest.mark.parametrize("settings", [{"phase_randomise": 8.0}, {"lowpass": 9.0, "new_box": 12}])
+def test_threads_share_the_images_of_a_stack_and_change_nothing(rng, tmp_path, monkeypatch, settings):
+    monkeypatch.setattr(image_handler_files, "BATCH", 7)
+    stack = rng.standard_normal((40, 16, 16)).astype(np.float32)
+    write_stack(tmp_path / "s.mrcs", stack, 2.0)
+    for threads in (1, 3):
+        handle(tmp_path / "s.mrcs", tmp_path / f"{threads}.mrcs", threads=threads, **settings)
+    assert (tmp_path / "1.mrcs").read_bytes() == (tmp_path / "3.mrcs").read_bytes()
+    assert not np.allclose(read_map(tmp_path / "1.mrcs").data[7], read_map(tmp_path / "1.mrcs").data[0])
 
 
 @pytest.mark.parametrize(

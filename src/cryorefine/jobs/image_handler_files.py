@@ -15,7 +15,7 @@ from cryorefine.jobs.base import Notice, Product, Progress, Run
 from cryorefine.jobs.image_handler import Options, Result
 from cryorefine.jobs.image_handler_measure import measure
 from cryorefine.jobs.image_handler_picture import picture
-from cryorefine.jobs.image_handler_steps import steps_for
+from cryorefine.jobs.image_handler_steps import BATCH, processed, steps_for
 from cryorefine.maps.image_operations import MeanAmplitudes
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def run(options: Options) -> Run[Result]:
     output = options.output
     if output is not None:
         _check_output(options, output, becomes_stack, images)
-    steps, new_pixel_size = steps_for(options, images[0].shape, pixel_size)
+    steps, new_pixel_size = steps_for(options, images[0].shape, pixel_size, len(images))
     wanted = options.rescale_pixel_size
     if wanted is not None and abs(new_pixel_size / wanted - 1) > 1e-3:
         yield Notice(
@@ -45,11 +45,9 @@ def run(options: Options) -> Run[Result]:
             warning=True,
         )
     done: list[NDArray[Any]] = []
-    for number, image in enumerate(images):
-        yield Progress("Processing", number, len(images))
-        for step in steps:
-            image = step(image)
-        done.append(image)
+    for start in range(0, len(images), BATCH):
+        yield Progress("Processing", start, len(images))
+        done.extend(processed(images[start : start + BATCH], steps, options))
     yield from measure(options, done, new_pixel_size)
     if options.amplitudes:
         mean = MeanAmplitudes(options.amplitudes != "avg_ampl", options.threads)
@@ -134,7 +132,7 @@ def _read(options: Options) -> tuple[NDArray[Any], float]:
     """Return float32 data of three axes, NaN replaced where that is asked for, and the pixel size."""
     given = options.pixel_size if options.pixel_size is not None and options.pixel_size > 0 else None
     if not options.remove_nan:
-        volume = read_map(options.input, pixel_size=given)
+        volume = read_map(options.input, pixel_size=given, mapped=True)
         return volume.data, volume.pixel_size
     layout = read_layout(options.input)
     order = [2 - layout.axes.index(axis) for axis in (3, 2, 1)]

@@ -13,13 +13,11 @@ from cryorefine.io.images import ImageReader, parse_reference
 from cryorefine.io.mrc import read_layout, write_map, write_stack
 from cryorefine.io.particles import ParticleFile, column, project_root, read_particles, write_particles
 from cryorefine.jobs.base import Product, Progress, Run
-from cryorefine.jobs.image_handler_steps import steps_for
+from cryorefine.jobs.image_handler_steps import BATCH, processed, steps_for
 from cryorefine.maps.image_operations import MeanAmplitudes
 
 if TYPE_CHECKING:
     from cryorefine.jobs.image_handler import Options, Result
-
-_CHUNK = 256
 
 
 def run(options: Options) -> Run[Result]:
@@ -45,18 +43,16 @@ def run(options: Options) -> Run[Result]:
     pixel_size = float(sizes[0])
     if options.average or options.amplitudes:
         return (yield from _one_of_all(options, particles, names, reader, pixel_size))
-    steps, new_size = steps_for(options, reader.shape(names[0]), pixel_size)
+    steps, new_size = steps_for(options, reader.shape(names[0]), pixel_size, len(names))
     header = options.force_header_pixel_size or new_size
     output, box = options.output, reader.shape(names[0])[1]
     new_names = list(names)
     for target, rows in _targets(output, reader.root, names).items():
         done: list[NDArray[Any]] = []
-        for start in range(0, len(rows), _CHUNK):
+        for start in range(0, len(rows), BATCH):
             yield Progress("Processing", rows[start], len(names))
-            for image in _read(options, reader, [names[row] for row in rows[start : start + _CHUNK]]):
-                for step in steps:
-                    image = step(image)
-                done.append(image)
+            images = _read(options, reader, [names[row] for row in rows[start : start + BATCH]])
+            done.extend(processed(images, steps, options))
         yield from measure(options, done, new_size)
         box = done[0].shape[-1]
         if target is None:
@@ -83,18 +79,17 @@ def _one_of_all(
 
     if options.output is not None and options.output.suffix != ".mrc":
         raise UserError(f"{options.input} gives one image, so {options.output} has to be named .mrc.")
-    steps, header = steps_for(options, reader.shape(names[0]), pixel_size)
+    steps, header = steps_for(options, reader.shape(names[0]), pixel_size, len(names))
     psi = np.zeros(len(names))
     if options.avg_ampl2_ali:
         psi = column(particles, "rlnAnglePsi")
     amplitudes = MeanAmplitudes(options.amplitudes != "avg_ampl", options.threads)
     total: NDArray[Any] = np.zeros(())
-    for start in range(0, len(names), _CHUNK):
+    for start in range(0, len(names), BATCH):
         yield Progress("Processing", start, len(names))
-        part = slice(start, start + _CHUNK)
-        for image, angle in zip(_read(options, reader, names[part]), psi[part], strict=True):
-            for step in steps:
-                image = step(image)
+        part = slice(start, start + BATCH)
+        images = processed(_read(options, reader, names[part]), steps, options)
+        for image, angle in zip(images, psi[part], strict=True):
             if options.amplitudes:
                 amplitudes.add(image, float(angle))
             else:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from cryorefine.errors import UserError
 from cryorefine.geometry.symmetry import point_group
 from cryorefine.maps import filters, fourier, image_operations
 from cryorefine.maps.randomise import randomise_phases
+from cryorefine.maps.slabs import over_slabs
 
 if TYPE_CHECKING:
     from cryorefine.jobs.image_handler import Options
@@ -20,8 +22,50 @@ if TYPE_CHECKING:
 Image = NDArray[Any]
 Step = Callable[[Image], Image]
 
+BATCH = 512
+"""Images between two words on progress, which are in memory together where they are read as needed."""
 
-def steps_for(options: Options, shape: tuple[int, ...], pixel_size: float) -> tuple[list[Step], float]:
+
+def processed(images: Sequence[Image] | NDArray[Any], steps: list[Step], options: Options) -> NDArray[Any]:
+    """Take each image through the steps, several images at a time.
+
+    Parameters
+    ----------
+    images : sequence of ndarray
+        All of one shape; at least one.
+    steps : list of callable
+        Made for so many images.
+    options : Options
+        Of the job.
+
+    Returns
+    -------
+    ndarray, shape (images, ...)
+    """
+
+    def through(image: Image) -> Image:
+        for step in steps:
+            image = step(image)
+        return image
+
+    first = through(images[0])
+    if len(images) == 1:
+        return first[None]
+    result = np.empty((len(images), *first.shape), first.dtype)
+    result[0] = first
+
+    def work(slab: slice) -> None:
+        for number in range(slab.start + 1, slab.stop + 1):
+            result[number] = through(images[number])
+
+    # Random phases come one after the other, so that the same seed gives every image the same ones.
+    over_slabs(work, len(images) - 1, 1 if options.phase_randomise is not None else options.threads)
+    return result
+
+
+def steps_for(
+    options: Options, shape: tuple[int, ...], pixel_size: float, count: int = 1
+) -> tuple[list[Step], float]:
     """Return what is to be done to each image, in order, and the pixel size that comes out.
 
     Parameters
@@ -32,6 +76,8 @@ def steps_for(options: Options, shape: tuple[int, ...], pixel_size: float) -> tu
         (z, y, x) of a map, (y, x) of an image.
     pixel_size : float
         A/px.
+    count : int
+        Number of images: threads share several, or work on one together.
 
     Raises
     ------
@@ -39,6 +85,8 @@ def steps_for(options: Options, shape: tuple[int, ...], pixel_size: float) -> tu
         When an operation does not go with the shape, or another file does not.
     """
     _refuse(options, shape)
+    if count > 1:
+        options = replace(options, threads=1)
     steps = _edges_and_diagonals(options)
     if options.flip_xy != options.flip_mxy and len(set(shape)) > 1:
         shape = shape[::-1]
