@@ -277,23 +277,22 @@ class JobForm(TabbedPanel):
         )
         alias_row, label = QHBoxLayout(), QLabel("Alias")
         label.setBuddy(self.alias)
+        layout.addLayout(alias_row)  # first: what is shown before it has its place is a window of its own
         for widget in (label, self.alias):
             alias_row.addWidget(widget)
             widget.setVisible(bool(self.job.folder))
-        layout.addLayout(alias_row)
         self.run_button = make_button("Run", "Start the job (Ctrl+Return)", self.run)
         self.cancel_button = make_button("Cancel", "Stop the job at its next step", self.cancel)
         self.load_button = make_button(
             "Load…", "Take the options from a job.star, also of RELION", self._ask_and_load
         )
-        self.load_button.setVisible(bool(self.job.folder))
         self.watch_button = make_button(
             "Watch…",
             "Follow a job that was started before, in a terminal or on another machine",
             self._ask_and_watch,
         )
-        self.watch_button.setVisible(self.job.name in OWN_PROCESS)
         row = QHBoxLayout()
+        layout.addLayout(row)
         self.more_button = MoreButton(self)
         for button in (
             self.run_button,
@@ -303,7 +302,8 @@ class JobForm(TabbedPanel):
             self.more_button,
         ):
             row.addWidget(button)
-        layout.addLayout(row)
+        self.load_button.setVisible(bool(self.job.folder))
+        self.watch_button.setVisible(self.job.name in OWN_PROCESS)
         self.bar = QProgressBar()
         self.bar.setTextVisible(False)
         layout.addWidget(self.bar)

@@ -229,6 +229,7 @@ class OptionsPage(Container[BaseValueWidget[Any]]):
         layout = self.native.layout()
         grid = QGridLayout()
         grid.setColumnStretch(1, 1)
+        layout.addLayout(grid)  # first: what is shown before it has its place is a window of its own
         groups = _by_group(self.options_type)
         last: Any = None
         followed = []
@@ -244,22 +245,22 @@ class OptionsPage(Container[BaseValueWidget[Any]]):
             for box in boxes:
                 layout.removeWidget(box.native)
                 row = grid.rowCount()
-                unit = descriptions[box.name].unit
-                unit_label, label = QLabel(UNITS.get(unit, unit)), QLabel()
+                label, unit_label = QLabel(), None
                 if isinstance(box, PathEdit):
                     grid.addWidget(label, row, 0, 1, 3)
                     grid.addWidget(box.native, row + 1, 0, 1, 3)
                 else:
                     grid.addWidget(label, row, 0)
                     grid.addWidget(box.native, row, 1)
-                    grid.addWidget(unit_label, row, 2)
+                    if unit := descriptions[box.name].unit:
+                        unit_label = QLabel(UNITS.get(unit, unit))
+                        grid.addWidget(unit_label, row, 2)
                 self.reasons[box.name] = reason = ReasonLine(box)
                 grid.addWidget(reason, grid.rowCount(), 0, 1, 3)
                 _Row(box, label, unit_label, reason)
                 last = box.choose_btn.native if isinstance(box, PathEdit) else box.native
         # On the right there is room for the scroll bar, which Qt lays over what is too wide by its width.
         self.margins = (2, 2, 20, 2)
-        layout.addLayout(grid)
         layout.addStretch(1)
         self.last_control: QWidget = last
         for before, heading in followed:
@@ -289,7 +290,9 @@ class _WideEnough(QObject):
 class _Row(QObject):
     """Keeps a widget's label and unit beside it: with its text and help, and in sight when it is."""
 
-    def __init__(self, box: BaseValueWidget[Any], label: QLabel, unit: QLabel, reason: ReasonLine) -> None:
+    def __init__(
+        self, box: BaseValueWidget[Any], label: QLabel, unit: QLabel | None, reason: ReasonLine
+    ) -> None:
         super().__init__(box.native)
         self._label, self._unit, self._reason = label, unit, reason
         label.setText(box.label)
@@ -303,8 +306,9 @@ class _Row(QObject):
         self._show(not box.native.isHidden())
 
     def _show(self, shown: bool) -> None:
-        for companion in (self._label, self._unit):
-            companion.setVisible(shown)
+        self._label.setVisible(shown)
+        if self._unit is not None:
+            self._unit.setVisible(shown)
         self._reason.setVisible(shown and bool(self._reason.text()))
 
     def eventFilter(self, watched: Any, event: QEvent) -> bool:

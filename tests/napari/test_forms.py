@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from magicgui.widgets import Container
-from qtpy.QtCore import QMimeData, QPoint, QPointF, Qt, QUrl
+from qtpy.QtCore import QEvent, QMimeData, QObject, QPoint, QPointF, Qt, QUrl
 from qtpy.QtGui import QDragEnterEvent, QDropEvent, QGuiApplication
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QLabel
@@ -102,6 +102,23 @@ def test_every_option_has_its_box_with_help_and_label(form_of, job):
     for name, (_, what) in describe(load(job).Options).items():
         assert form.page[name].tooltip == what.help
         assert what.label in labels
+
+
+def test_nothing_flashes_up_as_a_window_of_its_own_while_a_form_is_made(form_of):
+    flashed = []
+
+    class Watch(QObject):
+        def eventFilter(self, watched, event):
+            if event.type() == QEvent.Type.Show and watched.isWidgetType() and watched.isWindow():
+                flashed.append(watched)
+            return False
+
+    watch = Watch()
+    QApplication.instance().installEventFilter(watch)
+    for job in ("refine3d", "mask-create"):
+        form_of(job)
+    QApplication.instance().removeEventFilter(watch)
+    assert not flashed
 
 
 def test_numbers_typed_like_a_person_types_them(form_of, qtbot):
