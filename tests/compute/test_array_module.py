@@ -18,7 +18,10 @@ def machine(monkeypatch, count=None, error=None):
         return count
 
     cupy = types.ModuleType("cupy")
-    cupy.cuda = types.SimpleNamespace(runtime=types.SimpleNamespace(getDeviceCount=get_device_count))
+    cupy.cuda = types.ModuleType("cupy.cuda")
+    cupy.cuda.runtime = types.SimpleNamespace(getDeviceCount=get_device_count)
+    cupy.cuda.nvrtc = types.SimpleNamespace(getVersion=lambda: (12, 9))
+    cupy.cuda.cublas = cupy.cuda.cufft = None
     monkeypatch.setitem(sys.modules, "cupy", cupy)
     return cupy
 
@@ -63,6 +66,18 @@ def test_cupy_that_is_not_installed(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)
     assert gpus("auto") == []
     with pytest.raises(UserError, match=r"pip install 'napari-cryorefine\[cuda12\]'"):
+        gpus("gpu")
+
+
+def test_cupy_without_the_libraries_of_cuda(monkeypatch):
+    def missing(name):
+        raise ImportError(f"Failure finding lib{name}.so.11")
+
+    cuda = machine(monkeypatch, 1).cuda
+    del cuda.cufft
+    cuda.__getattr__ = missing
+    assert gpus("auto") == []
+    with pytest.raises(UserError, match=r"libcufft\.so\.11.*pip install 'napari-cryorefine\[cuda12\]'"):
         gpus("gpu")
 
 

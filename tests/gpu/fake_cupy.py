@@ -69,6 +69,22 @@ class ndarray(np.ndarray):
         self.view(np.ndarray)[_plain(key)] = _plain(value)
 
 
+# Of NumPy's arrays, what those of CuPy 13 or 14 have not.
+NOT_IN_CUPY = "byteswap ctypes mT getfield resize setfield setflags to_device".split()
+
+
+def _lack(name):
+    def missing(self):
+        raise AttributeError(f"CuPy's arrays have no {name}")
+
+    return property(missing)
+
+
+for _name in NOT_IN_CUPY:
+    setattr(ndarray, _name, _lack(_name))
+ndarray.__contains__ = ndarray.__index__ = None
+
+
 def _check_key(key):
     keys = key if isinstance(key, tuple) else (key,)
     refuse(keys)
@@ -176,7 +192,21 @@ class MemoryPool:
         return None
 
 
+class PlanCache:
+    """Of transforms, which have no plans here."""
+
+    def set_size(self, size):
+        return None
+
+    def get_curr_memsize(self):
+        return 0
+
+    def clear(self):
+        return None
+
+
 CURRENT = Stream()
+PLANS = PlanCache()
 
 
 class RawModule:
@@ -267,11 +297,13 @@ def as_module(gpus: int = 1, memory: int = 2**30) -> dict[str, types.ModuleType]
         Stream=Stream,
         get_current_stream=lambda: CURRENT,
         memory=here,
+        cublas=None,
+        cufft=None,
+        nvrtc=types.SimpleNamespace(getVersion=lambda: (12, 9)),
     )
     cupy.ndarray, cupy.asarray, cupy.asnumpy, cupy.RawModule = ndarray, asarray, asnumpy, RawModule
     cupy.get_default_memory_pool = lambda: pool
-    plans = types.SimpleNamespace(clear=lambda: None)
-    cupy.fft = types.SimpleNamespace(config=types.SimpleNamespace(get_plan_cache=lambda: plans))
+    cupy.fft = types.SimpleNamespace(config=types.SimpleNamespace(get_plan_cache=lambda: PLANS))
     transforms = types.ModuleType("cupyx.scipy.fft")
     for name in CUPYX_TRANSFORMS:
         function = getattr(scipy.fft, name)

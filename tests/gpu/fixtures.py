@@ -30,7 +30,7 @@ def two_gpus(stand_in):
 
 def forget():
     """Compiled kernels and streams belong to the CuPy that made them."""
-    gpu_turns.turns.cache_clear()
+    gpu_turns._turns.cache_clear()
     source._module.cache_clear()
     source._kernel.cache_clear()
 

@@ -39,6 +39,8 @@ def gpus(device: str) -> list[int]:
         import cupy
 
         count = int(cupy.cuda.runtime.getDeviceCount())
+        if count:
+            _load_libraries(cupy.cuda)
         reason = "" if count else "this machine has no NVIDIA GPU"
     except ImportError as error:
         count, reason = 0, f"CuPy cannot be loaded ({error}): {INSTALL}"
@@ -55,6 +57,19 @@ def gpus(device: str) -> list[int]:
             have = "only gpu:0" if count == 1 else f"gpu:0 to gpu:{count - 1}"
             raise UserError(f"--device {device} names GPU {number}, but this machine has {have}.")
     return sorted(set(numbers))
+
+
+def _load_libraries(cuda: Any) -> None:
+    """Load CUDA's libraries, which are packages of their own and otherwise missed in the middle of a job.
+
+    Raises
+    ------
+    ImportError
+        If one is not there.
+    """
+    for name in ("cublas", "cufft"):
+        getattr(cuda, name)
+    cuda.nvrtc.getVersion()
 
 
 def _in_words(error: str) -> str:

@@ -18,6 +18,10 @@ TURNS = 2
 # volumes, slices, scores and their masks. More than this is of no use.
 SHARES = 8
 LARGEST_SHARE = 2**31
+# Threads keep their plans of transforms, and may not have another turn for long: plans with more working
+# memory than this are dropped at the end of one.
+LARGEST_PLANS = 2**29
+_making = threading.Lock()
 
 
 class Copies:
@@ -29,13 +33,21 @@ class Copies:
         self._lock = threading.Lock()
         self._pairs: OrderedDict[int, tuple[Any, Any]] = OrderedDict()
 
-    def of(self, values: Any) -> Any:
-        """Return the copy of an array, or of what has a method ``on_gpu``, which must not change any more."""
+    def of(self, values: Any, kept: int = KEPT) -> Any:
+        """Return the copy of an array, or of what has a method ``on_gpu``, which must not change any more.
+
+        Parameters
+        ----------
+        values : ndarray or ReferenceVolume
+            The original.
+        kept : int
+            How many copies there may be at a time.
+        """
         import cupy
 
         with self._lock:
             if id(values) not in self._pairs:
-                while len(self._pairs) >= self.KEPT:
+                while len(self._pairs) >= kept:
                     self._pairs.popitem(last=False)
                 # The original is kept as well, so that its id stays its own.
                 made = values.on_gpu(cupy) if hasattr(values, "on_gpu") else cupy.asarray(values)
@@ -91,9 +103,14 @@ class GpuTurns:
                 with self._changed:
                     self._changed.wait_for(lambda: self._busy[number] == 0 or _free_bytes() >= memory)
                     self._busy[number] += 1
+                plans = cupy.fft.config.get_plan_cache()
+                # One that is dropped while it works gives its memory to whoever asks first.
+                plans.set_size(-1)
                 try:
                     yield self._copies[number]
                     stream.synchronize()
+                    if plans.get_curr_memsize() > LARGEST_PLANS:
+                        plans.clear()
                 finally:
                     with self._changed:
                         self._busy[number] -= 1
@@ -102,9 +119,15 @@ class GpuTurns:
             self._free.put((number, stream))
 
 
-@cache
 def turns(device: str, each: int = TURNS) -> GpuTurns | None:
     """Return so many turns on each of a device's GPUs, the same for all threads; None for the processor."""
+    # Threads that ask at once, before there are any, would each get turns of their own.
+    with _making:
+        return _turns(device, each)
+
+
+@cache
+def _turns(device: str, each: int) -> GpuTurns | None:
     numbers = tuple(gpus(device))
     return GpuTurns(numbers, each) if numbers else None
 
@@ -125,7 +148,8 @@ def free_memory() -> None:
     """Give back what CuPy keeps of the GPU's memory for later, and this thread's plans of transforms."""
     import cupy
 
-    # A plan has working memory as large as what it transforms.
+    # A plan has working memory as large as what it transforms, and may still be at work.
+    cupy.cuda.get_current_stream().synchronize()
     cupy.fft.config.get_plan_cache().clear()
     pool: Any = cupy.get_default_memory_pool()
     pool.free_all_blocks()

@@ -34,9 +34,9 @@ def gpu(request):
                 patch.setitem(sys.modules, name, module)
         else:
             real_cupy()
-        gpu_turns.turns.cache_clear()
+        gpu_turns._turns.cache_clear()
         yield "gpu"
-        gpu_turns.turns.cache_clear()
+        gpu_turns._turns.cache_clear()
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Sequence
 from functools import cache
 from importlib import resources
@@ -14,6 +15,7 @@ WARP = "warp.cuh"
 KERNELS = ("poses.cu", "posterior.cu", "images.cu", "volume.cu", "tilts.cu")
 OPTIONS = ("-std=c++17",)
 THREADS = 256
+_compiling = threading.Lock()
 
 
 def source(files: Sequence[str] = (WARP, *KERNELS)) -> str:
@@ -37,7 +39,9 @@ def _module() -> Any:
 
 @cache
 def _kernel(name: str) -> Any:
-    return _module().get_function(name)
+    # Of threads that need it at once one compiles it.
+    with _compiling:
+        return _module().get_function(name)
 
 
 def launch(name: str, threads: int, *arguments: Any) -> None:
