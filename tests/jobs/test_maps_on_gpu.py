@@ -5,9 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from cryorefine.compute import place
+from cryorefine.errors import UserError
 from cryorefine.io.mrc import read_map, write_map
 from cryorefine.jobs import finish, local_resolution, mask_create, postprocess
 from cryorefine.jobs.base import Notice
+from cryorefine.maps import mask_recipe
 from cryorefine.maps.filters import lowpass
 from cryorefine.maps.masks import soft_sphere
 
@@ -66,6 +69,44 @@ def test_mask_create(folder, too_little):
     here, there, warned = both(mask_create, folder, **given, **shape)
     compare(here, there, ["mask.mrc"], 1e-6)
     assert len(warned) == too_little
+
+
+def test_a_large_mask_is_made_at_once_on_a_gpu_that_holds_it(folder, too_little, monkeypatch):
+    monkeypatch.setattr(mask_create, "_LARGEST_WHOLE", SIZE)
+    monkeypatch.setattr(place, "_PIECE", 2**14)
+    by_slabs = mask_recipe.mask_by_slabs
+    made = []
+    monkeypatch.setattr(mask_recipe, "mask_by_slabs", lambda *a: (made.append("slabs"), by_slabs(*a)))
+    second = {"second_map": folder / "run_half2.mrc", "combination": "or"}
+    shape = {"lowpass": 10.0, "threshold_from": "solvent", "extend": 2.0, "soft_edge": 4.0, "invert": True}
+    here, there, warned = both(mask_create, folder, input=folder / "run_half1.mrc", **second, **shape)
+    compare(here, there, ["mask.mrc"], 1e-6)
+    assert len(warned) == too_little
+    assert made == ["slabs"] * (1 + too_little)
+
+
+def test_a_large_mask_is_made_by_slabs_where_a_gpu_is_too_small_or_slabs_are_asked_for(folder, stand_in):
+    stand_in.cuda.runtime.memGetInfo = lambda: (47 * SIZE**3, 2**40)
+    given = {"input": folder / "run_half1.mrc", "lowpass": 0.0, "threshold": 0.5}
+    for number, asked in enumerate(({}, {"slab": 7})):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(mask_create, "_LARGEST_WHOLE", SIZE)
+            options = mask_create.Options(output=folder / f"{number}", device="gpu", **asked, **given)
+            told = [e.message for e in events(mask_create.run(options)) if isinstance(e, Notice)]
+        assert any("too small" in each for each in told) == (not asked)
+        assert any("as --slab says" in each for each in told) == bool(asked)
+    compare(folder / "0", folder / "1", ["mask.mrc"], 0)
+
+
+@pytest.mark.parametrize("device", ["cpu", "gpu:0"])
+def test_a_large_map_without_numbers_is_refused(folder, stand_in, monkeypatch, device):
+    monkeypatch.setattr(mask_create, "_LARGEST_WHOLE", SIZE)
+    volume = read_map(folder / "run_half1.mrc").data.copy()
+    volume[3, 4, 5] = np.nan
+    write_map(folder / "nan.mrc", volume, PIXEL)
+    options = mask_create.Options(input=folder / "nan.mrc", output=folder / "nan", device=device)
+    with pytest.raises(UserError, match="NaN or infinite"):
+        finish(mask_create.run(options))
 
 
 def test_local_resolution(folder, too_little):

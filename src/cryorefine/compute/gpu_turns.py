@@ -101,7 +101,7 @@ class GpuTurns:
         try:
             with cupy.cuda.Device(number), stream:
                 with self._changed:
-                    self._changed.wait_for(lambda: self._busy[number] == 0 or _free_bytes() >= memory)
+                    self._changed.wait_for(lambda: self._busy[number] == 0 or free_bytes() >= memory)
                     self._busy[number] += 1
                 plans = cupy.fft.config.get_plan_cache()
                 # One that is dropped while it works gives its memory to whoever asks first.
@@ -134,10 +134,11 @@ def _turns(device: str, each: int) -> GpuTurns | None:
 
 def share_of_memory() -> int:
     """Return how many bytes an array of a turn on the current GPU may take."""
-    return min(LARGEST_SHARE, _free_bytes() // (TURNS * SHARES))
+    return min(LARGEST_SHARE, free_bytes() // (TURNS * SHARES))
 
 
-def _free_bytes() -> int:
+def free_bytes() -> int:
+    """Return how many bytes the current GPU has for new arrays."""
     import cupy
 
     pool = cupy.get_default_memory_pool()

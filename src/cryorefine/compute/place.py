@@ -10,6 +10,7 @@ from cryorefine.compute.array_module import gpus, to_host
 
 P = ParamSpec("P")
 ResultT = TypeVar("ResultT")
+_PIECE = 2**26  # bytes of a map that are brought to a GPU at a time
 
 
 @contextmanager
@@ -65,7 +66,14 @@ class Place:
         if values.dtype.byteorder == ">":
             values = values.astype(values.dtype.newbyteorder("="))
         with self.current():
-            return cupy.asarray(values)
+            if values.nbytes <= 2 * _PIECE or values.ndim < 2:
+                return cupy.asarray(values)
+            # On its way a map is copied to memory that the system must not move, of which there is little.
+            result = cupy.empty(values.shape, values.dtype)
+            planes = max(1, _PIECE // values[0].nbytes)
+            for first in range(0, len(values), planes):
+                result[first : first + planes] = cupy.asarray(values[first : first + planes])
+            return result
 
     def current(self) -> AbstractContextManager[Any]:
         """Return a context in which CuPy works on the GPU; one without effect for the processor."""
@@ -89,13 +97,20 @@ class Place:
             Are left where they are.
         """
         try:
-            return self._here(function, *arguments, **keywords)
+            return self.here(function, *arguments, **keywords)
         except MemoryError:
             if not self.on_gpu:
                 raise
         # Only here is what the failed attempt held let go.
         self.leave()
-        return self._here(function, *arguments, **keywords)
+        return self.here(function, *arguments, **keywords)
+
+    def holds(self, size: int) -> bool:
+        """Tell whether so many bytes are free on the GPU."""
+        from cryorefine.compute.gpu_turns import free_bytes
+
+        with self.current():
+            return free_bytes() >= size
 
     def leave(self) -> None:
         """Work on the processor from now on, since the GPU's memory is too small."""
@@ -108,7 +123,8 @@ class Place:
             "The GPU's memory is too small for maps of this size, so that the processor works on them."
         )
 
-    def _here(self, function: Callable[..., ResultT], *arguments: Any, **keywords: Any) -> ResultT:
+    def here(self, function: Callable[..., ResultT], *arguments: Any, **keywords: Any) -> ResultT:
+        """Call a function as :meth:`do` does, but raise a MemoryError where the GPU's memory is too small."""
         with self.current(), shortage():
             return function(
                 *(self.put(a) if _is_map(a) or hasattr(a, "moved") else a for a in arguments), **keywords

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from cryorefine.compute.place import Place
     from cryorefine.io.mrc import Map
     from cryorefine.maps.mask_recipe import MaskRecipe
 
@@ -219,7 +220,7 @@ class Options:
         0,
         label="Planes at a time",
         help="Make the mask this many planes at a time, in bounded memory and with the same result; 0 does "
-        "so with 32 planes from a box of 640 px on.",
+        "so with 32 planes from a box of 640 px on, unless a GPU has the memory for it.",
         group="Compute",
         minimum=0,
         maximum=65536,
@@ -282,17 +283,17 @@ def run(options: Options) -> Run[Result]:
     if options.new_box is not None:
         return (yield from _sphere(options, options.new_box))
     assert options.input is not None
+    place = Place(options.device)
     if options.slab > 0 or mask_create_large.box_of(options.input) >= _LARGEST_WHOLE:
-        if options.device != "cpu":
-            Place(options.device)
-            yield Notice("The mask of a map this large is made slab by slab, which the processor does.")
-        return (yield from mask_create_large.run(options, options.input, options.slab or _PLANES))
-    return (yield from _from_map(options, options.input))
+        if options.slab > 0 and place.on_gpu:
+            place = Place()
+            yield Notice("A mask is made slab by slab, as --slab says, by the processor.")
+        return (yield from mask_create_large.run(options, options.input, options.slab or _PLANES, place))
+    return (yield from _from_map(options, options.input, place))
 
 
-def _from_map(options: Options, path: Path) -> Run[Result]:
+def _from_map(options: Options, path: Path, place: Place) -> Run[Result]:
     from cryorefine.compute.array_module import to_host
-    from cryorefine.compute.place import Place
     from cryorefine.jobs.volumes import read_cubic
     from cryorefine.maps.mask_recipe import mask_from_recipe
 
@@ -300,7 +301,6 @@ def _from_map(options: Options, path: Path) -> Run[Result]:
     volume = read_cubic(path, options.pixel_size, mapped=True)
     second = read_second(options, volume) if options.second_map is not None else None
     yield Progress(_STAGE, 1, 3, "filtering")
-    place = Place(options.device)
     density = place.do(filtered, volume.data, options, volume.pixel_size)
     threshold = yield from threshold_of(options, density, volume.pixel_size)
     recipe = recipe_of(options, threshold, volume.pixel_size)

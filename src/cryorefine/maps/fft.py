@@ -123,3 +123,15 @@ class _OnGpu(_Public):
         import cupyx.scipy.fft
 
         return cupyx.scipy.fft, {}
+
+    def c2r(
+        self, values: Any, axes: Any, size: int, _forward: bool, _norm: int, _out: None, threads: int
+    ) -> Any:
+        # Components of a moved image at the Nyquist frequency are no mates any more. Along one axis cuFFT
+        # leaves out the imaginary parts that should not be there, as PocketFFT does; what it makes of them
+        # along several axes at once is undefined.
+        fft, _ = self.functions(threads)
+        if len(axes) > 1:
+            values = fft.ifftn(values, axes=axes[:-1], norm="forward")
+        own = len(axes) > 1
+        return fft.irfft(values, size, axis=axes[-1], norm="forward", overwrite_x=own)

@@ -206,4 +206,4 @@ def padded_inverse(spectrum: Array, size: int, near: NDArray[np.int64], window: 
             spectrum = padded
         spectrum = fft.ifft(spectrum, axis=axis, norm="forward")
         spectrum = spectrum[(slice(None),) * axis + (window[axis],)]
-    return fft.irfft(spectrum, size, axis=last, norm="forward")[..., window[last]]
+    return fft.irfft(spectrum, size, axis=last, norm="forward", overwrite_x=True)[..., window[last]]

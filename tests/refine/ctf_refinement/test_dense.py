@@ -21,8 +21,10 @@ from cryorefine.refine.ctf_refinement.comparison import Comparison
 from cryorefine.refine.ctf_refinement.defocus import scan_defocus
 from cryorefine.refine.ctf_refinement.division import divide
 from cryorefine.refine.ctf_refinement.frame import make_frame
-from cryorefine.refine.ctf_refinement.optics_sums import even_sums, odd_sums
+from cryorefine.refine.ctf_refinement.optics_sums import displacement_sums, even_sums, odd_sums
+from cryorefine.refine.ctf_refinement.settings import CtfFit
 from cryorefine.refine.ctf_refinement.signal import Signal, measure, power_spectra
+from cryorefine.refine.ctf_refinement.transfer_fit import derivatives, fit_transfer, table_of
 
 
 @pytest.fixture(scope="module", params=["host", pytest.param("gpu", marks=pytest.mark.gpu)])
@@ -131,3 +133,44 @@ def test_scan_of_the_defocus(both):
     one, other = (scan_defocus(comparison, signal, origin, 1000.0) for comparison in (processor, gpu))
     close(one.score, other.score)
     assert np.ptp(one.score) > 10
+
+
+def test_displacements_of_pixels(both):
+    processor, gpu, signal = both
+    one, other = (displacement_sums(comparison, signal)[0] for comparison in (processor, gpu))
+    for here, there in zip(one, other, strict=True):
+        for k in range(8):
+            close(here[k], there[k])
+    assert all(np.ptp(sums) > 0 for sums in np.sum(one, axis=0))
+
+
+def test_derivatives_by_all_parameters(both):
+    processor, gpu, signal = both
+    table = table_of(processor.particles.ctf) + np.array([0.1, 50.0, 20.0, -30.0, 10.0, 0.1])
+    one, other = (derivatives(comparison, signal, table) for comparison in (processor, gpu))
+    close(one.score, other.score)
+    for k in range(6):
+        close(one.gradient[:, k], other.gradient[:, k])
+        assert np.ptp(one.gradient[:, k]) > 0
+        for j in range(6):
+            close(one.information[:, k, j], other.information[:, k, j])
+
+
+def test_a_joint_fit(both):
+    processor, gpu, signal = both
+    micrograph = np.arange(40) % 10
+    fit = CtfFit(phase_shift="per-micrograph", defocus="per-particle", b_factor="per-micrograph")
+    one, other = (
+        fit_transfer(
+            comparison,
+            signal,
+            fit,
+            micrograph,
+            defocus_centre=mean_defocus(processor.particles)[:10],
+            defocus_spread=200.0,
+        )
+        for comparison in (processor, gpu)
+    )
+    np.testing.assert_allclose(other.table, one.table, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(other.sigma, one.sigma, rtol=1e-2)
+    assert np.abs(one.table - table_of(processor.particles.ctf)).max() > 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from importlib import import_module
+from functools import partial
 from itertools import pairwise
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -17,7 +17,7 @@ from cryorefine.compute.executor import LocalExecutor
 from cryorefine.compute.gpu_turns import Copies, free_memory, turns
 from cryorefine.compute.place import shortage
 from cryorefine.ctf.aberrations import even_phase, odd_phase
-from cryorefine.ctf.ctf import CtfParameters, ctf
+from cryorefine.ctf.ctf import CtfParameters
 from cryorefine.errors import UserWarningMessage
 from cryorefine.geometry.symmetry import point_group
 from cryorefine.refine.ctf_refinement.division import Chunk
@@ -28,6 +28,7 @@ from cryorefine.refine.ctf_refinement.settings import SuppliedMaps
 from cryorefine.refine.ctf_refinement.spectra import Memory, Spectra
 from cryorefine.refine.ctf_refinement.sums import Sums, split_operators
 from cryorefine.refine.half_plane import HalfPlane
+from cryorefine.refine.operations import PROCESSOR, Operations
 from cryorefine.refine.particle_set import OpticsGroup, ParticleSet
 from cryorefine.refine.volume import C64, F32
 
@@ -35,6 +36,8 @@ F64 = NDArray[np.float64]
 ResultT = TypeVar("ResultT")
 # A half set of more particles than this is summed up by several threads, up to eight.
 _PART, _PARTS = 2000, 8
+# Volumes on a GPU at a time: both references, and what their sums were multiplied with.
+_COPIES = 4
 P = ParamSpec("P")
 
 
@@ -60,8 +63,8 @@ class Compared:
         Where the slices lie in the reference.
     own, other : ndarray
         Fourier volumes of the particles' own half set, their noise and all, and of the other one.
-    xp : module, optional
-        CuPy, where a GPU is used.
+    operations : Operations
+        Where CTFs and sums over pixels are worked out. The arrays above are on the processor.
     """
 
     chunk: Chunk
@@ -73,11 +76,16 @@ class Compared:
     matrices: F64
     own: C64
     other: C64
-    xp: Any = None
+    operations: Operations = PROCESSOR
 
-    def on_gpu(self, *arrays: NDArray[Any]) -> list[Any]:
-        """Return copies of arrays on the GPU that this chunk is worked on."""
-        return [self.xp.asarray(array) for array in arrays]
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the chunk is worked on by a GPU."""
+        return self.operations is not PROCESSOR
+
+    def there(self, *arrays: Any) -> list[Any]:
+        """Return arrays where the chunk is worked on."""
+        return [self.operations.array(array) for array in arrays]
 
     @property
     def odd_correction(self) -> C64:
@@ -89,12 +97,12 @@ class Compared:
         return self.image * self.odd_correction
 
     def sine_and_cosine(self, *, even: bool = True) -> tuple[F32, F32]:
-        """Return sin and cos of the phase of the contrast transfer, shape (n, pixels) each."""
-        return sine_and_cosine(self.ctf, self.optics, self.plane, even=even)
+        """Return sin and cos of the phase of the contrast transfer there, shape (n, pixels) each."""
+        return sine_and_cosine(self.ctf, self.optics, self.plane, self.operations, even=even)
 
     def transfer(self) -> F32:
-        """Return the CTF with envelope and scale, shape (n, pixels)."""
-        return transfer(self.ctf, self.optics, self.plane)
+        """Return the CTF with envelope and scale there, shape (n, pixels)."""
+        return transfer(self.ctf, self.optics, self.plane, self.operations)
 
 
 def odd_correction(optics: OpticsGroup, plane: GroupPlane) -> C64:
@@ -114,20 +122,28 @@ def _even(optics: OpticsGroup, plane: GroupPlane) -> F64 | None:
     return even_phase(optics.even_aberrations, plane.x, plane.y) if any(optics.even_aberrations) else None
 
 
-def transfer(parameters: CtfParameters, optics: OpticsGroup, plane: GroupPlane) -> F32:
+def transfer(
+    parameters: CtfParameters, optics: OpticsGroup, plane: GroupPlane, where: Operations = PROCESSOR
+) -> F32:
     """Return CTFs with envelope and scale, shape (n, pixels)."""
-    return ctf(parameters, plane.x, plane.y, even=_even(optics, plane))
+    return where.ctf(parameters, plane.x, plane.y, even=_even(optics, plane))
 
 
 def sine_and_cosine(
-    parameters: CtfParameters, optics: OpticsGroup, plane: GroupPlane, *, even: bool = True
+    parameters: CtfParameters,
+    optics: OpticsGroup,
+    plane: GroupPlane,
+    where: Operations = PROCESSOR,
+    *,
+    even: bool = True,
 ) -> tuple[F32, F32]:
     """Return sin and cos of gamma without envelope and scale, shape (n, pixels) each."""
     bare = replace(parameters, b_factor=0.0, scale=1.0)
     extra = _even(optics, plane) if even else None
     # The CTF is -sin(gamma); a phase shift of -90 degrees turns that into -cos(gamma).
     turned = replace(bare, phase_shift=np.asarray(bare.phase_shift) - 90.0)
-    return -ctf(bare, plane.x, plane.y, even=extra), -ctf(turned, plane.x, plane.y, even=extra)
+    sine, cosine = (-where.ctf(each, plane.x, plane.y, even=extra) for each in (bare, turned))
+    return sine, cosine
 
 
 def with_mean_defocus(parameters: CtfParameters, mean: F64) -> CtfParameters:
@@ -150,8 +166,8 @@ class _Values:
     weight: F64
     envelope: tuple[F64 | float, F64 | float]
 
-    def inserted(self, chunk: Chunk, image: C64) -> Inserted:
-        """Return the images of a chunk as they go into the sums."""
+    def inserted(self, chunk: Chunk, image: C64, where: Operations) -> Inserted:
+        """Return the images of a chunk as they go into the sums; their CTFs are there."""
         plane = self.planes[chunk.view]
         group = self.particles.views[chunk.view].optics
         optics = self.particles.optics[group]
@@ -161,7 +177,7 @@ class _Values:
         return Inserted(
             image,
             odd_correction(optics, plane),
-            transfer(parameters.take(chunk.particles), optics, plane),
+            transfer(parameters.take(chunk.particles), optics, plane, where),
             self.weight[chunk.particles].astype(np.float32),
             self.inverse_noise[group, shell].astype(np.float32),
         )
@@ -312,16 +328,16 @@ class Comparison:
         return [chunks[a:b] for a, b in pairwise(edges)]
 
     def _sum(self, chunks: list[Chunk], values: _Values) -> Sums:
-        return self._on_device(lambda copies: self._sum_there(chunks, values, _module(copies)))
+        return self._on_device(lambda where: self._sum_there(chunks, values, where))
 
-    def _sum_there(self, chunks: list[Chunk], values: _Values, xp: Any) -> Sums:
+    def _sum_there(self, chunks: list[Chunk], values: _Values, where: Operations) -> Sums:
         sums = Sums.empty(self.frame)
-        parts = xp.asarray(sums.parts)
+        parts = where.array(sums.parts)
         for chunk in chunks:
             plane = values.planes[chunk.view]
-            own = values.inserted(chunk, self.spectra(chunk, xp))
+            own = values.inserted(chunk, self.spectra(chunk, where.xp), where)
             arrays = (own.image, own.correction, own.transfer, own.weight, own.inverse_noise)
-            image, correction, transfer, weight, inverse_noise = (xp.asarray(array) for array in arrays)
+            image, correction, transfer, weight, inverse_noise = (where.array(array) for array in arrays)
             model = transfer * np.float32(plane.area)
             weighted = weight[:, None] * inverse_noise * model
             data = image * correction
@@ -329,34 +345,38 @@ class Comparison:
             weighted *= model
             matrices = plane.rotation @ values.particles.poses[chunk.particles]
             turned = [matrices @ operator for operator in self._operators]
-            if xp is np:
+            if where is PROCESSOR:
                 for each in turned:
                     sums.insert(each, plane.plane, self.frame.padding, data, weighted)
             else:
                 from cryorefine.refine.ctf_refinement.rebuild import add_slices
 
                 add_slices(parts, turned, plane.plane, self.frame.padding, data, weighted)
-        return sums if xp is np else Sums(to_host(parts))
+        return sums if where is PROCESSOR else Sums(to_host(parts))
 
     def _solved(self, sums: Sums, ssnr: F64) -> Reference:
-        return self._on_device(lambda copies: self._solved_there(sums, ssnr, _module(copies)))
+        return self._on_device(lambda where: self._solved_there(sums, ssnr, where))
 
-    def _solved_there(self, sums: Sums, ssnr: F64, xp: Any) -> Reference:
-        if xp is not np:
+    def _solved_there(self, sums: Sums, ssnr: F64, where: Operations) -> Reference:
+        if where is not PROCESSOR:
             from cryorefine.refine.ctf_refinement.rebuild import solved
 
-            return solved(xp.asarray(sums.parts), self._turns, ssnr, self.frame)
+            return solved(where.array(sums.parts), self._turns, ssnr, self.frame)
         whole = sums.finish(self._turns, self.frame.padding * (self.frame.size / 2 + 1))
         return rebuilt_reference(whole, ssnr, self.frame, self.executor.threads)
 
-    def _on_device(self, work: Callable[[Copies | None], ResultT]) -> ResultT:
+    def images(self, chunk: Chunk) -> C64:
+        """Return the transforms of a chunk's images, on the processor, shape (n, pixels)."""
+        return self._on_device(lambda where: self.spectra(chunk, where.xp))
+
+    def _on_device(self, work: Callable[[Operations], ResultT]) -> ResultT:
         """Do some work on a GPU, if there is one with the memory, or else on the processor."""
         if self._gpus is None:
-            return work(None)
+            return work(PROCESSOR)
         with self._gpus.turn() as copies:
             try:
                 with shortage():
-                    return work(copies)
+                    return work(_on_gpu(copies))
             except MemoryError:
                 pass
             # Only here is what the failed attempt held let go.
@@ -366,7 +386,7 @@ class Comparison:
             UserWarningMessage,
             stacklevel=2,
         )
-        return work(None)
+        return work(PROCESSOR)
 
     def references(self) -> tuple[Reference, Reference]:
         """Return the references made of the two half sets."""
@@ -387,22 +407,19 @@ class Comparison:
 
         def work(chunk: Chunk) -> ResultT:
             return self._on_device(
-                lambda copies: function(self._compare(chunk, references, copies), *args, **kwargs)
+                lambda where: function(self._compare(chunk, references, where), *args, **kwargs)
             )
 
         yield from self.executor.run(work, [(chunk,) for chunk in self.chunks])
 
-    def _compare(
-        self, chunk: Chunk, references: tuple[Reference, Reference], copies: Copies | None
-    ) -> Compared:
+    def _compare(self, chunk: Chunk, references: tuple[Reference, Reference], where: Operations) -> Compared:
         particles, plane = self.particles, self.planes[chunk.view]
         matrices = plane.rotation @ particles.poses[chunk.particles]
-        xp = _module(copies)
-        image = self.spectra(chunk, xp)
+        image = self.spectra(chunk, where.xp)
         half = 1 - chunk.half if self._other else chunk.half
         prediction = self._slices.get(chunk.number)
         if prediction is None:
-            own = None if self._built is None else self._built.inserted(chunk, image)
+            own = None if self._built is None else self._built.inserted(chunk, image, where)
             prediction = slices(
                 references[half],
                 matrices,
@@ -411,7 +428,7 @@ class Comparison:
                 plane.area,
                 own,
                 self.frame.coupling if own is not None else None,
-                copies,
+                where,
             )
             self._slices.keep(chunk.number, prediction)
         return Compared(
@@ -424,10 +441,14 @@ class Comparison:
             matrices=matrices,
             own=references[chunk.half].volume,
             other=references[1 - chunk.half].volume,
-            xp=None if copies is None else xp,
+            operations=where,
         )
 
 
-def _module(copies: Copies | None) -> Any:
-    """Return what makes arrays: CuPy in a GPU's turn."""
-    return np if copies is None else import_module("cupy")
+def _on_gpu(copies: Copies) -> Operations:
+    """Return the operations on the GPU whose turn it is, which copies volumes there."""
+    import cupy
+
+    from cryorefine.refine.gpu.operations import GpuOperations
+
+    return GpuOperations(cupy, 0, partial(copies.of, kept=_COPIES))

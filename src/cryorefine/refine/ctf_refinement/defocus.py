@@ -127,7 +127,7 @@ def _scan_chunk(
     if any(optics.even_aberrations):
         even = even_phase(optics.even_aberrations, plane.x, plane.y)
     bin_ = np.floor(plane.square / top * (bins - 1) + 0.5).astype(np.int32)
-    if compared.xp is not None:
+    if compared.on_gpu:
         extra = even if len(even) else np.zeros(len(plane.x))
         arrays = (
             compared.slice,
@@ -139,8 +139,8 @@ def _scan_chunk(
             linear * envelope,
             quadratic * envelope**2,
         )
-        on_gpu = dense.defocus_sums(compared.xp, compared.on_gpu(*arrays), bin_, bins)
-        sums = np.asarray(to_host(on_gpu), np.float32)
+        sums = dense.defocus_sums(compared.operations.xp, compared.there(*arrays), bin_, bins)
+        sums = sums.astype(np.float32)
     else:
         sums = np.zeros((len(members), bins, 4), np.float32)
         _collapse(
@@ -157,7 +157,8 @@ def _scan_chunk(
             bin_,
             sums,
         )
-    score = sums.reshape(len(members), -1) @ tables[optics.voltage]
+    table = compared.operations.array(tables[optics.voltage])
+    score = to_host(sums.reshape(len(members), -1) @ table)
     score *= signal.weight[members, None].astype(np.float32)
     return np.asarray(score - score.max(axis=1, keepdims=True), np.float32)
 

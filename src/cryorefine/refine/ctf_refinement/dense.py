@@ -73,21 +73,6 @@ def _gathered(volume: Array, corner: Array, weights: list[tuple[Array, Array]]) 
     return total
 
 
-def slices(
-    xp: Any,
-    volume: Array,
-    matrices: NDArray[np.float64],
-    kx: Array,
-    ky: Array,
-    padding: float,
-    area: float,
-) -> Array:
-    """Return slices of a Fourier volume on the scale of images, shape (n, pixels), by interpolation."""
-    corner, parts, mate = places(xp, volume.shape, matrices, kx, ky, padding)
-    values = _gathered(volume, corner, [_ends(part) for part in parts])
-    return (np.float32(area) * xp.where(mate, values.conj(), values)).astype(np.complex64)
-
-
 def without_own(
     xp: Any,
     gain: Array,
@@ -117,6 +102,13 @@ def cross_and_power(prediction: Array, image: Array) -> tuple[Array, Array]:
     """Return Re(conj(V) X) and the power of V, shape (n, pixels) each."""
     cross = prediction.real * image.real + prediction.imag * image.imag
     return cross, prediction.real * prediction.real + prediction.imag * prediction.imag
+
+
+def sums_of_products(xp: Any, first: Array, second: Array) -> Array:
+    """Sum the products of two arrays of shape (n, pixels) over pixels, in double precision; shape (n,)."""
+    if xp is np:
+        return np.einsum("np,np->n", first, second, dtype=np.float64)
+    return (first.astype(np.float64) * second).sum(axis=1)
 
 
 def sums_of_groups(xp: Any, values: Array, group: NDArray[np.int32], count: int) -> Array:

@@ -69,11 +69,11 @@ def _odd_chunk(compared: Compared, signal: Signal, group: NDArray[np.int64]) -> 
     linear, quadratic = pixel_weights(compared, signal, int(group[compared.chunk.view]))
     result = np.zeros((3, len(linear)))
     weight = signal.weight[compared.chunk.particles].astype(np.float32)
-    if compared.xp is None:
-        _add_odd(compared.slice, compared.image, compared.transfer(), weight, result)
+    if compared.on_gpu:
+        arrays = compared.there(compared.slice, compared.image, compared.transfer(), weight)
+        result += to_host(dense.odd_sums(compared.operations.xp, arrays))
     else:
-        arrays = compared.on_gpu(compared.slice, compared.image, compared.transfer(), weight)
-        result += to_host(dense.odd_sums(compared.xp, arrays))
+        _add_odd(compared.slice, compared.image, compared.transfer(), weight, result)
     result[:2] *= linear
     result[2] *= quadratic
     return result
@@ -102,17 +102,17 @@ def even_sums(
 def _even_chunk(compared: Compared, signal: Signal, group: NDArray[np.int64]) -> F64:
     linear, quadratic = pixel_weights(compared, signal, int(group[compared.chunk.view]))
     sine, cosine = compared.sine_and_cosine(even=False)
-    envelope = _envelope(compared)
+    envelope = compared.operations.array(_envelope(compared))
     sine *= envelope
     cosine *= envelope
     result = np.zeros((5, len(linear)))
     weight = signal.weight[compared.chunk.particles].astype(np.float32)
     image = compared.without_odd_aberrations()
-    if compared.xp is None:
-        _add_even(compared.slice, image, sine, cosine, weight, result)
+    if compared.on_gpu:
+        arrays = compared.there(compared.slice, image, sine, cosine, weight)
+        result += to_host(dense.even_sums(compared.operations.xp, arrays))
     else:
-        arrays = compared.on_gpu(compared.slice, image, sine, cosine, weight)
-        result += to_host(dense.even_sums(compared.xp, arrays))
+        _add_even(compared.slice, image, sine, cosine, weight, result)
     result[:2] *= linear
     result[2:] *= quadratic
     return result
@@ -174,14 +174,15 @@ def _displacement_chunk(
 ) -> F64:
     slope, inverse = _gain(compared, signal, int(group[compared.chunk.view]))
     shell = np.minimum(compared.plane.plane.shell, len(reliability) - 1)
+    where, xp = compared.operations, compared.operations.xp
     transfer = compared.transfer()
     (x_re, x_im), (y_re, y_im) = _gradient(compared, compared.other, padding)
     (u_re, u_im), (v_re, v_im) = _gradient(compared, compared.own, padding)
-    gain = transfer * slope.astype(np.float32)
-    rest = compared.without_odd_aberrations() - gain * compared.slice
+    gain = transfer * where.array(slope.astype(np.float32))
+    rest = where.array(compared.without_odd_aberrations()) - gain * where.array(compared.slice)
     power = gain**2
     whole = scale[group[compared.chunk.view]] / np.maximum(reliability, 0.02)
-    mixed = gain * transfer * whole[shell].astype(np.float32)
+    mixed = gain * transfer * where.array(whole[shell].astype(np.float32))
     products = (
         power * (x_re**2 + x_im**2),
         power * (x_re * y_re + x_im * y_im),
@@ -192,24 +193,25 @@ def _displacement_chunk(
         0.5 * mixed * (x_re * v_re + x_im * v_im + y_re * u_re + y_im * u_im),
         mixed * (y_re * v_re + y_im * v_im),
     )
-    weight = signal.weight[compared.chunk.particles]
-    return np.stack([weight @ product for product in products]) * inverse
+    weight = where.array(signal.weight[compared.chunk.particles])
+    return np.asarray(to_host(xp.stack([weight @ product for product in products])) * inverse)
 
 
 def _gradient(compared: Compared, volume: C64, padding: float) -> list[tuple[F32, F32]]:
-    """Return the gradients of slices along x and y, per Fourier pixel after the magnification matrix."""
+    """Return gradients of slices along x and y there, per Fourier pixel after the magnification matrix."""
     x, y = moved_plane(compared)
     embedded = np.eye(3)
     embedded[:2, :2] = np.reshape(compared.optics.magnification, (2, 2)).T
     matrices = np.linalg.inv(embedded) @ compared.matrices
     scale = np.float32(compared.plane.area / (2 * _STEP))
+    volume = compared.operations.volume(volume)
     gradient = []
     for dx, dy in ((_STEP, 0.0), (0.0, _STEP)):
         sides = []
         for sign in (1, -1):
             kx, ky = (x + sign * dx).astype(np.float32), (y + sign * dy).astype(np.float32)
             plane = replace(compared.plane.plane, kx=kx, ky=ky)
-            sides.append(slices(volume, matrices, plane, padding))
+            sides.append(slices(volume, matrices, plane, padding, compared.operations))
         (a_re, a_im), (b_re, b_im) = sides
         gradient.append(((a_re - b_re) * scale, (a_im - b_im) * scale))
     return gradient

@@ -20,10 +20,11 @@ from numba import njit
 from numpy.typing import NDArray
 
 from cryorefine.compute.array_module import to_host
-from cryorefine.compute.gpu_turns import Copies
+from cryorefine.refine import slicing
 from cryorefine.refine.ctf_refinement import dense
 from cryorefine.refine.ctf_refinement.reference import Reference
 from cryorefine.refine.half_plane import HalfPlane
+from cryorefine.refine.operations import PROCESSOR, Operations
 from cryorefine.refine.volume import C64, F32
 
 F64 = NDArray[np.float64]
@@ -64,7 +65,7 @@ def slices(
     area: float,
     own: Inserted | None = None,
     coupling: F32 | None = None,
-    copies: Copies | None = None,
+    where: Operations = PROCESSOR,
 ) -> C64:
     """Return slices of a reference on the scale of images, shape (n, pixels).
 
@@ -84,11 +85,11 @@ def slices(
         What these images brought to the reference, to be taken away.
     coupling : ndarray of float32, shape (4,), optional
         Of the voxels of the volume, see :attr:`.frame.Frame.coupling`.
-    copies : Copies, optional
-        Volumes on the GPU to be used, if any.
+    where : Operations
+        Where they are made; they are returned on the processor.
     """
-    if copies is not None:
-        return _slices_on_gpu(reference, matrices, plane, padding, area, own, coupling, copies)
+    if where is not PROCESSOR:
+        return _slices_on_gpu(reference, matrices, plane, padding, area, own, coupling, where)
     result = np.empty((len(matrices), plane.pixels), np.complex64)
     turned = matrices.astype(np.float32)
     volume = reference.volume.view(np.float32)
@@ -120,18 +121,17 @@ def _slices_on_gpu(
     area: float,
     own: Inserted | None,
     coupling: F32 | None,
-    copies: Copies,
+    where: Operations,
 ) -> C64:
-    import cupy
-
-    kx, ky = cupy.asarray(plane.kx), cupy.asarray(plane.ky)
-    volume = copies.of(reference.volume)
-    result = dense.slices(cupy, volume, matrices, kx, ky, padding, area)
+    xp, kx, ky = where.xp, where.array(plane.kx), where.array(plane.ky)
+    re, im = slicing.slices(where.volume(reference.volume), matrices, plane, padding, where)
+    result = np.float32(area) * (re + np.complex64(1j) * im)
     if own is not None and coupling is not None:
         arrays = (own.image, own.correction, own.transfer, own.weight, own.inverse_noise)
-        brought = tuple(cupy.asarray(array) for array in arrays)
-        gain = copies.of(reference.gain)
-        result = dense.without_own(cupy, gain, matrices, kx, ky, padding, coupling, area**2, brought, result)
+        brought = tuple(where.array(array) for array in arrays)
+        weights: Any = reference.gain
+        gain = where.volume(weights)
+        result = dense.without_own(xp, gain, matrices, kx, ky, padding, coupling, area**2, brought, result)
     return np.asarray(to_host(result), np.complex64)
 
 

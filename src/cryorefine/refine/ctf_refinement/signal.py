@@ -92,7 +92,7 @@ def _insist_on_content(power: F64, names: NDArray[np.object_]) -> None:
 
 def _power(comparison: Comparison, chunk: Any) -> F64:
     plane = comparison.planes[chunk.view].plane
-    image = comparison.spectra(chunk)
+    image = comparison.images(chunk)
     shells = comparison.frame.shells + 1
     result = np.zeros((3, len(image), shells))
     transfer = np.ones(image.shape, np.float32)
@@ -137,9 +137,9 @@ def measure(comparison: Comparison, before: Signal) -> Signal:
 
 
 def _spectra(compared: Compared, shells: int) -> F32:
-    if compared.xp is not None:
-        arrays = compared.on_gpu(compared.slice, compared.image, compared.odd_correction, compared.transfer())
-        sums = dense.shell_sums(compared.xp, arrays, compared.plane.plane.shell, shells)
+    if compared.on_gpu:
+        arrays = compared.there(compared.slice, compared.image, compared.odd_correction, compared.transfer())
+        sums = dense.shell_sums(compared.operations.xp, arrays, compared.plane.plane.shell, shells)
         return np.asarray(to_host(sums), np.float32)
     result = np.zeros((3, len(compared.image), shells))
     _shell_sums(

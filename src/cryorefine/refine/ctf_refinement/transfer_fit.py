@@ -13,8 +13,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from cryorefine.compute.array_module import to_host
 from cryorefine.ctf.ctf import CtfParameters, electron_wavelength
 from cryorefine.refine.ctf_refinement.comparison import Compared, Comparison
+from cryorefine.refine.ctf_refinement.dense import cross_and_power, sums_of_products
 from cryorefine.refine.ctf_refinement.optics_sums import pixel_weights
 from cryorefine.refine.ctf_refinement.settings import CtfFit, Level
 from cryorefine.refine.ctf_refinement.signal import Signal
@@ -131,22 +133,30 @@ def _derivatives(compared: Compared, signal: Signal, group: Index, table: F64) -
     members = compared.chunk.particles
     linear, quadratic = pixel_weights(compared, signal, int(group[compared.chunk.view]))
     here = replace(compared, ctf=with_table(compared.ctf, table[members]))
+    where = compared.operations
     model, slope = here.sine_and_cosine()
-    envelope = _envelope(table[members], compared.plane.square)
+    envelope = _envelope(compared, table[members])
     model *= -envelope
     slope *= -envelope
-    image, prediction = compared.without_odd_aberrations(), compared.slice
-    cross = (prediction.real * image.real + prediction.imag * image.imag) * linear
-    power = (prediction.real**2 + prediction.imag**2) * quadratic
+    image, prediction = where.array(compared.without_odd_aberrations()), where.array(compared.slice)
+    cross, power = cross_and_power(prediction, image)
+    cross *= where.array(linear)
+    power *= where.array(quadratic)
     rest = cross - power * model
     # Score is sum(cross m - power m^2 / 2) = sum((cross + rest) m) / 2.
-    score = 0.5 * np.einsum("np,np->n", cross + rest, model, dtype=np.float64)
+    score = 0.5 * to_host(sums_of_products(where.xp, cross + rest, model))
     phase_terms, envelope_terms = _terms(compared)
-    by_phase = (rest * slope) @ phase_terms.T
-    by_envelope = (rest * model) @ envelope_terms.T
-    first = (power * slope**2) @ _products(phase_terms, phase_terms)
-    mixed = (power * slope * model) @ _products(phase_terms, envelope_terms)
-    second = (power * model**2) @ _products(envelope_terms, envelope_terms)
+
+    def summed(values: F32, terms: F32) -> F32:
+        """Sum values (n, pixels) times each of some terms (terms, pixels), on the processor."""
+        sums: F32 = to_host(values @ where.array(np.ascontiguousarray(terms.T)))
+        return sums
+
+    by_phase = summed(rest * slope, phase_terms)
+    by_envelope = summed(rest * model, envelope_terms)
+    first = summed(power * slope**2, _products(phase_terms, phase_terms))
+    mixed = summed(power * slope * model, _products(phase_terms, envelope_terms))
+    second = summed(power * model**2, _products(envelope_terms, envelope_terms))
     count = len(members)
     gradient = np.concatenate([by_phase, by_envelope], axis=1).astype(np.float64)
     information = np.empty((count, _COUNT, _COUNT))
@@ -163,9 +173,13 @@ def _derivatives(compared: Compared, signal: Signal, group: Index, table: F64) -
     return Derivatives(score * weight, gradient * weight[:, None], information * weight[:, None, None])
 
 
-def _envelope(table: F64, square: F64) -> F32:
-    exponent = (-table[:, B_FACTOR, None] / 4).astype(np.float32) * square.astype(np.float32)
-    return np.asarray(np.exp(exponent) * table[:, SCALE, None].astype(np.float32))
+def _envelope(compared: Compared, table: F64) -> F32:
+    """Return the envelopes of a chunk there, shape (n, pixels)."""
+    where = compared.operations
+    rates, scales = ((table[:, k, None] * f).astype(np.float32) for k, f in ((B_FACTOR, -0.25), (SCALE, 1.0)))
+    exponent = where.array(rates) * where.array(compared.plane.square.astype(np.float32))
+    envelope: F32 = where.xp.exp(exponent) * where.array(scales)
+    return envelope
 
 
 def _terms(compared: Compared) -> tuple[F32, F32]:
@@ -181,8 +195,8 @@ def _terms(compared: Compared) -> tuple[F32, F32]:
 
 
 def _products(first: F32, second: F32) -> F32:
-    """Return all products of two sets of terms, shape (pixels, terms * terms)."""
-    return np.ascontiguousarray((first[:, None] * second[None]).reshape(-1, first.shape[1]).T)
+    """Return all products of two sets of terms, shape (terms * terms, pixels)."""
+    return (first[:, None] * second[None]).reshape(-1, first.shape[1])
 
 
 @dataclass(frozen=True, eq=False)
