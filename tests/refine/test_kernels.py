@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from cryorefine.refine import kernels, oracle
+from cryorefine.refine import interpolation, kernels, oracle
 from cryorefine.refine.half_plane import half_plane, shift_phases
 from cryorefine.refine.slicing import slices
 from cryorefine.refine.volume import empty_volume
@@ -49,7 +49,7 @@ def test_insertion_spreads_as_the_reference_does(volume, plane, rng):
     data = images(rng, 3, plane.pixels)
     weights = rng.random((3, plane.pixels)).astype(np.float32)
     numerator, weight = empty_volume(SIZE, PADDING)
-    kernels.insert_slices(
+    interpolation.insert_slices(
         numerator,
         weight,
         rotations.astype(np.float32),
@@ -76,7 +76,7 @@ def test_insertion_is_the_transpose_of_slicing(volume, plane, rng):
     ones = np.ones((4, plane.pixels), np.float32)
     re, im = slices(volume, rotations, plane, PADDING)
     numerator, weight = empty_volume(SIZE, PADDING)
-    kernels.insert_slices(
+    interpolation.insert_slices(
         numerator,
         weight,
         rotations.astype(np.float32),

@@ -6,7 +6,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
 
 from cryorefine.geometry.symmetry import point_group
-from cryorefine.refine import kernels
+from cryorefine.refine import interpolation
 from cryorefine.refine.half_plane import half_plane
 from cryorefine.refine.reconstruct import join_low_resolution, prior_from_fsc, reconstruct
 from cryorefine.refine.slicing import slices
@@ -74,7 +74,7 @@ def insert(density, rotations, size=BOX, noise=0.0, rng=None):
         im = (im + rng.normal(scale=noise, size=im.shape)).astype(np.float32)
     numerator, weight = empty_volume(size, PADDING)
     ones = np.ones_like(re)
-    kernels.insert_slices(
+    interpolation.insert_slices(
         numerator, weight, rotations.astype(np.float32), plane.kx, plane.ky, plane.kz, PADDING, re, im, ones
     )
     enforce_friedel(numerator, weight)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryorefine.compute.array_module import to_host
-from cryorefine.refine import kernels
+from cryorefine.refine import interpolation
 
 F32 = NDArray[np.float32]
 C64 = NDArray[np.complex64]
@@ -55,8 +55,8 @@ class Insertion:
         return cls(np.zeros(shape, np.complex64), np.zeros(shape, np.float32))
 
     def add(self, matrices: F32, kx: F32, ky: F32, kz: F32, padding: float, re: F32, im: F32, w: F32) -> None:
-        """Add slices; see :func:`cryorefine.refine.kernels.insert_slices`."""
-        kernels.insert_slices(*self._sums, matrices, kx, ky, kz, padding, re, im, w)
+        """Add slices; see :func:`cryorefine.refine.interpolation.insert_slices`."""
+        interpolation.insert_slices(*self._sums, matrices, kx, ky, kz, padding, re, im, w)
 
     @property
     def nbytes(self) -> int:

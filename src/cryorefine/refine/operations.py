@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from cryorefine.compute.gpu_turns import share_of_memory, turns
 from cryorefine.ctf.ctf import ctf
-from cryorefine.refine import kernels, posterior
+from cryorefine.refine import interpolation, kernels, posterior
 from cryorefine.refine.half_plane import sum_by_shell
 from cryorefine.refine.insertion import Insertion
 from cryorefine.refine.parameters import Expected
@@ -106,8 +106,8 @@ class ProcessorOperations:
     def slice_volume(
         volume: C64, matrices: F32, kx: F32, ky: F32, kz: F32, padding: float, re: F32, im: F32
     ) -> None:
-        """Cut slices, or turned copies; see :func:`cryorefine.refine.kernels.slice_volume`."""
-        kernels.slice_volume(volume.view(np.float32), matrices, kx, ky, kz, padding, re, im)
+        """Cut slices, or turned copies; see :func:`cryorefine.refine.interpolation.slice_volume`."""
+        interpolation.slice_volume(volume.view(np.float32), matrices, kx, ky, kz, padding, re, im)
 
 
 PROCESSOR = ProcessorOperations()

@@ -7,7 +7,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from cryorefine.ctf import CtfParameters, ctf
-from cryorefine.refine import kernels, posterior
+from cryorefine.refine import interpolation, kernels, posterior
 from cryorefine.refine.gpu.insertion import GpuInsertion
 from cryorefine.refine.gpu.operations import GpuOperations
 from cryorefine.refine.half_plane import half_plane, shift_phases
@@ -69,7 +69,7 @@ def test_slices(gpu, plane, rng):
     where = (matrices, plane.kx, plane.ky, plane.kz, PADDING)
     expected = [np.empty((70, plane.pixels), np.float32) for _ in range(2)]
     found = [gpu.zeros((70, plane.pixels), np.float32) for _ in range(2)]
-    kernels.slice_volume(volume.view(np.float32), *where, *expected)
+    interpolation.slice_volume(volume.view(np.float32), *where, *expected)
     gpu.slice_volume(gpu.array(volume), *where, *found)
     for a, b in zip(expected, found, strict=True):
         np.testing.assert_allclose(gpu.host(b), a, atol=3e-4)
@@ -82,7 +82,7 @@ def test_insertion(gpu, plane, rng):
     weights[2] = 0
     data = (*split(complex_normal(rng, 7, plane.pixels)), weights)
     expected = empty_volume(SIZE, PADDING)
-    kernels.insert_slices(*expected, *where, *data)
+    interpolation.insert_slices(*expected, *where, *data)
     there = [gpu.array(each) for each in data]
     found = gpu.insertion(expected[0].shape, [there])
     found.add(*where, *there)
@@ -116,7 +116,7 @@ def test_sums_of_chunks_are_added_on_the_gpu(gpu, rng):
     weights = rng.random((30, plane.pixels)).astype(np.float32)
     data = (*split(complex_normal(rng, 30, plane.pixels)), weights)
     whole = empty_volume(SIZE, PADDING)
-    kernels.insert_slices(*whole, matrices, plane.kx, plane.ky, plane.kz, PADDING, *data)
+    interpolation.insert_slices(*whole, matrices, plane.kx, plane.ky, plane.kz, PADDING, *data)
 
     def summed(expected, chunks):
         total = None
@@ -164,7 +164,7 @@ def test_the_largest_sum_that_there_can_be_fits(gpu):
     where = (np.tile(np.eye(3, dtype=np.float32), (300, 1, 1)), plane.kx, plane.ky, plane.kz, 1.0)
     sums = gpu.insertion(expected[0].shape, [there])
     sums.add(*where, *there)
-    kernels.insert_slices(*expected, *where, *data)
+    interpolation.insert_slices(*expected, *where, *data)
     for a, b in zip(expected, sums.volumes(), strict=True):
         np.testing.assert_allclose(b, a, rtol=1e-5, atol=1e-4)
 

@@ -69,7 +69,7 @@ class GpuInsertion:
     def add(
         self, matrices: F32, kx: F32, ky: F32, kz: F32, padding: float, re: Array, im: Array, w: Array
     ) -> None:
-        """Add slices; see :func:`cryorefine.refine.kernels.insert_slices`."""
+        """Add slices; see :func:`cryorefine.refine.interpolation.insert_slices`."""
         limit = i32(self._sums.shape[0] // 2)
         turned = self._xp.asarray(matrices, np.float32)
         where = (limit, turned, *points(self._xp, kx, ky, kz), np.float32(padding))

@@ -90,7 +90,7 @@ class GpuOperations:
     def slice_volume(
         self, volume: Array, matrices: F32, kx: F32, ky: F32, kz: F32, padding: float, re: Array, im: Array
     ) -> None:
-        """Cut slices, or turned copies; see :func:`cryorefine.refine.kernels.slice_volume`."""
+        """Cut slices, or turned copies; see :func:`cryorefine.refine.interpolation.slice_volume`."""
         limit = i32(volume.shape[0] // 2)
         where = (self.array(matrices, np.float32), *points(self.xp, kx, ky, kz), np.float32(padding))
         launch("slice_volume", tiles(len(matrices), len(kx)), volume, limit, *where, re, im)
