@@ -24,6 +24,44 @@ def test_the_command_line_loads_neither_pyarrow_nor_linear_algebra() -> None:
     assert done.stdout.split() == ["False", "False", "5.0", "a"]
 
 
+KERNELS = """
+import sys
+from cryorefine.compute.start import load_less
+
+load_less()
+sys.path.insert(0, {folder!r})
+import numpy as np
+from kernels import doubled, tripled
+print(doubled(np.arange(3.0)).sum(), "numba.np.npyimpl" in sys.modules)
+print(tripled(np.arange(3.0)).sum())
+"""
+DOUBLED = """
+import numpy as np
+from numba import njit
+
+@njit(cache=True)
+def doubled(values):
+    result = np.empty(len(values))  # what counts references to arrays is needed
+    for i in range(len(values)):
+        result[i] = 2 * values[i]
+    return result
+
+@njit
+def tripled(values):
+    return np.multiply(values, 3)
+"""
+
+
+def test_a_kernel_from_the_cache_needs_no_compiler(tmp_path: Path) -> None:
+    (tmp_path / "kernels.py").write_text(DOUBLED)
+    words = [sys.executable, "-c", KERNELS.format(folder=str(tmp_path))]
+    first, second = (
+        subprocess.run(words, capture_output=True, text=True, check=True).stdout.split() for _ in range(2)
+    )
+    assert first == ["6.0", "True", "9.0"]
+    assert second == ["6.0", "False", "9.0"]
+
+
 COUNTED = """
 import gc, sys
 sys.argv = ["cryorefine", {words}]

@@ -202,6 +202,7 @@ def ctf(
         intact_first_peak,
         absolute,
         phase_flip,
+        np.empty(len(fx)),
         result,
     )
     return result

@@ -32,6 +32,7 @@ def evaluate(
     intact_first_peak: bool,
     absolute: bool,
     phase_flip: bool,
+    gamma: NDArray[np.float64],
     result: NDArray[np.float32],
 ) -> None:
     """Write the CTFs of n images into ``result`` of shape (n, pixels).
@@ -50,11 +51,12 @@ def evaluate(
         Multiplied with the sine: nothing, or one row for each image.
     intact_first_peak, absolute, phase_flip : bool
         Forms of the CTF.
+    gamma : ndarray, shape (pixels,)
+        Room to work in; making arrays here would load much of Numba before the kernel.
     result : ndarray of float32, shape (n, pixels)
         Overwritten.
     """
     n_images, n_pixels = result.shape
-    gamma = np.empty(n_pixels)
     for i in range(n_images):
         xx, xy, yy = coefficients[0, i], coefficients[1, i], coefficients[2, i]
         quartic, constant = coefficients[3, i], coefficients[4, i]

@@ -132,7 +132,7 @@ def read_refined_particles(path: Path, reference: Reference) -> tuple[ParticleFi
     _insist_on_poses(file, path)
     _insist_on_halves(file, path)
     file, particles = load_particles(file, path, seed=0, ctf_correction=True)
-    used = [particles.optics[i] for i in np.unique(group_index(file))]
+    used = [particles.optics[i] for i in particles.used_optics]
     for optics in used:
         if optics.ctf_premultiplied:
             raise UserError(
@@ -151,7 +151,7 @@ def insist_on_coma(file: ParticleFile, particles: ParticleSet, path: Path) -> No
     UserError
         If a group that has particles is without spherical aberration.
     """
-    for group in np.unique(group_index(file)):
+    for group in particles.used_optics:
         optics = particles.optics[group]
         if optics.spherical_aberration == 0:
             raise UserError(

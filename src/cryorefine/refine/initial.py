@@ -35,8 +35,7 @@ def initial_noise(
     shells = box // 2 + 1
     result = np.ones((len(particles.optics), shells))
     for index, optics in enumerate(particles.optics):
-        group = np.array([v.optics for v in particles.views])[particles.image_view]
-        members = np.flatnonzero(group == index)[:IMAGES_FOR_NOISE]
+        members = np.flatnonzero(particles.image_optics == index)[:IMAGES_FOR_NOISE]
         if len(members) == 0:
             continue
         power, average, count = np.zeros(shells), np.zeros(shells), np.zeros(shells)

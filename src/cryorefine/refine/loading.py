@@ -232,7 +232,7 @@ def half_sets(file: ParticleFile, path: Path, seed: int, draw: bool = True) -> I
                     f"{path} has rlnRandomSubset {wrong}; give every particle 1 or 2, or remove the "
                     "column to draw new halves."
                 )
-            if len(np.unique(half)) == 1:
+            if half.min() == half.max():
                 raise UserError(
                     f"All {count} particles of {path} are in half set {half[0]} (rlnRandomSubset); "
                     "remove the column to draw new halves."

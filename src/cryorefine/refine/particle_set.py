@@ -163,6 +163,16 @@ class ParticleSet:
         """Dimensions of a particle's shift: 2 for single particles, 3 for subtomograms."""
         return self.offsets.shape[1]
 
+    @cached_property
+    def image_optics(self) -> Index:
+        """Optics group of each image, shape (images,)."""
+        return np.array([view.optics for view in self.views], np.int64)[self.image_view]
+
+    @property
+    def used_optics(self) -> Index:
+        """Optics groups that have images."""
+        return np.unique(self.image_optics)
+
     def images(self, images: Index) -> ParticleSet:
         """Return some of the images, with particles that are of no more use."""
         changes = {name: values[images] for name in _OF_IMAGES if (values := getattr(self, name)) is not None}

@@ -53,9 +53,8 @@ def read_images(chunk: ParticleSet, reader: ImageReader) -> list[F32]:
     if chunk.weight_names is not None:
         return [reader.read_stack(str(name)) for name in chunk.image_names]
     result: list[F32] = [np.empty(0, np.float32)] * len(chunk.image_names)
-    optics = np.array([v.optics for v in chunk.views])[chunk.image_view]
-    for group in np.unique(optics):
-        here = np.flatnonzero(optics == group)
+    for group in chunk.used_optics:
+        here = np.flatnonzero(chunk.image_optics == group)
         for i, image in zip(here, reader.read([str(chunk.image_names[k]) for k in here]), strict=True):
             result[i] = image
     return result

@@ -298,17 +298,16 @@ class Comparison:
         # What is compared with until now gives its memory to what comes.
         self._references = []
         self._slices.clear()
-        totals: list[Sums] = []
+        totals: dict[int, Sums] = {}
         results = self.executor.run(self._sum, [(part, values) for _, part in parts])
         for done, ((half, _), sums) in enumerate(zip(parts, results, strict=True), 1):
-            if half == len(totals):
-                totals.append(sums)
+            if half in totals:
+                totals[half].add(sums)
             else:
-                totals[-1].add(sums)
+                totals[half] = sums
             del sums
             yield done, len(parts)
-        while totals:
-            self._references.append(self._solved(totals.pop(0), ssnr))
+        self._references = self._both(lambda half, threads: self._solved(totals.pop(half), ssnr, threads))
         self._built, self._ssnr, self._other = values, ssnr, False
         self.scale = np.ones_like(self.scale)
 
@@ -321,7 +320,7 @@ class Comparison:
     def _parts(self, half: int) -> list[list[Chunk]]:
         """Return the chunks of a half set in a few parts, which are summed up by one thread each."""
         chunks = [chunk for chunk in self.chunks if chunk.half == half]
-        room = self._memory // (16 * (2 * self.frame.limit + 1) ** 2 * (self.frame.limit + 2))
+        room = self._memory // self._volume
         wanted = sum(len(chunk.particles) for chunk in chunks) // _PART
         count = max(1, min(wanted, room, _PARTS))
         edges = np.linspace(0, len(chunks), count + 1).astype(int)
@@ -354,16 +353,33 @@ class Comparison:
                 add_slices(parts, turned, plane.plane, self.frame.padding, data, weighted)
         return sums if where is PROCESSOR else Sums(to_host(parts))
 
-    def _solved(self, sums: Sums, ssnr: F64) -> Reference:
-        return self._on_device(lambda where: self._solved_there(sums, ssnr, where))
+    def _both(self, make: Callable[[int, int], Reference]) -> list[Reference]:
+        """Make the references of both half sets, at the same time where there are threads and memory for it.
 
-    def _solved_there(self, sums: Sums, ssnr: F64, where: Operations) -> Reference:
+        ``make`` is called with the number of the half set and that of threads.
+        """
+        threads = self.executor.threads
+        if threads == 1 or self._gpus is not None or 5 * self._volume > self._memory:
+            return [make(half, threads) for half in range(2)]
+        # Made once for both.
+        assert self.frame.window is not None
+        return list(self.executor.run(make, [(half, max(1, threads // 2)) for half in range(2)]))
+
+    @property
+    def _volume(self) -> int:
+        """Bytes of the sums of a half set."""
+        return 16 * (2 * self.frame.limit + 1) ** 2 * (self.frame.limit + 2)
+
+    def _solved(self, sums: Sums, ssnr: F64, threads: int) -> Reference:
+        return self._on_device(lambda where: self._solved_there(sums, ssnr, threads, where))
+
+    def _solved_there(self, sums: Sums, ssnr: F64, threads: int, where: Operations) -> Reference:
         if where is not PROCESSOR:
             from cryorefine.refine.ctf_refinement.rebuild import solved
 
             return solved(where.array(sums.parts), self._turns, ssnr, self.frame)
         whole = sums.finish(self._turns, self.frame.padding * (self.frame.size / 2 + 1))
-        return rebuilt_reference(whole, ssnr, self.frame, self.executor.threads)
+        return rebuilt_reference(whole, ssnr, self.frame, threads)
 
     def images(self, chunk: Chunk) -> C64:
         """Return the transforms of a chunk's images, on the processor, shape (n, pixels)."""
@@ -391,9 +407,9 @@ class Comparison:
     def references(self) -> tuple[Reference, Reference]:
         """Return the references made of the two half sets."""
         if not self._references:
-            self._references = [
-                supplied_reference(self._maps, half, self.frame, self.executor.threads) for half in range(2)
-            ]
+            self._references = self._both(
+                lambda half, threads: supplied_reference(self._maps, half, self.frame, threads)
+            )
         return self._references[0], self._references[1]
 
     def each(

@@ -155,6 +155,7 @@ def _scan_chunk(
             linear,
             quadratic,
             bin_,
+            np.empty((4, len(plane.x)), np.float32),
             sums,
         )
     table = compared.operations.array(tables[optics.voltage])
@@ -183,11 +184,11 @@ def _collapse(
     linear: F32,
     quadratic: F32,
     bin_: NDArray[np.int32],
+    terms: F32,
     out: F32,
 ) -> None:
     """Sum -A sin, -A cos, B cos 2 gamma and B sin 2 gamma over pixels of one bin; out (n, bins, 4)."""
     pixels = len(x)
-    terms = np.empty((4, pixels), np.float32)
     one, two = np.float32(1), np.float32(2)
     for i in range(image.shape[0]):
         xx, xy, yy = coefficients[0, i], coefficients[1, i], coefficients[2, i]

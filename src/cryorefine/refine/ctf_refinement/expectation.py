@@ -82,14 +82,13 @@ def phases_moved(before: ParticleSet, after: ParticleSet, resolution: float) -> 
     """
     u, angle = 1 / resolution, np.arange(0, 2 * np.pi, np.pi / 8)
     x, y = u * np.cos(angle), u * np.sin(angle)
-    group = np.array([v.optics for v in after.views])[after.image_view]
-    square = np.zeros(len(group))
-    for g in np.unique(group):
+    square = np.zeros(len(after.image_optics))
+    for g in after.used_optics:
         old, new = before.optics[g], after.optics[g]
         odd = (plain_odd(new) - plain_odd(old)) @ odd_terms(x, y)
         even = from_zernike(np.array(new.even_aberrations), odd=False)
         even -= from_zernike(np.array(old.even_aberrations), odd=False)
-        members = np.flatnonzero(group == g)
+        members = np.flatnonzero(after.image_optics == g)
         change = phase(after.ctf.take(members), x, y, even @ even_terms(x, y))
         change -= phase(before.ctf.take(members), x, y)
         square[members] = np.mean(change**2, axis=1) + np.mean(odd**2)

@@ -92,11 +92,13 @@ def slices(
         return _slices_on_gpu(reference, matrices, plane, padding, area, own, coupling, where)
     result = np.empty((len(matrices), plane.pixels), np.complex64)
     turned = matrices.astype(np.float32)
-    volume = reference.volume.view(np.float32)
-    _slice(volume, turned, plane.kx, plane.ky, padding, np.float32(area), result)
+    flat, shape = reference.volume.view(np.float32).reshape(-1), reference.volume.shape
+    room = np.empty(plane.pixels, np.int64), np.empty((4, plane.pixels), np.float32)
+    _slice(flat, shape, turned, plane.kx, plane.ky, padding, np.float32(area), *room, result)
     if own is not None and coupling is not None:
         _without_own(
-            reference.gain,
+            reference.gain.reshape(-1),
+            shape,
             turned,
             plane.kx,
             plane.ky,
@@ -108,6 +110,7 @@ def slices(
             own.transfer,
             own.weight,
             own.inverse_noise,
+            *room,
             result,
         )
     return result
@@ -174,14 +177,22 @@ def _places(
 
 
 @njit(**_FAST)
-def _slice(volume: F32, matrices: F32, kx: F32, ky: F32, padding: float, area: np.float32, out: C64) -> None:
+def _slice(
+    flat: F32,
+    shape: tuple[int, int, int],
+    matrices: F32,
+    kx: F32,
+    ky: F32,
+    padding: float,
+    area: np.float32,
+    index: NDArray[np.int64],
+    parts: F32,
+    out: C64,
+) -> None:
     """Central slices by trilinear interpolation; every point must lie inside."""
-    flat = volume.reshape(-1)
-    shape = (volume.shape[0], volume.shape[1], volume.shape[2] // 2)
-    stride_y = np.uint64(volume.shape[2])
-    stride_z = np.uint64(volume.shape[2] * volume.shape[1])
+    stride_y = np.uint64(2 * shape[2])
+    stride_z = np.uint64(2 * shape[2] * shape[1])
     one, two, three = np.uint64(1), np.uint64(2), np.uint64(3)
-    index, parts = np.empty(kx.shape[0], np.int64), np.empty((4, kx.shape[0]), np.float32)
     for o in range(matrices.shape[0]):
         _places(matrices[o], kx, ky, padding, shape, 2, index, parts)
         for p in range(kx.shape[0]):
@@ -212,7 +223,8 @@ def _slice(volume: F32, matrices: F32, kx: F32, ky: F32, padding: float, area: n
 
 @njit(**_FAST)
 def _without_own(
-    gain: F32,
+    flat: F32,
+    shape: tuple[int, int, int],
     matrices: F32,
     kx: F32,
     ky: F32,
@@ -224,17 +236,17 @@ def _without_own(
     transfer: F32,
     weight: F32,
     inverse_noise: F32,
+    index: NDArray[np.int64],
+    parts: F32,
     out: C64,
 ) -> None:
     """Take from each slice what its own image brought to it, in place."""
-    flat = gain.reshape(-1)
-    stride_y = np.uint64(gain.shape[2])
-    stride_z = np.uint64(gain.shape[2] * gain.shape[1])
+    stride_y = np.uint64(shape[2])
+    stride_z = np.uint64(shape[2] * shape[1])
     one, whole, least = np.uint64(1), np.float32(1), np.float32(0.1)
     mx, my, mz = coupling[1], coupling[2], coupling[3]
-    index, parts = np.empty(kx.shape[0], np.int64), np.empty((4, kx.shape[0]), np.float32)
     for o in range(matrices.shape[0]):
-        _places(matrices[o], kx, ky, padding, gain.shape, 1, index, parts)
+        _places(matrices[o], kx, ky, padding, shape, 1, index, parts)
         factor = scale * coupling[0] * weight[o]
         for p in range(kx.shape[0]):
             i = np.uint64(index[p])

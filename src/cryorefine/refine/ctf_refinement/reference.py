@@ -7,6 +7,7 @@ taken away again where the particle is compared with it (:mod:`.prediction`).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -67,7 +68,8 @@ def rebuilt_reference(sums: Sums, ssnr: F64, frame: Frame, threads: int) -> Refe
     edge = frame.padded
     transform = np.zeros((edge, edge, edge // 2 + 1), np.complex64)
     gain = np.zeros(sums.parts.shape[:3], np.float32)
-    _divide(sums.parts, extra, floor, frame.padding * frame.size / 2, frame.padding, transform, gain)
+    shell_of = _shells(frame.limit, frame.padding)
+    _divide(sums.parts, extra, floor, frame.padding * frame.size / 2, shell_of, transform, gain)
     multiply_in_place(transform, frame.window, frame.box // 2, threads)
     return Reference(_cropped(transform, frame.limit), gain)
 
@@ -102,89 +104,100 @@ def supplied_reference(maps: SuppliedMaps, half: int, frame: Frame, threads: int
 
 
 def _cropped(spectrum: C64, limit: int) -> C64:
-    result = np.zeros((2 * limit + 1, 2 * limit + 1, limit + 2), np.complex64)
-    _crop(spectrum, result)
+    """Return the low frequencies of an FFT's layout as a Fourier volume."""
+    edge = spectrum.shape[0]
+    reach, width = min(limit, edge // 2 - 1), min(limit + 2, edge // 2 + 1)
+    shape = (2 * limit + 1, 2 * limit + 1, limit + 2)
+    whole = reach == limit and width == limit + 2
+    result = np.empty(shape, np.complex64) if whole else np.zeros(shape, np.complex64)
+    ends = (
+        (slice(0, reach + 1), slice(limit, limit + reach + 1)),
+        (slice(edge - reach, edge), slice(limit - reach, limit)),
+    )
+    for (from_z, to_z), (from_y, to_y) in product(ends, ends):
+        result[to_z, to_y, :width] = spectrum[from_z, from_y, :width]
     return result
 
 
-@njit(**_FAST)
 def _shells(limit: int, padding: float) -> NDArray[np.int32]:
     """Return the shell of every squared radius in a Fourier volume."""
     return (np.sqrt(np.arange(3 * (limit + 2) ** 2)) / padding + 0.5).astype(np.int32)
 
 
-@njit(**_FAST)
 def _shell_means(parts: F32, padding: float, shells: int) -> F64:
     """Return the mean weight of each shell."""
+    sums = np.zeros((2, shells))
+    _add_weights(parts, _shells(len(parts) // 2, padding), sums)
+    return np.asarray(sums[0] / np.maximum(sums[1], 1))
+
+
+# These kernels make no arrays, for which much of Numba would be loaded before them.
+@njit(**_FAST)
+def _add_weights(parts: F32, shell_of: NDArray[np.int32], out: F64) -> None:
+    """Sum weights, and count them, by shell; out (2, shells)."""
     limit = parts.shape[0] // 2
-    total, count = np.zeros(shells), np.zeros(shells)
-    shell_of = _shells(limit, padding)
     for iz in range(2 * limit + 1):
         for iy in range(2 * limit + 1):
             r2 = (iz - limit) ** 2 + (iy - limit) ** 2
             for ix in range(limit + 1):
                 shell = shell_of[r2 + ix * ix]
-                if shell < shells:
-                    total[shell] += parts[iz, iy, ix, 2]
-                    count[shell] += 1
-    return total / np.maximum(count, 1)
+                if shell < out.shape[1]:
+                    out[0, shell] += parts[iz, iy, ix, 2]
+                    out[1, shell] += 1
 
 
 @njit(**_FAST)
 def _divide(
-    parts: F32, extra: F64, floor: F64, reach: float, padding: float, out: C64, gain_out: F32
+    parts: F32,
+    extra: F64,
+    floor: F64,
+    reach: float,
+    shell_of: NDArray[np.int32],
+    out: C64,
+    gain_out: F32,
 ) -> None:
     """Write numerator / max(weight + extra(shell), floor(shell)) within a sphere into an FFT's layout."""
     limit = parts.shape[0] // 2
     edge = out.shape[0]
     reach = min(reach, edge // 2 - 1)
-    shell_of = _shells(limit, padding)
     for iz in range(2 * limit + 1):
         z = iz - limit
         if abs(z) > reach:
             continue
+        z_out = z if z >= 0 else z + edge
         for iy in range(2 * limit + 1):
             y = iy - limit
             rest = reach * reach - z * z - y * y
             if rest < 0:
                 continue
+            y_out, here = y if y >= 0 else y + edge, parts[iz, iy]
             for ix in range(int(np.sqrt(rest)) + 1):
                 shell = shell_of[ix * ix + y * y + z * z]
-                here = parts[iz, iy, ix]
-                total = max(here[2] + extra[shell], floor[shell])
+                total = max(here[ix, 2] + extra[shell], floor[shell])
                 if total > 0:
                     gain = np.float32(1 / total)
                     gain_out[iz, iy, ix] = gain
-                    out[z, y, ix] = np.complex64(complex(here[0] * gain, here[1] * gain))
+                    out[z_out, y_out, ix] = np.complex64(complex(here[ix, 0] * gain, here[ix, 1] * gain))
 
 
-@njit(**_FAST)
-def _crop(spectrum: C64, out: C64) -> None:
-    """Copy the low frequencies of an FFT's layout into a Fourier volume."""
-    limit = out.shape[0] // 2
-    edge = spectrum.shape[0]
-    reach = min(limit, edge // 2 - 1)
-    width = min(out.shape[2], edge // 2 + 1)
-    for z in range(-reach, reach + 1):
-        for y in range(-reach, reach + 1):
-            for x in range(width):
-                out[z + limit, y + limit, x] = spectrum[z, y, x]
-
-
-@njit(**_FAST)
 def volume_correlation(first: C64, second: C64, padding: float, shells: int) -> F64:
     """Return the FSC of two Fourier volumes, shape (shells,)."""
-    limit = first.shape[0] // 2
     sums = np.zeros((3, shells))
-    shell_of = _shells(limit, padding)
+    _add_products(first, second, _shells(len(first) // 2, padding), sums)
+    return np.asarray(sums[0] / np.maximum(np.sqrt(sums[1] * sums[2]), 1e-300))
+
+
+@njit(**_FAST)
+def _add_products(first: C64, second: C64, shell_of: NDArray[np.int32], out: F64) -> None:
+    """Sum Re(conj(a) b), |a|^2 and |b|^2 by shell; out (3, shells)."""
+    limit = first.shape[0] // 2
     for iz in range(2 * limit + 1):
         for iy in range(2 * limit + 1):
             r2 = (iz - limit) ** 2 + (iy - limit) ** 2
             for ix in range(limit + 1):
                 shell = shell_of[r2 + ix * ix]
-                if shell < shells:
+                if shell < out.shape[1]:
                     a, b = first[iz, iy, ix], second[iz, iy, ix]
-                    sums[0, shell] += a.real * b.real + a.imag * b.imag
-                    sums[1, shell] += a.real**2 + a.imag**2
-                    sums[2, shell] += b.real**2 + b.imag**2
-    return sums[0] / np.maximum(np.sqrt(sums[1] * sums[2]), 1e-300)
+                    out[0, shell] += a.real * b.real + a.imag * b.imag
+                    out[1, shell] += a.real**2 + a.imag**2
+                    out[2, shell] += b.real**2 + b.imag**2

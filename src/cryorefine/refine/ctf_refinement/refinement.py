@@ -115,7 +115,7 @@ def refine_ctf(
     UserError
         If the images have been multiplied by their CTF.
     """
-    for group in {particles.views[v].optics for v in np.unique(particles.image_view)}:
+    for group in particles.used_optics:
         if particles.optics[group].ctf_premultiplied:
             raise UserError(
                 f"The images of optics group {particles.optics[group].name} are multiplied by their CTF, so "
@@ -145,7 +145,7 @@ class _Refinement:
         self.executor = executor
         self.chunks = divide(particles, micrograph, fit.seed)
         self.report = Report(particles, micrograph, fit)
-        self.group = np.array([v.optics for v in particles.views])[particles.image_view]
+        self.group = particles.image_optics
         self.round = 0
         self.moved = 0.0
         self.uncertainty = 0.0
@@ -164,7 +164,7 @@ class _Refinement:
     def _largest_shell(self) -> int:
         """Return the last shell that both maps and images reach."""
         edge = self.maps.box * self.maps.pixel_size
-        finest = min(self.given.optics[g].pixel_size for g in np.unique(self.group))
+        finest = min(self.given.optics[g].pixel_size for g in self.given.used_optics)
         return min(self.maps.box // 2 - 1, int(edge / (2 * finest)) - 1)
 
     def _begin(self, particles: ParticleSet, shells: int) -> None:
@@ -303,7 +303,7 @@ class _Refinement:
         trust = trusted(self.maps.fsc)[: self.comparison.frame.shells + 1]
         scale = self._scale(signal)
         # Maps that show nothing of these particles, or another hand of them, decide nothing.
-        self.recognised = bool(np.all(scale[np.unique(self.group)] > 0))
+        self.recognised = bool(np.all(scale[self.given.used_optics] > 0))
         self.comparison.scale = scale
         return replace(signal, slope=np.maximum(signal.slope, scale[:, None] * trust))
 

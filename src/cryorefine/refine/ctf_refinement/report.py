@@ -63,7 +63,7 @@ class Report:
         self._given = particles
         self._micrograph = micrograph
         self._fit = fit
-        self._group = np.array([v.optics for v in particles.views])[particles.image_view]
+        self._group = particles.image_optics
         self._odd: dict[int, GroupFit] = {}
         self._even: dict[int, GroupFit] = {}
         self._kept_even: dict[int, F64] = {}

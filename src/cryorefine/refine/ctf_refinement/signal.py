@@ -71,10 +71,10 @@ def power_spectra(comparison: Comparison) -> tuple[F64, F64]:
     for chunk, values in zip(comparison.chunks, comparison.executor.run(_power, tasks), strict=True):
         power[chunk.particles] = values
     _insist_on_content(power[:, 1:].sum(axis=1), particles.image_names)
-    group = np.array([v.optics for v in particles.views])[particles.image_view]
+    group = particles.image_optics
     sigma2 = np.ones((len(particles.optics), shells))
     noise = np.ones(len(particles))
-    for g in np.unique(group):
+    for g in particles.used_optics:
         members = np.flatnonzero(group == g)
         sigma2[g] = np.maximum(np.median(power[members], axis=0), 1e-30)
         # High frequencies hold next to no signal.
@@ -108,11 +108,11 @@ def measure(comparison: Comparison, before: Signal) -> Signal:
     sums = np.zeros((3, count, shells), np.float32)
     for chunk, values in zip(comparison.chunks, comparison.each(_spectra, shells), strict=True):
         sums[:, chunk.particles] = values
-    group = np.array([v.optics for v in particles.views])[particles.image_view]
+    group = particles.image_optics
     sigma2, slope = before.sigma2.copy(), before.slope.copy()
     noise, presence = before.noise.copy(), before.presence.copy()
     found, found_sigma = np.ones(count), np.full(count, np.inf)
-    for g in np.unique(group):
+    for g in particles.used_optics:
         members = np.flatnonzero(group == g)
         plane = next(p for v, p in comparison.planes.items() if particles.views[v].optics == g)
         pixels = np.bincount(plane.plane.shell, minlength=shells)[:shells]

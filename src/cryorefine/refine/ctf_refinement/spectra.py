@@ -96,7 +96,8 @@ class Spectra:
         kx, ky = plane.kx.astype(np.int32), plane.ky.astype(np.int32)
         if xp is np:
             result = np.empty((len(images), plane.pixels), np.complex64)
-            _gather(transform, plane.source, kx, ky, plane.box, shifts, result)
+            room = np.empty((2, 2 * (plane.box // 2) + 1), np.complex64)
+            _gather(transform, plane.source, kx, ky, plane.box, shifts, room, result)
         else:
             result = _gathered(xp, transform, plane, kx, ky, shifts)
         self._memory.keep(chunk.number, result)
@@ -132,12 +133,12 @@ def _gather(
     ky: NDArray[np.int32],
     box: int,
     shifts: NDArray[np.float64],
+    room: C64,
     out: C64,
 ) -> None:
     """Pick pixels, move contents by shifts (n, 2) in pixels and the origin to the centre of the image."""
     half = box // 2
-    along_x = np.empty(half + 1, np.complex64)
-    along_y = np.empty(2 * half + 1, np.complex64)
+    along_x, along_y = room[0], room[1]
     # Moving the origin to box/2 multiplies by exp(2 pi i k / 2).
     for i in range(transform.shape[0]):
         for k in range(half + 1):

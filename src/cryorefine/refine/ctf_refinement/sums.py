@@ -39,7 +39,20 @@ class Sums:
 
     def insert(self, matrices: F64, plane: HalfPlane, padding: float, data: C64, weight: F32) -> None:
         """Add slices, shape (n, pixels), with orientation matrices (n, 3, 3)."""
-        _insert(self.parts, matrices.astype(np.float32), plane.kx, plane.ky, padding, data, weight)
+        turned = matrices.astype(np.float32)
+        index, room = np.empty(plane.pixels, np.uint64), np.empty((4, plane.pixels), np.float32)
+        _insert(
+            self.parts.reshape(-1),
+            self.parts.shape[:3],
+            turned,
+            plane.kx,
+            plane.ky,
+            padding,
+            data,
+            weight,
+            index,
+            room,
+        )
 
     def add(self, other: Sums) -> None:
         """Add the sums of other slices."""
@@ -59,7 +72,7 @@ class Sums:
         if len(turns) == 1:
             return self
         whole = np.zeros_like(self.parts)
-        _add_turned(self.parts, turns, reach, whole)
+        _add_turned(self.parts.reshape(-1), self.parts.shape[:3], turns, reach, whole.reshape(-1))
         return Sums(whole)
 
 
@@ -92,16 +105,24 @@ def split_operators(operators: F64) -> tuple[F64, NDArray[np.int64]]:
 
 
 @njit(fastmath=True, **_FAST)
-def _insert(parts: F32, matrices: F32, kx: F32, ky: F32, padding: float, data: C64, weight: F32) -> None:
+def _insert(
+    flat: F32,
+    shape: tuple[int, int, int],
+    matrices: F32,
+    kx: F32,
+    ky: F32,
+    padding: float,
+    data: C64,
+    weight: F32,
+    index: NDArray[np.uint64],
+    room: F32,
+) -> None:
     """Add slices by trilinear interpolation; every point must lie inside."""
-    limit = np.float32(parts.shape[0] // 2)
-    flat = parts.reshape(-1)
-    stride_y = np.int32(4 * parts.shape[2])
-    stride_z = np.int32(4 * parts.shape[2] * parts.shape[1])
+    limit = np.float32(shape[0] // 2)
+    stride_y = np.int32(4 * shape[2])
+    stride_z = np.int32(4 * shape[2] * shape[1])
     pixels = kx.shape[0]
-    index = np.empty(pixels, np.uint64)
-    part_x, part_y = np.empty(pixels, np.float32), np.empty(pixels, np.float32)
-    part_z, mate = np.empty(pixels, np.float32), np.empty(pixels, np.float32)
+    part_x, part_y, part_z, mate = room[0], room[1], room[2], room[3]
     one = np.float32(1)
     for o in range(matrices.shape[0]):
         ax, ay = np.float32(matrices[o, 0, 0] * padding), np.float32(matrices[o, 0, 1] * padding)
@@ -157,13 +178,14 @@ def _enforce_friedel(parts: F32) -> None:
 
 
 @njit(**_FAST)
-def _add_turned(parts: F32, turns: NDArray[np.int64], reach: float, out: F32) -> None:
+def _add_turned(
+    source: F32, shape: tuple[int, int, int], turns: NDArray[np.int64], reach: float, target: F32
+) -> None:
     """Add up what turns of the grid bring to each voxel."""
-    limit = parts.shape[0] // 2
-    stride_y = 4 * parts.shape[2]
-    stride_z = stride_y * parts.shape[1]
+    limit = shape[0] // 2
+    stride_y = 4 * shape[2]
+    stride_z = stride_y * shape[1]
     middle = limit * (stride_z + stride_y)
-    source, target = parts.reshape(-1), out.reshape(-1)
     for z in range(-limit, limit + 1):
         for y in range(-limit, limit + 1):
             rest = reach * reach - z * z - y * y
