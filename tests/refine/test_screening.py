@@ -109,8 +109,7 @@ def test_tilt_series_lose_nothing_by_looking_at_a_part_of_the_images_first(
         )
     )
     assert all(parts)
-    # Now and then a clear particle loses its best pose to another one that a quarter of its images prefers.
-    assert np.mean(lost) < 0.006
+    assert np.mean(lost) < 0.003
     assert np.median(lost) < 1e-3
     if snr > 1:
-        assert np.min(kept) < 0.15
+        assert np.min(kept) < 0.25

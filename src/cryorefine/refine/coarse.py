@@ -30,7 +30,7 @@ FEWEST_GROUPS = 10
 # Of particles with so many images each, every fourth view is compared first, and the others only where that
 # leaves hope: within a larger distance of the best log-likelihood, as a quarter of the images scatters more.
 IMAGES_FOR_PORTION, PORTION = 16, 4
-PORTION_MARGIN, FEWEST_ORIENTATIONS = 40.0, 16
+PORTION_MARGIN, FEWEST_ORIENTATIONS = 100.0, 16
 
 
 @dataclass(frozen=True, eq=False)
