@@ -26,6 +26,8 @@ def write_star(
     path: str | os.PathLike[str],
     blocks: Mapping[str, pd.DataFrame | Mapping[str, Any]],
     comments: Sequence[str] = (),
+    *,
+    flush: bool = True,
 ) -> None:
     """Write blocks as RELION does, but without loss: every number reads back as it was.
 
@@ -38,6 +40,8 @@ def write_star(
         Sequences and arrays as values are written as RELION's vectors, ``[a,b,c]``.
     comments : sequence of str
         Lines for the top of the file, without ``#``.
+    flush : bool
+        As in :func:`.write_whole`.
 
     Raises
     ------
@@ -45,7 +49,7 @@ def write_star(
         When the place cannot be written or a text cannot be expressed in a STAR file.
     """
     file = Path(path)
-    with write_whole(file) as temporary, open(temporary, "wb") as handle:
+    with write_whole(file, flush=flush) as temporary, open(temporary, "wb") as handle:
         handle.writelines(f"# {line}\n".encode() for line in comments)
         for name, block in blocks.items():
             # Each table carries the version of the labels used, as RELION 5 does.

@@ -147,7 +147,8 @@ class Tables:
         table = self.file.columns.take(rows)
         path = folder / micrograph_path(table.words("rlnMicrographName")[0], "_defocus_fit.star")
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_star(path, {"": table.with_columns(**self.particle_columns(values, rows))})
+        # One of thousands, all of which stand in the job's result as well.
+        write_star(path, {"": table.with_columns(**self.particle_columns(values, rows))}, flush=False)
         return path
 
     def write(self, path: Path, values: ParticleValues, optics: Sequence[OpticsValues], words: str) -> None:

@@ -14,7 +14,12 @@ from cryorefine.geometry.symmetry import point_group
 from cryorefine.refine.ctf_refinement.comparison import Comparison, with_mean_defocus
 from cryorefine.refine.ctf_refinement.defocus import Scan, per_micrograph, per_particle, scan_defocus
 from cryorefine.refine.ctf_refinement.division import divide
-from cryorefine.refine.ctf_refinement.expectation import phases_moved, rebuilt_quality
+from cryorefine.refine.ctf_refinement.expectation import (
+    last_shell,
+    phases_moved,
+    rebuilt_quality,
+    scouting_shell,
+)
 from cryorefine.refine.ctf_refinement.frame import make_frame
 from cryorefine.refine.ctf_refinement.optics_fit import absorb, threshold
 from cryorefine.refine.ctf_refinement.optics_sums import odd_sums
@@ -398,3 +403,26 @@ def test_what_does_not_fit_in_memory_is_made_again_the_same(small):
             np.testing.assert_allclose(one.cross, other.cross, rtol=1e-6, atol=1e-9)
     finally:
         comparison.update(case.particles)
+
+
+def test_a_first_look_goes_as_far_as_images_tell_of_their_defocus():
+    shells = np.arange(81)
+    fsc = 1 / (1 + np.exp((shells - 40) / 3.0))
+    assert 35 <= scouting_shell(fsc) < last_shell(fsc)
+    sharp = np.where(shells <= 40, 0.9, 0.0)
+    told = shells[: 40 + 1] ** 6.0
+    assert told[: scouting_shell(sharp) + 1].sum() >= 0.95 * told.sum() > told[: scouting_shell(sharp)].sum()
+
+
+def test_a_comparison_up_to_a_shell_is_that_of_fewer_pixels(small):
+    _, comparison, _ = small
+    whole, inner = comparison.up_to(24), comparison.up_to(16)
+    for each in (whole, inner):
+        each.use_supplied(other=True)
+    few, many = (next(c.each(lambda compared: compared)) for c in (inner, whole))
+    inside = many.plane.plane.shell <= 16
+    np.testing.assert_array_equal(few.image, many.image[:, inside])
+    # Its grid is coarser, so slices agree as well as interpolation lets them.
+    assert inner.frame.box < whole.frame.box
+    slices = [array.ravel().view(np.float32) for array in (few.slice, many.slice[:, inside])]
+    assert np.corrcoef(*slices)[0, 1] > 0.99

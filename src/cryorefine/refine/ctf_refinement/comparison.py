@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -21,11 +22,18 @@ from cryorefine.ctf.ctf import CtfParameters
 from cryorefine.errors import UserWarningMessage
 from cryorefine.geometry.symmetry import point_group
 from cryorefine.refine.ctf_refinement.division import Chunk
-from cryorefine.refine.ctf_refinement.frame import Frame, GroupPlane, comparison_plane, group_plane
+from cryorefine.refine.ctf_refinement.frame import (
+    Frame,
+    GroupPlane,
+    comparison_plane,
+    group_plane,
+    make_frame,
+    within,
+)
 from cryorefine.refine.ctf_refinement.prediction import Inserted, slices
 from cryorefine.refine.ctf_refinement.reference import Reference, rebuilt_reference, supplied_reference
 from cryorefine.refine.ctf_refinement.settings import SuppliedMaps
-from cryorefine.refine.ctf_refinement.spectra import Memory, Spectra
+from cryorefine.refine.ctf_refinement.spectra import Memory, Part, Spectra
 from cryorefine.refine.ctf_refinement.sums import Sums, split_operators
 from cryorefine.refine.half_plane import HalfPlane
 from cryorefine.refine.operations import PROCESSOR, Operations
@@ -242,13 +250,28 @@ class Comparison:
             for v in used
         }
         self.planes = {v: self._plane(v, planes[v]) for v in used}
-        self.spectra = Spectra(particles, planes, Memory(memory))
+        self.spectra: Spectra | Part = Spectra(particles, planes, Memory(memory))
         self._slices = Memory(memory)
         self._built: _Values | None = None
         self._references: list[Reference] = []
         self._other = False
         self._ssnr = np.ones(1)
         self.scale: F64 = np.ones(len(particles.optics))
+
+    def up_to(self, shells: int) -> Comparison:
+        """Return a comparison of the same images up to a nearer shell, on a grid as coarse as that allows."""
+        inner = copy(self)
+        inner.frame = make_frame(self._maps, shells, self.executor.threads)
+        planes = {v: plane.plane for v, plane in self.planes.items()}
+        inside = {
+            v: within(plane, self.planes[v].rotation, inner.frame.shells) for v, plane in planes.items()
+        }
+        inner.planes = {v: inner._plane(v, plane.take(inside[v])) for v, plane in planes.items()}
+        inner.spectra = Part(self.spectra, inside)
+        inner._slices = Memory(self._memory)
+        inner._built, inner._references = None, []
+        inner.scale = np.ones_like(self.scale)
+        return inner
 
     def _plane(self, view: int, plane: HalfPlane) -> GroupPlane:
         v = self.particles.views[view]

@@ -15,6 +15,7 @@ F64 = NDArray[np.float64]
 
 # Shells whose FSC is below this say nothing.
 _NOTHING = 0.05
+_NEARLY_ALL = 0.95
 
 
 def signal_to_noise(fsc: F64) -> F64:
@@ -26,6 +27,17 @@ def signal_to_noise(fsc: F64) -> F64:
 def last_shell(fsc: F64) -> int:
     """Return the last shell at which an FSC says anything."""
     return resolution_shell(fsc, _NOTHING)
+
+
+def scouting_shell(fsc: F64) -> int:
+    """Return the shell up to which nearly all lies that images tell of their defocus and the like.
+
+    A pixel tells of a phase as its signal-to-noise ratio, and of a defocus as u^4 of that. There are ~ u
+    pixels in a shell, and the ratio of an image is ~ u that of a map, of whose u^2 voxels it fills u.
+    """
+    told = np.arange(len(fsc)) ** 6.0 * signal_to_noise(fsc) * trusted(fsc)
+    total = np.cumsum(told)
+    return int(np.searchsorted(total, _NEARLY_ALL * total[-1]))
 
 
 def trusted(fsc: F64) -> F64:

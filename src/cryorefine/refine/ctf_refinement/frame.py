@@ -175,8 +175,13 @@ def comparison_plane(optics: OpticsGroup, view: View, frame: Frame) -> HalfPlane
     size = image_size(optics, 2 * frame.shells, frame.box, frame.pixel_size)
     plane = half_plane(optics.box, size, scale)
     rotation = effective_rotation(view, optics, frame.box, frame.pixel_size)
+    return plane.take(within(plane, rotation, frame.shells))
+
+
+def within(plane: HalfPlane, rotation: F64, shells: int) -> NDArray[np.bool_]:
+    """Tell which pixels lie within a shell where ``rotation`` puts them, shape (pixels,)."""
     length = np.linalg.norm(np.stack([plane.kx, plane.ky], axis=1) @ rotation[:2], axis=1)
-    return plane.take(length <= frame.shells + 0.5)
+    return np.asarray(length <= shells + 0.5)
 
 
 def group_plane(

@@ -20,6 +20,7 @@ from cryorefine.refine.ctf_refinement.expectation import (
     last_shell,
     phases_moved,
     rebuilt_quality,
+    scouting_shell,
     signal_to_noise,
     supplied_scale,
     trusted,
@@ -205,7 +206,7 @@ class _Refinement:
             self.moved = self.uncertainty = 0.0
             if scouting and self.round == 1:
                 yield Stage("measuring signal and noise", self.round, 0, 1)
-                self.comparison.use_supplied(other=True)
+                self._scout()
                 self.signal = self._expected(measure(self.comparison, self.signal))
             else:
                 if not supplied:
@@ -238,6 +239,7 @@ class _Refinement:
                 if not self.fit.transfer and self.recognised and enough:
                     supplied = True
                     break
+                self._look_further()
                 continue
             # Values that came well fitted hardly move, but the first rounds do not see all the signal.
             grown = not supplied and self._grow()
@@ -257,6 +259,23 @@ class _Refinement:
         )
         yield from result.findings
         return result
+
+    def _scout(self) -> None:
+        """Compare with the other half's map; if only for an idea, no further than nearly all is seen."""
+        self.whole, self.whole_signal = self.comparison, self.signal
+        if self.fit.transfer:
+            frame = self.comparison.frame
+            coarsest = 2 * int(np.ceil(frame.edge / self.fit.minimum_resolution))
+            shells = max(scouting_shell(self.maps.fsc), coarsest)
+            self.comparison = self.comparison.up_to(min(shells, frame.shells))
+            self.signal = self.signal.up_to(self.comparison.frame.shells)
+        self.comparison.use_supplied(other=True)
+
+    def _look_further(self) -> None:
+        """Compare as far as at first again, with the values that were found."""
+        if self.comparison is not self.whole:
+            self.whole.update(self.particles)
+            self.comparison, self.signal = self.whole, self.signal.beyond(self.whole_signal)
 
     def _rebuild(self) -> Iterator[CtfEvent]:
         """Rebuild the references with the present values, and see how good they are."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -52,6 +52,19 @@ class Signal:
     def weight(self) -> F64:
         """Weight of each particle in what particles have in common, shape (particles,)."""
         return self.presence / self.noise
+
+    def up_to(self, shells: int) -> Signal:
+        """Return the same up to a shell."""
+        return replace(self, sigma2=self.sigma2[:, : shells + 1], slope=self.slope[:, : shells + 1])
+
+    def beyond(self, other: Signal) -> Signal:
+        """Return the same with another one's spectra beyond the last shell."""
+        shells = self.sigma2.shape[1]
+        spectra = {
+            name: np.concatenate([getattr(self, name), getattr(other, name)[:, shells:]], axis=1)
+            for name in ("sigma2", "slope")
+        }
+        return replace(self, **spectra)
 
 
 def power_spectra(comparison: Comparison) -> tuple[F64, F64]:

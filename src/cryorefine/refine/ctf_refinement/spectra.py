@@ -104,6 +104,26 @@ class Spectra:
         return result
 
 
+class Part:
+    """Some of the pixels of transforms.
+
+    Parameters
+    ----------
+    whole : Spectra
+        The transforms.
+    inside : dict
+        Which pixels of each view, as a mask.
+    """
+
+    def __init__(self, whole: Spectra | Part, inside: dict[int, NDArray[np.bool_]]) -> None:
+        self._whole = whole
+        self._inside = inside
+
+    def __call__(self, chunk: Chunk, xp: Any = np) -> C64:
+        """Return the transforms, shape (n, pixels), as :class:`Spectra` does."""
+        return self._whole(chunk, xp)[:, self._inside[chunk.view]]
+
+
 def _gathered(
     xp: Any,
     transform: Any,
