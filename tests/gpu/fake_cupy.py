@@ -288,7 +288,13 @@ def as_module(gpus: int = 1, memory: int = 2**30) -> dict[str, types.ModuleType]
     for name in CUPY_FUNCTIONS:
         setattr(cupy, name, _proxy(name, cupy))
     cupy.largest = memory
-    runtime = types.SimpleNamespace(getDeviceCount=lambda: gpus, memGetInfo=lambda: (memory, memory))
+    runtime = types.SimpleNamespace(
+        getDeviceCount=lambda: gpus,
+        memGetInfo=lambda: (memory, memory),
+        getDeviceProperties=lambda number: {"name": b"stand-in"},
+        driverGetVersion=lambda: 13000,
+    )
+    cupy.__version__ = "0"
     pool = MemoryPool()
     here = sys.modules[__name__]
     cupy.cuda = types.SimpleNamespace(

@@ -17,6 +17,7 @@ from tests.gpu import fake_cupy
 import cryorefine
 
 ROOT = Path(cryorefine.__file__).parent
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 MODULES = {"xp", "_xp", "cupy"}  # what the array module is called, as a name or as an attribute
 
 
@@ -39,7 +40,7 @@ def asked(node: ast.expr) -> str:
 def uses() -> dict[str, list[ast.Call]]:
     """Return all that is asked of the array module anywhere, with the calls of it."""
     found: dict[str, list[ast.Call]] = {}
-    for path in sorted(ROOT.rglob("*.py")):
+    for path in [*sorted(ROOT.rglob("*.py")), *sorted(BENCHMARKS.glob("gpu*.py"))]:
         tree = ast.parse(path.read_text(encoding="utf-8"))
         inner = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
         for node in ast.walk(tree):
