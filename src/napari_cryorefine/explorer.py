@@ -16,7 +16,7 @@ from cryorefine.io.mrc import Map
 from napari_cryorefine.latest import Latest
 from napari_cryorefine.layer_files import LayerFiles
 from napari_cryorefine.layers import add_map
-from napari_cryorefine.plots import CurvePlot
+from napari_cryorefine.turns import Turns
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from cryorefine.jobs.postprocess import Options
     from cryorefine.jobs.postprocess_explore import Tried
     from napari_cryorefine.page import OptionsPage
+    from napari_cryorefine.plots import CurvePlot
 
 NO_MASK = "No mask"
 ROLE = "PostProcess exploration"
@@ -47,6 +48,11 @@ class Explorer(QWidget):
     ----------
     viewer : napari.Viewer
         Where the sharpened map is shown and masks may be taken from.
+
+    Attributes
+    ----------
+    fsc, guinier : CurvePlot or None
+        The plots, once they are made.
     """
 
     def __init__(self, viewer: ViewerModel) -> None:
@@ -56,9 +62,15 @@ class Explorer(QWidget):
         self._latest.made.connect(self._show)
         self._latest.failed.connect(self._complain)
         self._latest.idle.connect(self._on_idle)
-        self.fsc, self.guinier = CurvePlot("FSC", viewer.theme), CurvePlot("Guinier", viewer.theme)
-        self.guinier.range_moved.connect(self._on_range)
+        self.fsc: CurvePlot | None = None
+        self.guinier: CurvePlot | None = None
+        self._tried: Tried | None = None
         self._build()
+        self._turns = Turns(self)
+        # Loaded in a thread, then made one after the other: together they would keep the window waiting.
+        self._loader = Latest(_load_plots, self)
+        self._loader.idle.connect(self._build_plots)
+        self._loader.ask(None)
         viewer.events.theme.connect(self._paint)
         self.destroyed.connect(self._latest.forget)
 
@@ -71,7 +83,7 @@ class Explorer(QWidget):
     @property
     def busy(self) -> bool:
         """Whether something is still being made."""
-        return self._latest.busy
+        return self._latest.busy or self._loader.busy or self._turns.busy
 
     def start(self, page: OptionsPage, files: LayerFiles) -> None:
         """Take half maps, mask and ways to sharpen from a form, and show what they make.
@@ -125,16 +137,24 @@ class Explorer(QWidget):
             layer = add_map(self._viewer, piece, name="sharpened (tried out)", role=ROLE)
             layer.visible = True
             return
-        report = piece.report
-        self.fsc.show_curve(piece.fsc)
-        self.guinier.show_curve(piece.guinier)
-        if report.fit is not None:
-            options = self._options
-            self.guinier.show_range(options.autob_lowest_resolution, options.autob_highest_resolution)
+        self._tried, report = piece, piece.report
+        self._turns.add(self._draw_fsc, self._draw_guinier)
         error = report.fit.b_factor_error if report.fit is not None else None
         told = f"B-factor {report.b_factor:.0f}" + (f" ± {error:.0f}" if error is not None else "")
         self.figures.setText(f"<b>{report.resolution:.2f} Å</b> &nbsp; {told} Å²")
         self._doubts = " ".join(self._page.by_labels(doubt) for doubt in piece.doubts)
+
+    def _draw_fsc(self) -> None:
+        if self.fsc is not None and self._tried is not None:
+            self.fsc.show_curve(self._tried.fsc)
+
+    def _draw_guinier(self) -> None:
+        if self.guinier is None or self._tried is None:
+            return
+        self.guinier.show_curve(self._tried.guinier)
+        if self._tried.report.fit is not None:
+            options = self._options
+            self.guinier.show_range(options.autob_lowest_resolution, options.autob_highest_resolution)
 
     def _on_range(self, lowest: float, highest: float) -> None:
         self._options = dataclasses.replace(
@@ -183,18 +203,33 @@ class Explorer(QWidget):
             top.addWidget(widget)
         top.addStretch(1)
         top.addWidget(self.use_button)
-        plots = QHBoxLayout()
-        plots.addWidget(self.fsc, 1)
-        plots.addWidget(self.guinier, 1)
+        self._plots = QHBoxLayout()
         layout = QVBoxLayout(self)
         layout.setContentsMargins(4, 4, 4, 4)
         layout.addLayout(top)
-        layout.addLayout(plots, 1)
+        layout.addLayout(self._plots, 1)
         layout.addWidget(self.words)
+
+    def _build_plots(self) -> None:
+        self._turns.add(self._build_fsc, self._build_guinier, self._draw_fsc, self._draw_guinier)
+
+    def _build_fsc(self) -> None:
+        from napari_cryorefine.plots import CurvePlot
+
+        self.fsc = CurvePlot("FSC", self._viewer.theme)
+        self._plots.insertWidget(0, self.fsc, 1)
+
+    def _build_guinier(self) -> None:
+        from napari_cryorefine.plots import CurvePlot
+
+        self.guinier = CurvePlot("Guinier", self._viewer.theme)
+        self.guinier.range_moved.connect(self._on_range)
+        self._plots.addWidget(self.guinier, 1)
 
     def _paint(self) -> None:
         for plot in (self.fsc, self.guinier):
-            plot.paint(self._viewer.theme)
+            if plot is not None:
+                plot.paint(self._viewer.theme)
 
 
 class _Choice(QComboBox):
@@ -208,6 +243,12 @@ class _Choice(QComboBox):
         """List what there is, then open."""
         self._refresh()
         super().showPopup()
+
+
+def _load_plots(_: None) -> Iterator[None]:
+    import napari_cryorefine.plots  # noqa: F401
+
+    yield None
 
 
 class _Trier:

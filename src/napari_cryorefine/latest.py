@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
+from functools import partial
 from typing import Any
 
 from qtpy.QtCore import QObject, QThreadPool, Signal
+
+from napari_cryorefine.turns import Turns
 
 _THREADS = 8
 """Qt gives as many as there are cores. On two of them a job in one thread, and another in the next, would
@@ -16,7 +19,8 @@ class Latest(QObject):
     """Does the newest of many requests in a thread of this process.
 
     While one is worked on, requests that come in replace one another. What is made for a request is
-    shown piece by piece, and its last pieces are left out if a newer request waits.
+    shown piece by piece, each in a turn of its own, and its last pieces are left out if a newer request
+    waits.
 
     Parameters
     ----------
@@ -42,6 +46,8 @@ class Latest(QObject):
         self._work = work
         self._waiting: list[Any] = []
         self._worker: Any = None
+        self._over = False
+        self._turns = Turns(self)
         pool = QThreadPool.globalInstance()  # that of napari's workers
         pool.setMaxThreadCount(max(pool.maxThreadCount(), _THREADS))
 
@@ -59,7 +65,10 @@ class Latest(QObject):
     def forget(self) -> None:
         """Drop what waits, and what is still to come of the request in hand."""
         self._waiting = []
-        if self._worker is not None:
+        self._turns.forget()
+        if self._over:
+            self._turns.add(self._end)
+        elif self._worker is not None:
             self._worker.yielded.disconnect()
             self._worker.quit()
 
@@ -69,6 +78,7 @@ class Latest(QObject):
         def drive(request: Any) -> Generator[Any, None, list[Exception]]:
             return (yield from self._drive(request))  # napari describes what it runs, perhaps after our end
 
+        self._over = False
         self._worker = create_worker(drive, self._waiting.pop(), _start_thread=False)
         self._worker.yielded.connect(self._on_yielded)
         self._worker.returned.connect(self._on_returned)
@@ -88,14 +98,21 @@ class Latest(QObject):
 
     def _on_yielded(self, piece: Any) -> None:
         # Connected as a method, which Qt forgets when this object is deleted; a signal's own emit it keeps.
-        self.made.emit(piece)
+        self._turns.add(partial(self.made.emit, piece))
 
     def _on_returned(self, errors: list[Exception]) -> None:
+        self._turns.add(partial(self._tell, errors))
+
+    def _on_finished(self) -> None:
+        self._over = True
+        self._turns.add(self._end)
+
+    def _tell(self, errors: list[Exception]) -> None:
         for error in errors if not self._waiting else ():
             self.failed.emit(error)
 
-    def _on_finished(self) -> None:
-        self._worker = None
+    def _end(self) -> None:
+        self._worker, self._over = None, False
         if self._waiting:
             self._next()
         else:

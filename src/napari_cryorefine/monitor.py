@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +32,7 @@ from napari_cryorefine.monitor_steering import Steering
 from napari_cryorefine.progress import Stopwatch
 from napari_cryorefine.reasons import ACCENT
 from napari_cryorefine.results import job_name
+from napari_cryorefine.turns import Turns
 from napari_cryorefine.warm import warm_up
 
 if TYPE_CHECKING:
@@ -42,8 +43,6 @@ if TYPE_CHECKING:
     from napari_cryorefine.sky_panel import SkyPanel
 
 MONITOR_DOCK = "Monitor"
-_STAGE_MS = 15
-"""Between layers and plots that are made one after the other, so that the window answers in between."""
 _RUNNING_MS, _QUIET_MS = 1000, 4000
 """How often the folder is looked at while its job runs, and when it does not."""
 
@@ -89,15 +88,11 @@ class Monitor(QWidget):
         self.sky: SkyPanel | None = None
         self._build()
         viewer.events.theme.connect(self._paint)
+        self._turns = Turns(self)
+        self._showing: Generator[None, None, None] | None = None
         # Loaded in a thread, then made one after the other: together they would keep the window waiting.
-        self._stages = [self._build_fsc, self._build_trends, *[self._add_trend] * 5, self._build_sky]
-        self._showing: Iterator[None] | None = None
-        self._stage_timer = QTimer(self)
-        self._stage_timer.setSingleShot(True)
-        self._stage_timer.setInterval(_STAGE_MS)
-        self._stage_timer.timeout.connect(self._next_stage)
         self._loader = Latest(_load_plots, self)
-        self._loader.idle.connect(self._stage_timer.start)
+        self._loader.idle.connect(self._build_plots)
         self._loader.ask(None)
         warm_up(viewer)
         collect_when_idle()
@@ -105,15 +100,15 @@ class Monitor(QWidget):
     @property
     def busy(self) -> bool:
         """Whether something is being read, shown or built."""
-        working = self._reader.busy or self._maps.busy or self._views.busy
-        return working or bool(self._stages) or self._showing is not None
+        makers = (self._reader, self._maps, self._views, self._loader, self._turns)
+        return any(maker.busy for maker in makers)
 
     def open(self, folder: Path) -> None:
         """Follow the job of this folder from now on."""
         self._folder, self.reading, self.chosen, self._shown = folder, None, None, None
         self._maps.forget()
         self._views.forget()
-        self._showing = None
+        self._show_no_more()
         self.follow.setChecked(True)
         self.name.setText(job_name(folder))
         self.name.setToolTip(str(folder.resolve()))
@@ -167,7 +162,7 @@ class Monitor(QWidget):
         self._timer.stop()
         for worker in (self._reader, self._maps, self._views):
             worker.forget()
-        self._showing = None
+        self._show_no_more()
         self.steering.close_down()
 
     def sizeHint(self) -> QSize:
@@ -258,19 +253,13 @@ class Monitor(QWidget):
     def _show_maps(self, maps: IterationMaps) -> None:
         if self.chosen is not None and maps.iteration.half_maps == self.chosen.half_maps:
             self._shown = maps.iteration
+            self._show_no_more()
             self._showing = show_maps(self._viewer, maps, self.name.text(), self.view.currentText())
-            self._stage_timer.start()
+            self._turns.follow(self._showing, first=True)
 
-    def _show_next(self) -> None:
-        """Show one layer after the other: a layer takes napari about as long as a window may stand still."""
-        if self._showing is None:
-            return
-        try:
-            next(self._showing)
-        except StopIteration:
-            self._showing = None
-        else:
-            self._stage_timer.start()
+    def _show_no_more(self) -> None:
+        if self._showing is not None:
+            self._showing.close()
 
     def _show_views(self, made: tuple[Iteration, Sky]) -> None:
         if self.sky is not None and self.chosen is not None and made[0].data == self.chosen.data:
@@ -301,14 +290,8 @@ class Monitor(QWidget):
             if plot is not None:
                 plot.paint(self._viewer.theme)
 
-    def _next_stage(self) -> None:
-        """Show the next layer, or else build the next plot."""
-        if self._showing is not None:
-            self._show_next()
-        elif self._stages and not self._loader.busy:
-            self._stages.pop(0)()
-        if self._stages:
-            self._stage_timer.start()
+    def _build_plots(self) -> None:
+        self._turns.add(self._build_fsc, self._build_trends, *[self._add_trend] * 5, self._build_sky)
 
     def _build_fsc(self) -> None:
         from napari_cryorefine.monitor_plots import FscHistory

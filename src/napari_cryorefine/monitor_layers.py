@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +69,7 @@ def read_maps(iteration: Iteration) -> Iterator[IterationMaps]:
     )
 
 
-def show_maps(viewer: ViewerModel, maps: IterationMaps, job: str, view: str) -> Iterator[None]:
+def show_maps(viewer: ViewerModel, maps: IterationMaps, job: str, view: str) -> Generator[None, None, None]:
     """Show the maps of an iteration in place of those of the one before, one layer at each step.
 
     Contrast and level that a person has set stay. The half maps share both; the difference has the width

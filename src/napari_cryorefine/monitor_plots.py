@@ -143,8 +143,7 @@ class TrendPlots(pg.GraphicsLayoutWidget):
     def add_plot(self) -> None:
         """Add the next plot: all at once they would keep the window waiting."""
         place = len(self.plots)
-        plot = self.addPlot(row=place // 3, col=place % 3)
-        plot.setMenuEnabled(False)
+        plot = self.addPlot(row=place // 3, col=place % 3, enableMenu=False)
         plot.hideButtons()
         plot.setMouseEnabled(x=False, y=False)
         plot.showGrid(x=False, y=True, alpha=0.15)

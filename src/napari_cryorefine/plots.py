@@ -91,9 +91,10 @@ class CurvePlot(QWidget):
         self.is_fsc = "fsc" in name.lower()
         self._items: dict[str, pg.PlotDataItem] = {}
         self._range: Any = None
-        self.plot = pg.PlotWidget(axisItems={"bottom": ResolutionAxis(squared=self.guinier)})
+        self.plot = pg.PlotWidget(
+            axisItems={"bottom": ResolutionAxis(squared=self.guinier)}, enableMenu=False
+        )
         self.plot.setMinimumHeight(160)
-        self.plot.getPlotItem().setMenuEnabled(False)
         self.plot.showGrid(x=True, y=True, alpha=0.15)
         self.plot.getAxis("left").enableAutoSIPrefix(False)
         self.legend = self.plot.addLegend(offset=(-8, 8), labelTextSize="9pt")

@@ -67,12 +67,11 @@ class SkyPanel(QWidget):
         row.addWidget(self.title, 1)
         row.addWidget(self.reading)
 
-        self.plot = pg.PlotWidget()
+        self.plot = pg.PlotWidget(enableMenu=False)
         self.plot.setMinimumHeight(160)
         self.plot.setAspectLocked(True)
         self.plot.hideAxis("left")
         self.plot.hideAxis("bottom")
-        self.plot.getPlotItem().setMenuEnabled(False)
         self.plot.getPlotItem().layout.setContentsMargins(0, 8, 0, 8)  # for the bar's first and last number
         self.image = pg.ImageItem(axisOrder="row-major")
         self.plot.addItem(self.image)

@@ -1,0 +1,76 @@
+"""Things done one after the other in the thread of the window, which answers and draws in between."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from qtpy.QtCore import QObject, QThread, QTimer
+
+REST = 15
+"""Milliseconds after each thing, in which the window draws what has come of it."""
+
+
+class Turns(QObject):
+    """Does things one at a time, each in a turn of Qt's event loop of its own.
+
+    A layer of napari takes about as long to make as a window may stand still, and so do some plots.
+    """
+
+    def __init__(self, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._waiting: deque[Callable[[], Any]] = deque()
+        self._rest, self._free = QTimer(self), QTimer(self)
+        for timer, pause, then in ((self._rest, REST, self._go_on), (self._free, 0, self._do_next)):
+            timer.setSingleShot(True)
+            timer.setInterval(pause)
+            timer.timeout.connect(then)
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is still to be done."""
+        return bool(self._waiting)
+
+    def add(self, *things: Callable[[], Any], first: bool = False) -> None:
+        """Have these done in their order, after what waits already or before it."""
+        if first:
+            self._waiting.extendleft(reversed(things))
+        else:
+            self._waiting.extend(things)
+        if not self._rest.isActive():
+            self._go_on()
+
+    def follow(self, steps: Iterator[Any], *, first: bool = False) -> None:
+        """Take the steps of an iterator, one in each turn."""
+
+        def step() -> None:
+            for _ in steps:
+                self.add(step, first=True)
+                return
+
+        self.add(step, first=first)
+
+    def forget(self) -> None:
+        """Leave out what is still to be done."""
+        self._waiting.clear()
+
+    def _go_on(self) -> None:
+        # Once more through the loop: what has come in during a long drawing goes first.
+        if self._waiting:
+            self._free.start()
+
+    def _do_next(self) -> None:
+        if self._waiting:
+            self._rest.start()
+            self._waiting.popleft()()
+
+
+def is_by_hand() -> bool:
+    """Tell whether a person has brought this about: Qt's loop has called, and no script waits for what comes.
+
+    The cells of a notebook are called by that loop too.
+    """
+    from napari.utils.misc import in_jupyter
+
+    return QThread.currentThread().loopLevel() > 0 and not in_jupyter()
