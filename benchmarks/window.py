@@ -80,12 +80,22 @@ def settle(busy: Callable[[], bool], least: float = 0.3) -> float:
 
     began = time.perf_counter()
     done = began
-    while busy() or time.perf_counter() - began < least:
+    while (working := busy()) or time.perf_counter() < max(done + 2 * BEAT, began + least):
         QApplication.processEvents()
         time.sleep(0.001)
-        if busy():
+        if working:
             done = time.perf_counter()
     return done - began
+
+
+def by_hand(action: Callable[[], object]) -> None:
+    """Do something in Qt's own loop, as a menu does: what waits for a person and not for a script."""
+    from qtpy.QtCore import QEventLoop, QTimer
+
+    loop = QEventLoop()
+    QTimer.singleShot(0, action)
+    QTimer.singleShot(0, loop.quit)
+    loop.exec()
 
 
 def add_map(viewer: Any, path: Path) -> None:
@@ -318,12 +328,10 @@ def particles_opened(viewer: Any, heart: Heartbeat, half: Path, mask: Path) -> N
         write_particles(path)
     viewer.window.add_plugin_dock_widget("napari-cryorefine", "Workflow")
     settle(lambda: False, 6.0)
-    heart.start()
-    began = time.perf_counter()
-    viewer.open(path, plugin="napari-cryorefine")
-    opened = time.perf_counter() - began
     docks = viewer.window.dock_widgets
-    say("particles: opened", heart, opened + settle(lambda: "Particles" not in docks, 3.0))
+    heart.start()
+    by_hand(lambda: viewer.open(path, plugin="napari-cryorefine"))
+    say("particles: opened", heart, settle(lambda: "Particles" not in docks, 3.0))
     panel = docks["Particles"]
 
     def move(number: int) -> None:
@@ -337,10 +345,16 @@ def tilts_opened(viewer: Any, heart: Heartbeat, half: Path, mask: Path) -> None:
     viewer.window.add_plugin_dock_widget("napari-cryorefine", "Workflow")
     settle(lambda: False, 6.0)
     heart.start()
-    began = time.perf_counter()
-    viewer.open_sample("napari-cryorefine", "betagal-tilts")
-    opened = time.perf_counter() - began
-    say("tilt series: opened", heart, opened + settle(lambda: False, 3.0))
+    by_hand(lambda: viewer.open_sample("napari-cryorefine", "betagal-tilts"))
+    say("tilt series: opened", heart, settle(lambda: len(viewer.layers) < 5, 3.0))
+
+
+def map_opened(viewer: Any, heart: Heartbeat, half: Path, mask: Path) -> None:
+    """Open a map as the first thing of all, and then another."""
+    for number, name in enumerate(("first", "second"), start=1):
+        heart.start()
+        by_hand(lambda: viewer.open(half, plugin="napari-cryorefine"))
+        say(f"map: {name}, opened", heart, settle(lambda number=number: len(viewer.layers) < number, 2.0))
 
 
 STEPS = {
@@ -351,6 +365,7 @@ STEPS = {
     "monitor": monitored,
     "particles": particles_opened,
     "tilts": tilts_opened,
+    "map": map_opened,
 }
 
 

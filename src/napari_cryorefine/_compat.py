@@ -7,6 +7,7 @@ the axes are right-handed, as they are in IMOD and ChimeraX.
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 TRUE_HAND = ("towards", "up", "right")
 """Directions of the axes z, y, x on the screen that show a map in its true hand."""
 
+_software: list[bool] = []
 _shown: WeakSet[Any] = WeakSet()
 _watched: WeakSet[Any] = WeakSet()
 
@@ -68,8 +70,11 @@ def watch_current_viewer() -> None:
 def draws_in_software() -> bool:
     """Tell whether OpenGL runs on the processor, where isosurfaces take seconds a frame.
 
-    False when there is no OpenGL context to ask, as in a session without a window.
+    False when there is no OpenGL context to ask, as in a session without a window. A thread is told what
+    that of the window was told last.
     """
+    if _software and threading.current_thread() is not threading.main_thread():
+        return _software[0]
     try:
         from qtpy.QtGui import QOpenGLContext
 
@@ -79,7 +84,8 @@ def draws_in_software() -> bool:
         renderer = str(context.functions().glGetString(0x1F01))  # GL_RENDERER
     except (ImportError, AttributeError, RuntimeError):
         return False
-    return any(name in renderer.lower() for name in ("llvmpipe", "softpipe", "swrast", "software"))
+    _software[:] = [any(name in renderer.lower() for name in ("llvmpipe", "softpipe", "swrast", "software"))]
+    return _software[0]
 
 
 def call_soon(owner: QObject, function: Callable[[], object]) -> None:

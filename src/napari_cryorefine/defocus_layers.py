@@ -6,7 +6,6 @@ where it is there.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,6 @@ from weakref import WeakSet
 import numpy as np
 from psygnal import Signal
 
-from cryorefine.errors import UserError
 from napari_cryorefine._compat import show_true_hand
 from napari_cryorefine.layer_data import LayerData, layer_keywords
 from napari_cryorefine.layers import own_layer
@@ -33,8 +31,6 @@ _EMPTY = 64  # pixels along the edge of an empty field
 _MARK = "#ff2fd6"
 _SHARE = 1 / 55  # of the field: the diameter of a point
 _watched: WeakSet[Any] = WeakSet()
-_BETWEEN = 15
-"""Milliseconds between layers that are made one after the other."""
 _IN_SPACE = 100.0  # A: the diameter of a point in a tomogram
 
 
@@ -366,36 +362,14 @@ def _show_colour_bar(points: Points) -> None:
 
 def show_later(viewer: ViewerModel, path: Path) -> None:
     """Read particles in a thread and show them when they are there, or say what is wrong with them."""
-    from napari.qt.threading import create_worker
-    from napari.utils.notifications import show_error
-    from qtpy.QtCore import QTimer
+    from napari_cryorefine.opening import open_later
 
-    from napari_cryorefine.warm import SWITCH
-
-    sys.setswitchinterval(SWITCH)
-
-    def read() -> tuple[ParticleFits | None, UserError | None]:
+    def read() -> ParticleFits:
         from cryorefine.io.particles import read_particles
 
-        try:
-            return ParticleFits(read_particles(path)), None
-        except UserError as error:
-            return None, error
+        return ParticleFits(read_particles(path))
 
-    def show(result: tuple[ParticleFits | None, UserError | None]) -> None:
-        fits, error = result
-        if fits is None:
-            show_error(str(error))
-        else:
-            go_on(_showing(viewer, fits, str(path)))
-
-    def go_on(showing: Iterator[None]) -> None:
-        for _ in showing:
-            QTimer.singleShot(_BETWEEN, lambda: go_on(showing))
-            return
-
-    progress = {"desc": f"Reading {path.name}", "total": 0}
-    create_worker(read, _connect={"returned": show}, _progress=progress)
+    open_later(path, read, lambda fits: _showing(viewer, fits, str(path)))
 
 
 def view_in(viewer: ViewerModel) -> MicrographView | None:

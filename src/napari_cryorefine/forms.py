@@ -25,7 +25,6 @@ from cryorefine.jobs.base import Event, Figures, Job, Notice, Progress
 from cryorefine.jobs.events import to_text
 from cryorefine.jobs.folder import status
 from cryorefine.jobs.pipeline_record import record_alias
-from napari_cryorefine.collector import collect_when_idle
 from napari_cryorefine.job_log import LogWindow, log_text, show_error_with_log
 from napari_cryorefine.layer_files import LayerFiles
 from napari_cryorefine.more_menu import MoreButton
@@ -65,7 +64,6 @@ class JobForm(TabbedPanel):
 
     def __init__(self, module: ModuleType, viewer: ViewerModel | None = None) -> None:
         super().__init__()
-        collect_when_idle()
         warm_up(viewer)
         self.job: Job = module.JOB
         self.module, self._viewer = module, viewer

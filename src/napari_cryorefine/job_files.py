@@ -11,10 +11,7 @@ from qtpy.QtCore import QTimer
 from cryorefine.errors import UserError
 from cryorefine.io.pipeline import PIPELINE_FILE
 from napari_cryorefine.layer_data import LayerData
-from napari_cryorefine.readers import Reader, get_particle_reader
-
-NO_LAYERS: list[Any] = [(None,)]
-"""How a reader tells napari that it has opened something that is no layer."""
+from napari_cryorefine.readers import NO_LAYERS, Reader, get_particle_reader
 
 
 def get_star_reader(path: str | Sequence[str]) -> Reader:

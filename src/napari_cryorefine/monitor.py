@@ -23,7 +23,6 @@ from qtpy.QtWidgets import (
 
 from cryorefine.jobs.base import Progress
 from cryorefine.jobs.refinement_history import Iteration
-from napari_cryorefine.collector import collect_when_idle
 from napari_cryorefine.job_log import LogWindow
 from napari_cryorefine.latest import Latest
 from napari_cryorefine.monitor_layers import BOTH, VIEWS, IterationMaps, choose_view, read_maps, show_maps
@@ -95,7 +94,6 @@ class Monitor(QWidget):
         self._loader.idle.connect(self._build_plots)
         self._loader.ask(None)
         warm_up(viewer)
-        collect_when_idle()
 
     @property
     def busy(self) -> bool:

@@ -1,28 +1,59 @@
-"""Opening MRC files, particles and tomograms, by File > Open and by drag and drop."""
+"""Opening MRC files, particles and tomograms, by File > Open and by drag and drop.
+
+Whoever opens a file by hand is not kept waiting: it is read in a thread and its layers are added when they
+are there. A script gets them at once.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from napari_cryorefine._compat import watch_current_viewer
+from napari_cryorefine._compat import draws_in_software, watch_current_viewer
 from napari_cryorefine.large_maps import large_keywords, read_for_display
 from napari_cryorefine.layer_data import STACKS, LayerData, stack_layer
 from napari_cryorefine.map_kinds import shown_map, watch_for_kinds
 
-_LARGE = 1 << 23  # bytes of a STAR file, which takes longer to read than a window may stand still
+NO_LAYERS: list[Any] = [(None,)]
+"""How a reader tells napari that there is no layer to add."""
+_LARGE = 1 << 23  # bytes of a STAR file, which takes longer to read than a script's window may stand still
 Reader = Callable[[str | Sequence[str]], list[LayerData]]
 
 
 def get_mrc_reader(path: str | Sequence[str]) -> Reader:
     """Return what reads maps, micrographs and image stacks (npe2's reader command)."""
-    return lambda chosen: [layer for file in _files(chosen) for layer in read_mrc(file)]
+    return _reader(_open_mrc_later, read_mrc)
 
 
 def get_particle_reader(path: str | Sequence[str]) -> Reader:
     """Return what reads particle STAR files, optimisation sets and tomograms.star (npe2's reader command)."""
-    return lambda chosen: [layer for file in _files(chosen) for layer in read_star_layers(file)]
+    return _reader(_open_star_later, read_star_layers)
+
+
+def _reader(later: Callable[[Any, Path], None], at_once: Callable[[Path], list[LayerData]]) -> Reader:
+    def read(chosen: str | Sequence[str]) -> list[LayerData]:
+        viewer = used_by_hand()
+        if viewer is None:
+            return [layer for file in _files(chosen) for layer in at_once(file)]
+        draws_in_software()  # is remembered for the thread
+        for file in _files(chosen):
+            later(viewer, file)
+        return NO_LAYERS
+
+    return read
+
+
+def used_by_hand() -> Any:
+    """Return the viewer in whose window a person has just done something, or None where a script works."""
+    viewer = _viewer()
+    if getattr(viewer, "window", None) is None:
+        return None
+    from napari_cryorefine.turns import is_by_hand
+
+    return viewer if is_by_hand() else None
 
 
 def read_mrc(path: Path) -> list[LayerData]:
@@ -36,7 +67,22 @@ def read_mrc(path: Path) -> list[LayerData]:
     UserError
         If the file is missing, truncated or of another format.
     """
-    import napari
+    layers = _mrc_layers(path)
+    _watch_for_maps()
+    return layers
+
+
+def _open_mrc_later(viewer: Any, path: Path) -> None:
+    from napari_cryorefine.opening import add_layers, open_later
+
+    def show(layers: list[LayerData]) -> Iterator[None]:
+        _watch_for_maps()
+        return add_layers(viewer, layers)
+
+    open_later(path, partial(_mrc_layers, path), show)
+
+
+def _mrc_layers(path: Path) -> list[LayerData]:
     from napari.utils.notifications import show_warning
 
     from cryorefine.io.mrc import read_layout, read_map
@@ -45,7 +91,6 @@ def read_mrc(path: Path) -> list[LayerData]:
     if pixel_size <= 0:
         show_warning(f"{path.name} has no pixel size in its header; 1 Å is assumed.")
         pixel_size = 1.0
-    watch_current_viewer()
     if path.suffix.lower() in STACKS:
         source = read_map(path, pixel_size=pixel_size)
         return [stack_layer(source, axis=STACKS[path.suffix.lower()])]
@@ -53,15 +98,20 @@ def read_mrc(path: Path) -> list[LayerData]:
     if len(source.data) == 1:
         source = replace(source, data=source.data[0])
     layers = shown_map(source)
-    viewer = napari.current_viewer()
-    if viewer is not None:
-        watch_for_kinds(viewer)
+    viewer = _viewer()
     if large := large_keywords(viewer, source):
         _, keywords, _ = layers[0]
         keywords["metadata"] |= large
         # In 3D it would be sent to the graphics card before its coarser copy is there.
         keywords["visible"] = viewer.dims.ndisplay == 2
     return layers
+
+
+def _watch_for_maps() -> None:
+    watch_current_viewer()
+    viewer = _viewer()
+    if viewer is not None:
+        watch_for_kinds(viewer)
 
 
 def read_star_layers(path: Path) -> list[LayerData]:
@@ -87,42 +137,77 @@ def read_tomograms_star(path: Path) -> list[LayerData]:
     UserError
         If the file, or one that it names, is missing or wrong.
     """
+    from napari_cryorefine.tomography_scene import watch_for_tomograms
+
+    layers = tomograms(path)
+    watch_current_viewer()
+    watch_for_tomograms()
+    return layers
+
+
+def tomograms(path: Path) -> list[LayerData]:
+    """Return what :func:`read_tomograms_star` does, and leave the viewer alone; in any thread."""
     from napari_cryorefine.tomography import read_tomography
     from napari_cryorefine.tomography_layers import reference_layers, tomogram_layers
-    from napari_cryorefine.tomography_scene import watch_for_tomograms
 
     tomography = read_tomography(path)
     name = tomography.names[0]
-    watch_current_viewer()
-    watch_for_tomograms()
     return tomogram_layers(tomography, name) + reference_layers(tomography, name)
+
+
+def _open_star_later(viewer: Any, path: Path) -> None:
+    from napari_cryorefine.tomography import holds_tomography
+
+    if not holds_tomography(path):
+        from napari_cryorefine.defocus_layers import show_later
+
+        show_later(viewer, path)
+        return
+    from napari_cryorefine.opening import open_later
+
+    open_later(path, partial(tomograms, path), partial(show_tomograms, viewer))
+
+
+def show_tomograms(viewer: Any, layers: list[LayerData]) -> Iterator[None]:
+    """Open the dock and add the layers of a tomogram, one thing at each step."""
+    from napari_cryorefine.opening import add_layers
+    from napari_cryorefine.tomography_scene import show_panel
+
+    watch_current_viewer()
+    show_panel(viewer)
+    yield
+    yield from add_layers(viewer, layers)
 
 
 def read_particle_star(path: Path) -> list[LayerData]:
     """Read a particle STAR file: the particles of its first micrograph or tomogram, the others in a dock.
 
-    A window is not kept waiting for a large file: it is read in a thread, and shown when it is there.
+    A window is not kept waiting for a large file, whoever opens it.
 
     Raises
     ------
     UserError
         If the file holds no particles, or says nothing about where they lie.
     """
-    import napari
-
     from napari_cryorefine.defocus_layers import particle_layers, show_later, watch_for_particles
     from napari_cryorefine.particle_fits import ParticleFits
 
-    viewer = napari.current_viewer()
+    viewer = _viewer()
     if path.is_file() and path.stat().st_size > _LARGE and getattr(viewer, "window", None) is not None:
         show_later(viewer, path)
-        return [(None,)]  # type: ignore[list-item]  # napari's sign that there is no layer to add
+        return NO_LAYERS
     from cryorefine.io.particles import read_particles  # loads pandas, in the thread of a large file's reader
 
     fits = ParticleFits(read_particles(path))
     watch_current_viewer()
     watch_for_particles()
     return particle_layers(fits, str(path))
+
+
+def _viewer() -> Any:
+    import napari
+
+    return napari.current_viewer()
 
 
 def _files(path: str | Sequence[str]) -> list[Path]:

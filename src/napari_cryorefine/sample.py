@@ -1,9 +1,15 @@
-"""File > Open Sample: real particles and the map that they are refined from; simulated tilt series."""
+"""File > Open Sample: real particles and the map that they are refined from; simulated tilt series.
+
+A script gets all layers at once; where a person waits the first comes at once and the others one by one.
+"""
 
 from __future__ import annotations
 
+from functools import partial
+
 from napari_cryorefine._compat import watch_current_viewer
 from napari_cryorefine.layer_data import LayerData, map_layer, stack_layer
+from napari_cryorefine.readers import used_by_hand
 
 LOWPASS = 50.0
 
@@ -43,7 +49,14 @@ def beta_galactosidase() -> list[LayerData]:
     for keywords in (map_keywords, stack_keywords):
         keywords["metadata"]["particles"] = str(star)
     watch_current_viewer()
-    return [(map_data, map_keywords, kind), (stack_data, stack_keywords, "image")]
+    layers: list[LayerData] = [(map_data, map_keywords, kind), (stack_data, stack_keywords, "image")]
+    viewer = used_by_hand()
+    if viewer is None:
+        return layers
+    from napari_cryorefine.opening import add_layers, open_later
+
+    open_later(star, lambda: layers[1:], partial(add_layers, viewer))
+    return layers[:1]  # napari wants one
 
 
 def tilt_series() -> list[LayerData]:
@@ -52,6 +65,15 @@ def tilt_series() -> list[LayerData]:
     The path of the optimisation set is in the layers' metadata as ``path``.
     """
     from cryorefine.sample import sample_folder
-    from napari_cryorefine.readers import read_tomograms_star
+    from napari_cryorefine.readers import read_tomograms_star, show_tomograms, tomograms
 
-    return read_tomograms_star(sample_folder("betagal_tilts") / "optimisation_set.star")
+    path = sample_folder("betagal_tilts") / "optimisation_set.star"
+    viewer = used_by_hand()
+    if viewer is None:
+        return read_tomograms_star(path)
+    from napari_cryorefine.opening import open_later
+
+    layers = tomograms(path)
+    watch_current_viewer()
+    open_later(path, lambda: layers[1:], partial(show_tomograms, viewer))
+    return layers[:1]

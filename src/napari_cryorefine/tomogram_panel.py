@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
@@ -19,13 +20,13 @@ from qtpy.QtWidgets import (
     QPushButton,
     QToolButton,
     QVBoxLayout,
-    QWidget,
 )
 
 from cryorefine.errors import UserError
 from napari_cryorefine._compat import call_soon
 from napari_cryorefine.latest import Latest
 from napari_cryorefine.layers import own_layer
+from napari_cryorefine.tabbed import TabbedPanel
 from napari_cryorefine.tomography import Tomography, read_tomography, tilt_angles, tilt_text
 from napari_cryorefine.tomography_layers import (
     PARTICLES,
@@ -38,6 +39,7 @@ from napari_cryorefine.tomography_layers import (
     tomogram_layers,
 )
 from napari_cryorefine.tomography_scene import hide_tilts_in_3d, remove_others, show_layers
+from napari_cryorefine.turns import Turns
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -45,7 +47,7 @@ if TYPE_CHECKING:
 _NO_PARTICLE = "none"
 
 
-class TomogramPanel(QWidget):
+class TomogramPanel(TabbedPanel):
     """Choose a tomogram, read off its tilts, look at a particle.
 
     Parameters
@@ -68,6 +70,7 @@ class TomogramPanel(QWidget):
         self._loader = Latest(_load, self)
         self._loader.made.connect(self._show)
         self._loader.failed.connect(self._complain)
+        self._turns = Turns(self)
         self._reader = Latest(_read_ahead, self)
         self._reader.made.connect(self._say)
         self.open_button = QPushButton("Open…")
@@ -112,8 +115,8 @@ class TomogramPanel(QWidget):
 
     @property
     def busy(self) -> bool:
-        """Whether something is being read."""
-        return self._loader.busy or self._reader.busy
+        """Whether something is being read or shown."""
+        return self._loader.busy or self._reader.busy or self._turns.busy
 
     def open(self, path: Path) -> None:
         """Show the first tomogram of a file; a mistake in it is told below."""
@@ -204,7 +207,11 @@ class TomogramPanel(QWidget):
         other = tomography is not self.tomography
         self._take(tomography, name)
         remove_others(self._viewer, layers)
-        show_layers(self._viewer, layers)
+        self._turns.forget()
+        self._turns.add(*(partial(show_layers, self._viewer, [layer]) for layer in layers))
+        self._turns.add(partial(self._on_all_shown, other=other))
+
+    def _on_all_shown(self, *, other: bool) -> None:
         self._read_tilts(untilted=other)
         if other:
             self._viewer.reset_view()
@@ -218,7 +225,7 @@ class TomogramPanel(QWidget):
         if untilted:
             angles = np.sort(tilt_angles(self.tomography.tomograms[layer.metadata["tomogram"]]))
             dims.set_current_step(dims.ndim - 4, int(np.argmin(np.abs(angles))))
-        self._reader.ask((layer.metadata["sections"], dims.current_step[-4]))
+        self._reader.ask((layer.data, dims.current_step[-4]))
 
     def _complain(self, error: Exception) -> None:
         if not isinstance(error, UserError):

@@ -25,7 +25,7 @@ TOMOGRAMS = (
 _TELLTALES = (b"_rlnTomoTomogramsFile", b"_rlnTomoParticlesFile", b"\ndata_global")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)  # napari writes out all that a reader hands to it
 class Tomography:
     """Tomograms, and the particles in them.
 

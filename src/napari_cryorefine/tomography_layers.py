@@ -17,7 +17,7 @@ from napari_cryorefine.layers import HALF_MAP_COLORMAPS
 from napari_cryorefine.tomography import Tomography, tilt_angles, tilt_order
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from numpy.typing import DTypeLike, NDArray
 
     from cryorefine.io.tomograms import TiltSeries
 
@@ -156,10 +156,17 @@ def _tomogram_layer(tomography: Tomography, name: str, path: Path) -> LayerData:
 class TiltSections:
     """Tilt images in the order of their angles, binned to look at; each is read once, by whichever thread.
 
+    It is read like an array of shape (tilts, 1, y, x).
+
     Parameters
     ----------
     series : TiltSeries
         Read with its images.
+
+    Attributes
+    ----------
+    binning : int
+        Edge of the squares of pixels that are averaged.
     """
 
     def __init__(self, series: TiltSeries) -> None:
@@ -169,7 +176,18 @@ class TiltSections:
         self.binning = -(-max(self._images[0].shape) // LARGEST_IMAGE)
         height, width = self._images[0].shape
         self.shape = (len(self._images), 1, height // self.binning, width // self.binning)
+        self.ndim, self.dtype, self.size = 4, np.dtype(np.float32), int(np.prod(self.shape))
         self._read: dict[int, NDArray[np.float32]] = {}
+
+    def __getitem__(self, key: Any) -> Any:
+        first, *others = key if isinstance(key, tuple) else (key,)
+        if isinstance(first, int | np.integer):
+            return self.section(range(len(self._images))[first])[None][tuple(others)]
+        steps = np.arange(len(self._images))[first]
+        return np.stack([self.section(int(step))[None] for step in steps])[(slice(None), *others)]
+
+    def __array__(self, dtype: DTypeLike = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.asarray(self[:], dtype=dtype)
 
     def section(self, step: int) -> NDArray[np.float32]:
         """Return one image, shape (y, x)."""
@@ -183,20 +201,6 @@ class TiltSections:
             self.section(int(each))
             yield number
 
-    def array(self) -> Any:
-        """Return the images as a dask array that reads what is looked at, shape (tilts, 1, y, x)."""
-        import dask.array as da
-
-        def read(block_info: Any) -> NDArray[np.float32]:
-            return self.section(block_info[None]["array-location"][0][0])[None, None]
-
-        return da.map_blocks(
-            read,
-            chunks=((1,) * self.shape[0], *((size,) for size in self.shape[1:])),
-            dtype=np.float32,
-            meta=np.zeros((0, 0, 0, 0), np.float32),
-        )
-
 
 def _tilt_layer(tomography: Tomography, series: TiltSeries) -> LayerData:
     sections = TiltSections(series)
@@ -205,8 +209,8 @@ def _tilt_layer(tomography: Tomography, series: TiltSeries) -> LayerData:
     untilted = sections.section(int(np.argmin(np.abs(np.sort(tilt_angles(series))))))
     middle, deviation = float(untilted.mean()), float(untilted.std()) or 1.0
     keywords["contrast_limits"] = (middle - 3 * deviation, middle + 3 * deviation)
-    keywords["metadata"] |= {"role": TILTS, "sections": sections}
-    return sections.array(), keywords, "image"
+    keywords["metadata"] |= {"role": TILTS}
+    return sections, keywords, "image"
 
 
 def _binned(image: NDArray[Any], binning: int) -> NDArray[np.float32]:

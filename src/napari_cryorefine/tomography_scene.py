@@ -76,14 +76,18 @@ def watch_for_tomograms() -> None:
     _watched.add(viewer)
 
     def on_inserted(event: Any) -> None:
-        if "tomography" not in event.value.metadata:
-            return
-        from napari_cryorefine.tomogram_panel import TomogramPanel
-
-        if not any(isinstance(each, TomogramPanel) for each in viewer.window.dock_widgets.values()):
-            viewer.window.add_dock_widget(TomogramPanel(viewer), name=DOCK, area="right")
+        if "tomography" in event.value.metadata:
+            show_panel(viewer)
 
     viewer.layers.events.inserted.connect(on_inserted)
+
+
+def show_panel(viewer: Any) -> None:
+    """Open the dock in a viewer, unless it is open."""
+    from napari_cryorefine.tomogram_panel import TomogramPanel
+
+    if not any(isinstance(each, TomogramPanel) for each in viewer.window.dock_widgets.values()):
+        viewer.window.add_dock_widget(TomogramPanel(viewer), name=DOCK, area="right")
 
 
 def _replace(layer: Any, data: Any, keywords: dict[str, Any], kind: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,6 +11,9 @@ from qtpy.QtCore import QObject, QThread, QTimer
 
 REST = 15
 """Milliseconds after each thing, in which the window draws what has come of it."""
+_LONG = 0.03
+"""Seconds that a turn of the loop takes only where something has been drawn in it."""
+_TRIES = 5  # turns without a long drawing that are waited for: an animation may draw in all of them
 
 
 class Turns(QObject):
@@ -21,6 +25,7 @@ class Turns(QObject):
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self._waiting: deque[Callable[[], Any]] = deque()
+        self._asked, self._tries = 0.0, 0
         self._rest, self._free = QTimer(self), QTimer(self)
         for timer, pause, then in ((self._rest, REST, self._go_on), (self._free, 0, self._do_next)):
             timer.setSingleShot(True)
@@ -38,7 +43,7 @@ class Turns(QObject):
             self._waiting.extendleft(reversed(things))
         else:
             self._waiting.extend(things)
-        if not self._rest.isActive():
+        if not self._rest.isActive() and not self._free.isActive():
             self._go_on()
 
     def follow(self, steps: Iterator[Any], *, first: bool = False) -> None:
@@ -56,12 +61,19 @@ class Turns(QObject):
         self._waiting.clear()
 
     def _go_on(self) -> None:
-        # Once more through the loop: what has come in during a long drawing goes first.
         if self._waiting:
-            self._free.start()
+            self._tries = _TRIES
+            self._ask_for_a_turn()
+
+    def _ask_for_a_turn(self) -> None:
+        self._asked = time.monotonic()
+        self._free.start()
 
     def _do_next(self) -> None:
-        if self._waiting:
+        if time.monotonic() - self._asked > _LONG and self._tries:
+            self._tries -= 1
+            self._ask_for_a_turn()  # what has come in during the drawing goes first
+        elif self._waiting:
             self._rest.start()
             self._waiting.popleft()()
 

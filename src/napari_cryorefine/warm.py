@@ -17,6 +17,7 @@ import numpy as np
 from qtpy.QtCore import QObject, QTimer
 from qtpy.QtWidgets import QApplication
 
+from napari_cryorefine.collector import collect_when_idle
 from napari_cryorefine.layer_data import layer_keywords
 
 if TYPE_CHECKING:
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
 
 MODULES = (
     "pandas",  # of the features that layers of points and labels have
-    "dask.array",  # of tilt series, whose images are read when they are looked at
-    "scipy.spatial.transform",
-    "scipy.ndimage",
     "skimage.measure",
     "cryorefine.jobs.mask_create",
     "cryorefine.jobs.postprocess_explore",
@@ -38,6 +36,8 @@ MODULES = (
     "vispy.geometry.triangulation",
 )
 
+FOR_LAYERS = ("scipy.spatial.transform", "scipy.ndimage")
+"""What napari loads with the first layer of all."""
 SWITCH = 5e-4
 """Seconds after which a thread that computes in Python lets the window go on. Each of the hundreds of calls
 of OpenGL that draw a frame may have to wait so long; Python's 5 ms would add up to a second."""
@@ -45,6 +45,7 @@ PAUSE = 1000
 """Milliseconds after which, and between which, something is loaded: what a person does comes first."""
 _TINY = np.zeros((2, 2, 2), np.uint8)
 _begun = threading.Event()
+_loading = threading.Lock()
 
 
 def warm_up(viewer: ViewerModel | None) -> None:
@@ -52,21 +53,46 @@ def warm_up(viewer: ViewerModel | None) -> None:
     if _begun.is_set() or getattr(viewer, "window", None) is None:
         return
     _begun.set()
+    collect_when_idle()
     sys.setswitchinterval(SWITCH)
-    units = _Units()
     _Stages(
-        [(units.make, True), (units.take, False), (_load, True), (_make_image, False), (_make_others, True)]
+        [
+            (load_for_layers, True),
+            (take_what_is_loaded, False),
+            (_load, True),
+            (_make_image, False),
+            (_make_others, True),
+        ]
     )
+
+
+def load_for_layers() -> None:
+    """Load what napari needs for the first layer of all; in any thread, and once.
+
+    It takes half a second, in which the window would stand still.
+    """
+    with _loading:
+        _units.make()
+        for name in FOR_LAYERS:
+            import_module(name)
+
+
+def take_what_is_loaded() -> None:
+    """Have napari use what :func:`load_for_layers` has made; in the thread of the window."""
+    _units.take()
 
 
 class _Units:
     """The registry of units, which the first layer of all would make in the thread of the window."""
 
+    _made: Any = None
+
     def make(self) -> None:
-        """Read the definitions of all units; in any thread."""
+        """Read the definitions of all units, unless it is done; in any thread."""
         from pint import UnitRegistry
 
-        self._made = UnitRegistry(on_redefinition="raise")  # as that is of napari and of pint
+        if self._made is None:
+            self._made = UnitRegistry(on_redefinition="raise")  # as that is of napari and of pint
 
     def take(self) -> None:
         """Have it used from now on, unless one is in use: units of two registries do not go together."""
@@ -75,6 +101,9 @@ class _Units:
 
         if isinstance(pint.get_application_registry().get(), LazyRegistry):
             pint.set_application_registry(self._made)
+
+
+_units = _Units()
 
 
 class _Stages(QObject):

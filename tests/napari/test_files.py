@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 
 import mrcfile
 import numpy as np
 import pytest
+from qtpy.QtCore import QTimer
 
 from cryorefine.errors import UserError
 from cryorefine.io.mrc import Place, read_map, write_map, write_stack
@@ -103,6 +105,41 @@ def test_large_particle_files_are_read_beside_the_window(shared, viewer, plugin,
     assert len(viewer.layers) == 0
     qtbot.waitUntil(lambda: "Particles" in viewer.window.dock_widgets, timeout=20000)
     assert len(viewer.layers) == 2
+
+
+def by_hand(action):
+    """Do something as a menu does, in Qt's own loop."""
+    QTimer.singleShot(0, action)
+
+
+def test_files_opened_by_hand_are_read_beside_the_window(half_maps, viewer, plugin, qtbot, monkeypatch):
+    threads, opened = [], []
+    read = readers.read_for_display
+
+    def record(path, **keywords):
+        threads.append(threading.current_thread())
+        return read(path, **keywords)
+
+    monkeypatch.setattr(readers, "read_for_display", record)
+    by_hand(lambda: opened.extend(viewer.open([str(path) for path in half_maps], plugin=PLUGIN)))
+    qtbot.waitUntil(lambda: len(viewer.layers) == 2, timeout=20_000)
+    assert opened == []
+    assert len(threads) == 2
+    assert threading.main_thread() not in threads
+    assert [layer.name for layer in viewer.layers] == [path.stem for path in half_maps]
+    assert is_true_hand(viewer)
+    assert not viewer.layers[1].visible  # the second half map of a pair
+
+
+def test_a_file_that_is_no_map_is_refused_in_a_sentence_by_hand_too(
+    project, viewer, plugin, qtbot, monkeypatch
+):
+    told = []
+    monkeypatch.setattr("napari_cryorefine.opening.show_error", told.append)
+    (project / "broken.mrc").write_bytes(b"nothing")
+    by_hand(lambda: viewer.open(str(project / "broken.mrc"), plugin=PLUGIN))
+    qtbot.waitUntil(lambda: bool(told), timeout=20_000)
+    assert "broken.mrc" in told[0]
 
 
 def test_another_star_file_is_refused_in_a_sentence(shared):

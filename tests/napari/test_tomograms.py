@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from qtpy.QtCore import QTimer
 
 from cryorefine.io.mrc import read_map, write_map, write_stack
 from cryorefine.io.optimisation_set import read_optimisation_set, write_optimisation_set
@@ -180,7 +181,7 @@ def test_large_images_are_binned_and_stay_in_place(made, folder):
 
 
 def test_the_dock_reads_the_tilts_ahead_each_of_them_once(made, viewer, panel, monkeypatch):
-    sections = own_layer(viewer, TILTS).metadata["sections"]
+    sections = own_layer(viewer, TILTS).data
     monkeypatch.setattr("napari_cryorefine.tomography_layers._binned", None)  # would fail
     for step in range(5):
         np.testing.assert_array_equal(
@@ -347,6 +348,29 @@ def test_the_sample_opens_with_its_particles(viewer, npe2pm):
         layers = viewer.open_sample(PLUGIN, "betagal-tilts")
     assert len(layers) == 5
     assert len(own_layer(viewer, PARTICLES).data) == 24
+
+
+def test_layers_of_a_set_opened_by_hand_come_one_by_one(made, viewer, npe2pm, qtbot):
+    counts = []
+    viewer.layers.events.inserted.connect(
+        lambda _: QTimer.singleShot(0, lambda: counts.append(len(viewer.layers)))
+    )
+    with npe2pm.tmp_plugin(package=PLUGIN):
+        QTimer.singleShot(0, lambda: viewer.open(str(made.truth_set), plugin=PLUGIN))
+        qtbot.waitUntil(lambda: len(counts) == 5, timeout=SECONDS)
+    assert counts == [1, 2, 3, 4, 5]
+    panel = viewer.window.dock_widgets["Tomograms"]
+    settle(qtbot, panel)
+    assert panel.tilt.text().startswith("Tilt 3 of 5: 0.0°")
+
+
+def test_a_sample_opened_by_hand_begins_with_one_layer(viewer, npe2pm, qtbot):
+    now = []
+    with npe2pm.tmp_plugin(package=PLUGIN):
+        QTimer.singleShot(0, lambda: now.extend(viewer.open_sample(PLUGIN, "betagal-tilts")))
+        qtbot.waitUntil(lambda: len(viewer.layers) == 5, timeout=SECONDS)
+    assert [layer.metadata["role"] for layer in now] == [TOMOGRAM]
+    assert "Tomograms" in viewer.window.dock_widgets
 
 
 def test_a_form_takes_the_set_that_is_shown(made, viewer, panel, qtbot, monkeypatch):
