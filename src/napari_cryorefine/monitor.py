@@ -273,10 +273,13 @@ class Monitor(QWidget):
         self.time.setText(time_text(reading, left))
 
     def _tell_dashboard(self, address: str) -> None:
-        """Offer the page on which Dask shows its workers, while there is one."""
+        """Offer the page on which Dask shows its workers, while there is one, or say why there is none."""
+        there = address.startswith("http")
         link = f'<a href="{escape(address)}" style="color: {ACCENT}">Dask dashboard</a>'
-        self.dashboard.setText(link if address else "")
-        self.dashboard.setToolTip(f"The workers and their tasks, in a browser: {address}")
+        self.dashboard.setText(link if there else "No Dask dashboard: install bokeh")
+        self.dashboard.setToolTip(
+            f"The workers and their tasks, in a browser: {address}" if there else f"Dask dashboard: {address}"
+        )
         self.dashboard.setVisible(bool(address))
 
     def _ask(self) -> None:

@@ -33,7 +33,7 @@ class Reading:
     progress : Progress or None
         Where the job is.
     dashboard : str
-        Address of the Dask dashboard of a running job, or empty.
+        Address of the Dask dashboard of a running job, why there is none, or empty.
     """
 
     folder: Path

@@ -62,8 +62,8 @@ class SkyPanel(QWidget):
         self._symmetry_label = QLabel("Symmetry")
         for widget in (self.open_button, self._symmetry_label, self.symmetry):
             row.addWidget(widget)
-        if bare:
-            self.open_button.hide()
+            if bare:
+                widget.hide()
         row.addWidget(self.title, 1)
         row.addWidget(self.reading)
 

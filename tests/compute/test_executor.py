@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections import Counter
+from importlib.util import find_spec
 
 import numpy as np
 import psutil
@@ -17,7 +18,7 @@ from cryorefine.compute import dask_executor
 from cryorefine.compute.cluster import LocalCluster, gpu_names, make_cluster, parse_cluster
 from cryorefine.compute.dask_executor import DaskExecutor
 from cryorefine.compute.dealer import Dealer
-from cryorefine.compute.executor import Done, LocalExecutor, News
+from cryorefine.compute.executor import DASHBOARD_NOTICE, NO_DASHBOARD, Done, LocalExecutor, News
 from cryorefine.compute.fold import FAN_IN, Fold, blocks
 from cryorefine.errors import UserError
 
@@ -88,7 +89,11 @@ def test_threads_come_to_the_same_bits(truth):
     "workers", [pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow), 4]
 )
 def test_worker_processes_come_to_the_same_bits(truth, tmp_path, workers):
-    assert reduce(DaskExecutor("", LocalCluster(workers, 1, [], tmp_path)))[0] == truth
+    executor = DaskExecutor("", LocalCluster(workers, 1, [], tmp_path))
+    assert reduce(executor)[0] == truth
+    (notice,) = executor.notices
+    there = find_spec("bokeh") is not None
+    assert notice.startswith(f"{DASHBOARD_NOTICE}{'http://' if there else NO_DASHBOARD}")
 
 
 def test_a_killed_worker_costs_nothing_but_time(truth, tmp_path):

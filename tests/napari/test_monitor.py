@@ -16,7 +16,7 @@ import pytest
 from qtpy.QtCore import QPoint, Qt
 from tests.jobs.refinement_folder import NAME, iterate, refinement
 
-from cryorefine.compute.executor import DASHBOARD_NOTICE
+from cryorefine.compute.executor import DASHBOARD_NOTICE, NO_DASHBOARD
 from cryorefine.io.mrc import read_map
 from cryorefine.jobs import lock, refine3d
 from cryorefine.jobs.base import JobAborted, Progress
@@ -150,6 +150,15 @@ def test_the_dashboard_of_dask_is_a_click_away_while_the_job_runs(running, monit
     running.close()
     look(monitor, qtbot)
     assert monitor.dashboard.isHidden()
+
+
+def test_without_bokeh_it_is_said_what_to_install(running, monitor, qtbot):
+    notice = {"event": "Notice", "message": f"{DASHBOARD_NOTICE}{NO_DASHBOARD}", "warning": False}
+    with (NAME / "progress.jsonl").open("a") as file:
+        file.write(f"{json.dumps(notice)}\n")
+    look(monitor, qtbot)
+    assert monitor.dashboard.text() == "No Dask dashboard: install bokeh"
+    assert 'pip install "napari-cryorefine[cluster]"' in monitor.dashboard.toolTip()
 
 
 def test_curves_and_views_are_those_of_the_chosen_iteration(running, monitor, viewer, qtbot):

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from cryorefine import __version__
 from cryorefine.compute.dealer import Dealer
-from cryorefine.compute.executor import DASHBOARD_NOTICE, Done, News, Reduction, Tree, added
+from cryorefine.compute.executor import DASHBOARD_NOTICE, NO_DASHBOARD, Done, News, Reduction, Tree, added
 from cryorefine.compute.fold import Chain, Fold, Sum, blocks
 from cryorefine.errors import UserError
 
@@ -156,7 +156,10 @@ class DaskExecutor:
         except BaseException:
             self.__exit__(None, None, None)
             raise
-        link = self._client.dashboard_link if self.cluster is None or self.cluster.dashboard else ""
+        if self.cluster is not None and not self.cluster.dashboard:
+            link = NO_DASHBOARD
+        else:
+            link = self._client.dashboard_link
         self.notices = (f"{DASHBOARD_NOTICE}{link}",) if link else ()
         return self
 

@@ -44,6 +44,8 @@ class News:
 
 DASHBOARD_NOTICE = "Dask dashboard: "
 """What the notice begins with that tells the address of the page on which Dask shows its workers."""
+NO_DASHBOARD = 'none, for bokeh is not installed; pip install "napari-cryorefine[cluster]" brings it.'
+"""What it tells instead where the scheduler has no such page."""
 
 Reduction = Generator[Done | News, None, list[Any]]
 

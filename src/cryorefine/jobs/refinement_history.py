@@ -98,7 +98,7 @@ class History:
     progress : Progress or None
         How far the job has told to be.
     dashboard : str
-        Address of the Dask dashboard that the job has told of last, or empty.
+        Address of the Dask dashboard that the job has told of last, why there is none, or empty.
     """
 
     def __init__(self, folder: Path) -> None:
