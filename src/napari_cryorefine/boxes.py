@@ -43,14 +43,17 @@ class NumberEdit(RangedWidget[float]):
         float, or int for whole numbers.
     min, max, step : float
         As of every ranged widget of magicgui.
+    smallest : str
+        The word that is shown for the minimum; empty for the number.
     **keywords
         As of every widget of magicgui: value, name, label, tooltip and so on.
     """
 
-    def __init__(self, number: type[float] = float, **keywords: Any) -> None:
+    def __init__(self, number: type[float] = float, *, smallest: str = "", **keywords: Any) -> None:
         super().__init__(
             widget_type=_QtNumberEdit, annotation=number, backend_kwargs={"number": number}, **keywords
         )
+        self.native.setSpecialValueText(smallest)
 
 
 class OptionalNumberEdit(LineEdit):
@@ -163,6 +166,7 @@ def make_box(
             min=-largest if low is None else low,
             max=largest if high is None else high,
             step=step or 1,
+            smallest=description.smallest,
             **common,
         )
     return LineEdit(annotation=str, **common)
@@ -184,10 +188,14 @@ class _NumberBox(QDoubleSpinBox):
 
     def valueFromText(self, text: str) -> float:
         """Read what Python reads, 1e-7 included."""
-        return float(self.number(text))
+        return self.minimum() if self._is_smallest(text) else float(self.number(text))
 
     def validate(self, text: str, position: int) -> tuple[Any, str, int]:
         """Accept a number in range; let everything that may become one be typed."""
+        word = self.specialValueText().lower()
+        if text and word.startswith(text.strip().lower()):
+            done = self._is_smallest(text)
+            return QValidator.State.Acceptable if done else QValidator.State.Intermediate, text, position
         try:
             inside = self.minimum() <= self.number(text) <= self.maximum()
         except ValueError:
@@ -196,6 +204,9 @@ class _NumberBox(QDoubleSpinBox):
         else:
             state = QValidator.State.Acceptable if inside else QValidator.State.Intermediate
         return state, text, position
+
+    def _is_smallest(self, text: str) -> bool:
+        return bool(self.specialValueText()) and text.strip().lower() == self.specialValueText().lower()
 
     def stepBy(self, steps: int) -> None:
         """Step without the dust of binary fractions (0.143 + 0.001 is 0.144)."""

@@ -121,6 +121,29 @@ def test_nothing_flashes_up_as_a_window_of_its_own_while_a_form_is_made(form_of)
     assert not flashed
 
 
+def test_all_processor_cores_are_called_so(form_of, qtbot):
+    form = form_of("refine3d")
+    box = form.page["threads"]
+    assert box.native.text() == "all"
+    for typed, value, shown in (("4", 4, "4"), ("0", 0, "all"), ("7", 7, "7"), ("All", 0, "all")):
+        box.native.selectAll()
+        qtbot.keyClicks(box.native, typed)
+        qtbot.keyClick(box.native, Qt.Key.Key_Return)
+        assert (box.value, box.native.text()) == (value, shown)
+    box.native.stepBy(1)
+    assert box.value == 1
+    form.page["random_seed"].value = 0
+    assert form.page["random_seed"].native.text() == "0"  # stands for nothing else
+
+
+def test_particles_come_first_and_subtomograms_apart(form_of):
+    form = form_of("refine3d")
+    form.grab()  # lays it out
+    names = ("particles", "reference", "output", "optimisation_set", "tomograms", "trajectories", "symmetry")
+    places = [form.page[name].native.y() for name in names]
+    assert places == sorted(places)
+
+
 def test_numbers_typed_like_a_person_types_them(form_of, qtbot):
     form = form_of("postprocess")
     box = form.page["bfactor"]

@@ -34,6 +34,9 @@ class Field:
         Tab of the form ("I/O", "Reference", "CTF", "Optimisation", "Auto-sampling", "Compute").
     minimum, maximum, step : float or None
         Range and step of a number. The step also fixes the decimals that a form shows.
+    smallest : str
+        The word that a form shows for the minimum, where that stands for something ("all"); empty for the
+        number.
     choices : tuple of str
         The only values allowed, where there are few, as they are typed; the value itself has the
         type of the field's annotation ("7.5" for 7.5).
@@ -53,6 +56,7 @@ class Field:
     minimum: float | None = None
     maximum: float | None = None
     step: float | None = None
+    smallest: str = ""
     choices: tuple[str, ...] = ()
     kind: str = ""
     flag: str = ""

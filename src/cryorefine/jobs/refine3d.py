@@ -26,9 +26,6 @@ ANGULAR_STEPS = ("30", "15", "7.5", "3.7", "1.8", "0.9", "0.5", "0.2", "0.1")
 class Options:
     """What one refinement is asked to do."""
 
-    optimisation_set: Path | None = vocabulary_tomo.optimisation_set()
-    tomograms: Path | None = vocabulary_tomo.tomograms()
-    trajectories: Path | None = vocabulary_tomo.trajectories()
     particles: Path | None = option(
         None,
         label="Input images STAR file",
@@ -79,6 +76,9 @@ class Options:
         maximum=9999,
         step=1,
     )
+    optimisation_set: Path | None = vocabulary_tomo.optimisation_set("Subtomograms")
+    tomograms: Path | None = vocabulary_tomo.tomograms("Subtomograms")
+    trajectories: Path | None = vocabulary_tomo.trajectories("Subtomograms")
     absolute_greyscale: bool = option(
         False,
         label="Ref. map is on absolute greyscale?",

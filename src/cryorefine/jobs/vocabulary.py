@@ -66,6 +66,7 @@ def threads() -> Any:
         help="How many processor cores to use; 0 means all of them.",
         group="Compute",
         minimum=0,
+        smallest="all",
         maximum=1024,
         step=1,
     )

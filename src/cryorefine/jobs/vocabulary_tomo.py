@@ -11,14 +11,15 @@ if TYPE_CHECKING:
     from cryorefine.io.optimisation_set import OptimisationSet
 
 
-def optimisation_set() -> Any:
+def optimisation_set(group: str = "I/O") -> Any:
     """Make the option that names an optimisation set."""
     return option(
         None,
         label="Input optimisation set",
-        help="The STAR file that names particles, tomograms and what else belongs to them. Entries below "
-        "take the place of those in the set.",
+        help="The STAR file that names particles, tomograms and what else belongs to them. What is given "
+        "besides takes the place of its entries.",
         kind="star",
+        group=group,
         relion="in_optimisation",
     )
 
@@ -34,24 +35,26 @@ def particles() -> Any:
     )
 
 
-def tomograms() -> Any:
+def tomograms(group: str = "I/O") -> Any:
     """Make the option that names tomograms."""
     return option(
         None,
         label="Input tomogram set",
         help="The tomograms.star of the particles, in place of that of the optimisation set.",
         kind="star",
+        group=group,
         relion="in_tomograms",
     )
 
 
-def trajectories() -> Any:
+def trajectories(group: str = "I/O") -> Any:
     """Make the option that names trajectories."""
     return option(
         None,
         label="Input trajectory set",
         help="The motion.star with the particles' movements, in place of that of the optimisation set.",
         kind="star",
+        group=group,
         relion="in_trajectories",
     )
 
