@@ -19,8 +19,7 @@ class Latest(QObject):
     """Does the newest of many requests in a thread of this process.
 
     While one is worked on, requests that come in replace one another. What is made for a request is
-    shown piece by piece, each in a turn of its own, and its last pieces are left out if a newer request
-    waits.
+    shown piece by piece, in turns, and its last pieces are left out if a newer request waits.
 
     Parameters
     ----------

@@ -11,13 +11,15 @@ from qtpy.QtCore import QObject, QThread, QTimer
 
 REST = 15
 """Milliseconds after each thing, in which the window draws what has come of it."""
+_SHORT = 0.005
+"""Seconds of a turn in which more is done: what takes no time need not wait."""
 _LONG = 0.03
 """Seconds that a turn of the loop takes only where something has been drawn in it."""
 _TRIES = 5  # turns without a long drawing that are waited for: an animation may draw in all of them
 
 
 class Turns(QObject):
-    """Does things one at a time, each in a turn of Qt's event loop of its own.
+    """Does things one at a time, each that takes any time in a turn of Qt's event loop of its own.
 
     A layer of napari takes about as long to make as a window may stand still, and so do some plots.
     """
@@ -73,8 +75,10 @@ class Turns(QObject):
         if time.monotonic() - self._asked > _LONG and self._tries:
             self._tries -= 1
             self._ask_for_a_turn()  # what has come in during the drawing goes first
-        elif self._waiting:
-            self._rest.start()
+            return
+        self._rest.start()
+        began = time.monotonic()
+        while self._waiting and time.monotonic() - began < _SHORT:
             self._waiting.popleft()()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from qtpy.QtCore import QTimer
 
@@ -24,6 +26,7 @@ def settle(qtbot, turns):
 
 def test_things_are_done_in_order_and_the_window_answers_in_between(turns, qtbot):
     def do(name):
+        time.sleep(0.01)
         turns.done.append(name)
         QTimer.singleShot(0, lambda: turns.done.append("answer"))
 
@@ -52,10 +55,21 @@ def test_a_mistake_does_not_keep_the_others_from_being_done(turns, qtbot):
     assert turns.done == ["a"]
 
 
+def test_what_takes_no_time_need_not_wait(turns, qtbot, monkeypatch):
+    monkeypatch.setattr("napari_cryorefine.turns._SHORT", 10.0)
+
+    def ask():
+        turns.done.append("a")
+        QTimer.singleShot(0, lambda: turns.done.append("answer"))
+
+    turns.add(ask, lambda: turns.done.append("b"))
+    qtbot.waitUntil(lambda: len(turns.done) == 3, timeout=SECONDS)
+    assert turns.done == ["a", "b", "answer"]
+
+
 def test_what_is_forgotten_is_not_done(turns, qtbot):
-    turns.add(lambda: turns.done.append("a"), lambda: turns.done.append("b"))
+    turns.add(lambda: turns.done.append("a"), turns.forget, lambda: turns.done.append("b"))
     qtbot.waitUntil(lambda: turns.done == ["a"], timeout=SECONDS)
-    turns.forget()
     assert not turns.busy
     turns.add(lambda: turns.done.append("c"))
     settle(qtbot, turns)
