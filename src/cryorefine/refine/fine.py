@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -29,6 +31,22 @@ def batches(count: I32, fine_per_shift: int, memory: int) -> list[tuple[int, int
         result.append((first, last))
         first = last
     return result
+
+
+@dataclass(frozen=True, eq=False)
+class Slices:
+    """Slices of a run of entries, those from ``start`` to ``stop``.
+
+    ``block`` (blocks,) holds which blocks of four fine orientations they are, ``matrices`` (4 blocks, 3, 3)
+    their matrices, and ``re`` and ``im`` (4 blocks, pixels) themselves, if they are kept.
+    """
+
+    start: int
+    stop: int
+    block: I32
+    matrices: F64
+    re: F32 | None
+    im: F32 | None
 
 
 class FineSearch:
@@ -96,7 +114,7 @@ class FineSearch:
         xp = self.operations.xp
         dots = self.operations.zeros((len(block), 4, 4), np.float32)
         norms = self.operations.zeros((len(block), 4), np.float32)
-        self._score(unique, block, entry_particle, shift_block, first, dots, norms)
+        made = self._score(unique, block, entry_particle, shift_block, first, dots, norms)
         single = self.parameters.cross_correlation
         if single:
             dots /= xp.sqrt(xp.maximum(norms, 1e-30))[:, :, None]
@@ -110,32 +128,40 @@ class FineSearch:
         kept = xp.flatnonzero(dots.reshape(len(dots), -1).any(axis=1))
         weights = dots[kept]
         kept = self.operations.host(kept)
-        lists = (unique, block[kept], entry_particle[kept], shift_block[kept], first)
-        self._pose_sums(*lists, self.operations.host(weights))
-        self._sum(*lists, weights)
+        lists = (block[kept], entry_particle[kept], shift_block[kept], first)
+        self._pose_sums(unique, *lists, self.operations.host(weights))
+        self._sum(made, kept, *lists, weights)
 
     def _rows(self, data: ViewData, particle: I32, first: int) -> I32:
         return data.row_of_particle[particle + first]
 
-    def _slices(self, data: ViewData, unique: I64, blocks: I32) -> tuple[F64, F32, F32]:
-        """Slices of whole blocks of four fine orientations, with their matrices."""
+    def _matrices(self, data: ViewData, unique: I64, blocks: I32) -> F64:
+        """Return the matrices of whole blocks of four fine orientations."""
         grid = self.parameters.sampling.grid
         parents, place = np.unique(blocks // 2, return_inverse=True)
         fine = grid.fine_matrices(unique[parents]).reshape(-1, 2, 4, 3, 3)
-        matrices = data.rotation @ fine[place, blocks % 2].reshape(-1, 3, 3)
-        return matrices, *slices(self.volume, matrices, data.plane, self.parameters.padding, self.operations)
+        matrices: F64 = data.rotation @ fine[place, blocks % 2].reshape(-1, 3, 3)
+        return matrices
+
+    def _slices(self, data: ViewData, matrices: F64) -> tuple[F32, F32]:
+        return slices(self.volume, matrices, data.plane, self.parameters.padding, self.operations)
 
     def _score(
         self, unique: I64, block: I32, particle: I32, shift: I32, first: int, dots: F32, norms: F32
-    ) -> None:
+    ) -> list[list[Slices]]:
+        """Score all entries; returns the slices of each view, and keeps as many as fit the working memory."""
+        made: list[list[Slices]] = []
+        room = self.operations.memory
         for data, phases in zip(self.views, self.phases, strict=True):
             rows = self._rows(data, particle, first)
-            for run in segments(block, data.plane.pixels, self.operations.memory):
+            made.append([])
+            for run in segments(block, data.plane.pixels, self.operations.slice_memory):
                 present = rows[run] >= 0
                 # A slice is a view of the arrays, so that the usual case copies nothing.
                 here = run if present.all() else np.arange(run.start, run.stop)[present]
                 own, place = np.unique(block[here], return_inverse=True)
-                _, re, im = self._slices(data, unique, own)
+                matrices = self._matrices(data, unique, own)
+                re, im = self._slices(data, matrices)
                 part = here if isinstance(here, slice) else self.operations.array(here)
                 part_dots, part_norms = dots[part], norms[part]
                 self.operations.score_entries(
@@ -153,17 +179,38 @@ class FineSearch:
                 )
                 if not isinstance(here, slice):
                     dots[part], norms[part] = part_dots, part_norms
+                room -= re.nbytes + im.nbytes
+                parts = (re, im) if room >= 0 else (None, None)
+                made[-1].append(Slices(run.start, run.stop, own, matrices, *parts))
+        return made
 
-    def _sum(self, unique: I64, block: I32, particle: I32, shift: I32, first: int, weights: F32) -> None:
+    def _sum(
+        self,
+        made: list[list[Slices]],
+        kept: I64,
+        block: I32,
+        particle: I32,
+        shift: I32,
+        first: int,
+        weights: F32,
+    ) -> None:
+        """Sum images and spectra with the weights of the entries that are ``kept``."""
+        zeros = self.operations.zeros
         for k, (data, phases) in enumerate(zip(self.views, self.phases, strict=True)):
             rows = self._rows(data, particle, first)
-            present = np.flatnonzero(rows >= 0)
-            own_block, own_rows, own_shift = (v[present] for v in (block, rows, shift))
-            own_weights = weights[self.operations.array(present)]
-            for here in segments(own_block, data.plane.pixels, self.operations.memory):
-                own, place = np.unique(own_block[here], return_inverse=True)
-                matrices, re, im = self._slices(data, unique, own)
-                zeros = self.operations.zeros
+            for source in made[k]:
+                here = np.arange(*np.searchsorted(kept, (source.start, source.stop)))
+                here = here[rows[here] >= 0]
+                if len(here) == 0:
+                    continue
+                own, place = np.unique(block[here], return_inverse=True)
+                row = (4 * np.searchsorted(source.block, own)[:, None] + np.arange(4)).ravel()
+                matrices = source.matrices[row]
+                if source.re is None or source.im is None:
+                    re, im = self._slices(data, matrices)
+                else:
+                    picked = self.operations.array(row)
+                    re, im = source.re[picked], source.im[picked]
                 sums = zeros(re.shape, np.float32), zeros(re.shape, np.float32), zeros(re.shape, np.float32)
                 self.operations.sum_entries(
                     re,
@@ -175,9 +222,9 @@ class FineSearch:
                     *phases,
                     np.minimum(data.plane.shell, self.parameters.shells - 1),
                     place.astype(np.int32),
-                    own_rows[here],
-                    own_shift[here],
-                    own_weights[here],
+                    rows[here],
+                    shift[here],
+                    weights[self.operations.array(here)],
                     *sums,
                     self.cross[k],
                     self.power[k],

@@ -188,11 +188,16 @@ def sum_entries(
     phase_re = np.zeros((4, pixels), np.float32)
     phase_im = np.zeros((4, pixels), np.float32)
     mass = np.zeros(4, np.float32)
+    # Spectra are summed pixel by pixel, and once for each image by shell: only the former is done in vectors.
+    image_cross = np.zeros(x_re.shape, np.float32)
+    image_power = np.zeros(x_re.shape, np.float32)
+    seen = np.zeros(x_re.shape[0], np.bool_)
     entries = block.shape[0]
     e = 0
     while e < entries:
         start = e
         n = image[e]
+        seen[n] = True
         phase_re[:] = 0
         phase_im[:] = 0
         mass[:] = 0
@@ -211,7 +216,7 @@ def sum_entries(
                     pi[p] += w0 * i0[p] + w1 * i1[p] + w2 * i2[p] + w3 * i3[p]
             e += 1
         yr, yi, yw = y_re[n], y_im[n], y_weight[n]
-        xr, xi, ctf = x_re[n], x_im[n], model_ctf[n]
+        xr, xi, by_cross, by_power = x_re[n], x_im[n], image_cross[n], image_power[n]
         for c in range(4):
             m = mass[c]
             if m == 0:
@@ -224,12 +229,14 @@ def sum_entries(
                 si[p] += yr[p] * pi[p] + yi[p] * pr[p]
                 sw[p] += m * yw[p]
             vr, vi = v_re[row], v_im[row]
-            # The phases are spent: their rows hold the two spectra until these are summed by shell.
             for p in range(pixels):
                 re = xr[p] * pr[p] - xi[p] * pi[p]
                 im = xr[p] * pi[p] + xi[p] * pr[p]
-                pr[p] = ctf[p] * (vr[p] * re + vi[p] * im)
-                pi[p] = m * ctf[p] * ctf[p] * (vr[p] * vr[p] + vi[p] * vi[p])
+                by_cross[p] += vr[p] * re + vi[p] * im
+                by_power[p] += m * (vr[p] * vr[p] + vi[p] * vi[p])
+    for n in range(seen.shape[0]):
+        if seen[n]:
             for p in range(pixels):
-                cross[n, shell[p]] += pr[p]
-                power[n, shell[p]] += pi[p]
+                ctf = model_ctf[n, p]
+                cross[n, shell[p]] += ctf * image_cross[n, p]
+                power[n, shell[p]] += ctf * ctf * image_power[n, p]

@@ -65,6 +65,11 @@ class GpuOperations:
         return self.memory // 16
 
     @property
+    def slice_memory(self) -> int:
+        """Bytes of the slices that the fine search makes at a time."""
+        return self.memory
+
+    @property
     def fft(self) -> Any:
         """Transforms, as of scipy.fft."""
         import cupyx.scipy.fft
