@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+import mrcfile
 import numpy as np
 import pytest
 from tests.jobs.ctf_refine_project import (
@@ -19,7 +20,7 @@ from tests.jobs.ctf_refine_project import (
     write_project,
 )
 
-from cryorefine.errors import UserError
+from cryorefine.errors import UserError, UserWarningMessage
 from cryorefine.io.mrc import read_map, write_map, write_stack
 from cryorefine.io.particles import parse_vector, read_particles
 from cryorefine.io.star import read_star, write_star
@@ -339,13 +340,67 @@ def test_a_small_optics_group_is_refused_only_where_its_optics_are_fitted(projec
 
 @pytest.mark.parametrize(
     ("label", "value"),
-    [("rlnVoltage", 0.0), ("rlnImagePixelSize", 0.0), ("rlnAmplitudeContrast", 1.0), ("rlnMagMat00", 0.0)],
+    [
+        ("rlnVoltage", 300000.0),
+        ("rlnSphericalAberration", -2.7),
+        ("rlnAmplitudeContrast", 7.0),
+        ("rlnImagePixelSize", 0.0),
+        ("rlnMagMat00", 0.0),
+    ],
 )
 def test_a_microscope_that_cannot_be_is_refused(project, label, value):
     new = tables()
     new["optics"] = new["optics"].assign(**{label: value})
     write_star("particles.star", new)
-    refused("particles.star", label[:9], "optics group g1", "correct the table")
+    shown = "[0, 0; 0, 1]" if label == "rlnMagMat00" else f"{value:g}"
+    refused("particles.star", f"{label[:9]}", shown, "optics group g1")
+
+
+@pytest.mark.parametrize(
+    ("label", "value"),
+    [("rlnVoltage", 60.0), ("rlnSphericalAberration", 0.001), ("rlnAmplitudeContrast", 1.0)],
+)
+def test_an_unusual_microscope_may_be(project, label, value):
+    new = tables()
+    new["optics"] = new["optics"].assign(**{label: value})
+    write_star("particles.star", new)
+    attempt()
+
+
+def with_header(path, pixel_size):
+    """Write another pixel size into the header of a map."""
+    with mrcfile.open(path, mode="r+") as map_:
+        map_.voxel_size = pixel_size
+
+
+def test_maps_of_other_pixel_sizes_are_refused(project):
+    half, mask = "run_half2_class001_unfil.mrc", "mask.mrc"
+    with_header(half, 1.2 * PIXEL)
+    refused(half, f"{1.2 * PIXEL:.6g} A/px", f"{PIXEL:g} A/px", "two half maps of one refinement")
+    with_header(half, PIXEL)
+    with_header(mask, 0.8 * PIXEL)
+    refused(mask, f"{0.8 * PIXEL:.6g} A/px", "make the mask from that map")
+
+
+def test_a_mask_that_tells_no_pixel_size_is_taken(project):
+    with_header("mask.mrc", 0.0)
+    attempt()
+
+
+def test_a_header_of_one_angstrom_is_only_warned_of(project):
+    with_header("mask.mrc", 1.0)
+    with pytest.warns(UserWarningMessage, match=r"mask.mrc has 1 A/px .* forgotten header"):
+        attempt()
+
+
+def test_half_maps_that_are_named_as_each_other_are_warned_of(project):
+    new = postprocess()
+    general = new["general"]
+    one, two = "rlnUnfilteredMapHalf1", "rlnUnfilteredMapHalf2"
+    general[one], general[two] = general[two], general[one]
+    write_star("postprocess.star", new)
+    with pytest.warns(UserWarningMessage, match=r"swapped"):
+        attempt()
 
 
 def test_a_beam_tilt_needs_spherical_aberration(project):

@@ -168,6 +168,8 @@ class Sample:
     box: int = option(64, label="Box", help="A size.", unit="px")
     order: float = option(7.5, label="Step", help="A step.", choices=("15", "7.5"))
     mode: str = option("fast", label="Mode", help="A mode.", choices=("fast", "slow"))
+    dose: float | None = option(None, label="Dose", help="A dose.", minimum=0.001)
+    below: float | None = option(None, label="Below", help="May be negative.", minimum=-2)
 
 
 def test_good_options_pass_and_their_paths_become_paths(tmp_path: Path) -> None:
@@ -176,6 +178,13 @@ def test_good_options_pass_and_their_paths_become_paths(tmp_path: Path) -> None:
 
     assert options.input == tmp_path / "map.mrc"
     assert not options.output.exists()
+
+
+def test_minus_one_is_what_is_not_given() -> None:
+    options = checked(Sample(dose=-1, below=-1))
+    assert (options.dose, options.below) == (None, -1)
+    with pytest.raises(UserError, match="--dose -2 is too small"):
+        checked(Sample(dose=-2))
 
 
 @pytest.mark.parametrize(

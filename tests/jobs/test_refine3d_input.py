@@ -245,6 +245,26 @@ def test_reference_on_another_grid_is_rescaled_with_a_notice(project):
     np.testing.assert_allclose(references.maps[0], expected, atol=0.01)
 
 
+@pytest.mark.parametrize(
+    ("header", "told"), [(0.0, ""), (1.0, "forgotten"), (2 * PIXEL, "brought to the particles' grid")]
+)
+def test_a_mask_without_a_pixel_size_is_taken_as_it_is(project, header, told):
+    import mrcfile
+
+    from cryorefine.maps.masks import soft_sphere
+    from cryorefine.refine.particle_set import OpticsGroup
+    from cryorefine.refine.references import load_mask
+
+    given = soft_sphere((BOX,) * 3, BOX / 4, 2)
+    write_map("mask.mrc", given, PIXEL)
+    with mrcfile.open("mask.mrc", mode="r+") as map_:
+        map_.voxel_size = header
+    mask, notice = load_mask(project / "mask.mrc", OpticsGroup("g", PIXEL, BOX, 300, 2.7, 0.1))
+    assert told in notice
+    assert bool(notice) == bool(told)
+    assert np.allclose(mask, given) == (header != 2 * PIXEL)
+
+
 def test_halves_are_drawn_equal_and_by_the_seed(project):
     from cryorefine.io.particles import read_particles
     from cryorefine.refine.loading import load_particles

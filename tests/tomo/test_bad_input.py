@@ -57,6 +57,12 @@ def test_a_tilt_with_an_impossible_value_is_named(project_of_dots, label, value,
     ("label", "value", "said"),
     [
         ("rlnVoltage", 0.0, "has 0.0 as rlnVoltage of tomogram TS_1; give a number above 0"),
+        ("rlnVoltage", 300000.0, "has 300000.0 as rlnVoltage of tomogram TS_1; give it in kV"),
+        (
+            "rlnSphericalAberration",
+            27.0,
+            "has 27.0 as rlnSphericalAberration of tomogram TS_1; give it in mm",
+        ),
         ("rlnTomoTiltSeriesPixelSize", np.nan, "has nan as rlnTomoTiltSeriesPixelSize"),
         ("rlnTomoSizeZ", -10, "has -10.0 as rlnTomoSizeZ"),
         ("rlnAmplitudeContrast", 7.0, "fraction from 0 to 1"),

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from cryorefine.errors import UserError
 from cryorefine.io.images import ImageReader
+from cryorefine.io.microscope import remedy_for
 from cryorefine.io.particles import project_root, vector_of
 from cryorefine.io.star import Columns, read_columns
 
@@ -385,8 +386,8 @@ def _number(file: Path, row: dict[str, Any], label: str, default: float | None) 
         raise UserError(f"{here}; correct it.")
     if (label in _POSITIVE or label in _SIZES) and value <= 0:
         raise UserError(f"{here}; give a number above 0.")
-    if label == "rlnAmplitudeContrast" and not 0 <= value <= 1:
-        raise UserError(f"{here}; give a fraction from 0 to 1.")
+    if remedy := remedy_for(label, value):
+        raise UserError(f"{here}; {remedy}.")
     if label == "rlnTomoHand" and value not in (1, -1):
         raise UserError(f"{here}; give 1 or -1.")
     return value

@@ -17,6 +17,8 @@ OptionsT = TypeVar("OptionsT")
 def checked(options: OptionsT) -> OptionsT:
     """Return the options with every path as a ``Path``, after looking at each of them.
 
+    A number that need not be given may be -1, as in RELION, where that is below its range.
+
     Checked are the ranges and choices of the fields, that every path but ``output`` exists and can
     be read, and what the class itself demands in a method ``check()``, if it has one.
 
@@ -37,8 +39,11 @@ def checked(options: OptionsT) -> OptionsT:
         value = getattr(options, name)
         if value is None:
             continue
-        expected, _optional = types[name]
+        expected, optional = types[name]
         flag = flag_of(name, description)
+        if optional and value == -1 and description.minimum is not None and description.minimum > -1:
+            changes[name] = None  # RELION's word for what is not given
+            continue
         if expected is Path:
             changes[name] = path = Path(os.path.expanduser(value))
             if name != "output":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cryorefine.errors import UserError
+from cryorefine.errors import UserError, UserWarningMessage
 from cryorefine.io.files import folders_of_names
 from cryorefine.io.particles import ParticleFile, column, group_index, read_particles
 from cryorefine.io.star import Columns, read_columns
-from cryorefine.jobs.volumes import read_cubic, read_mask
+from cryorefine.jobs.volumes import read_mask, read_pair
 from cryorefine.refine.ctf_refinement.expectation import last_shell
 from cryorefine.refine.loading import load_particles
 from cryorefine.refine.particle_set import OpticsGroup, ParticleSet
@@ -84,14 +86,11 @@ def read_reference(path: Path) -> Reference:
             f"{path} names {general[names[0]]} as both half maps; run PostProcess with the two half "
             "maps of one refinement."
         )
-    first = read_cubic(halves[0])
-    second = read_cubic(halves[1], first.pixel_size)
+    _warn_of_swapped(path, halves)
+    first, second = read_pair(
+        (halves[0], halves[1]), remedy="run PostProcess with the two half maps of one refinement"
+    )
     box = first.data.shape[0]
-    if first.data.shape != second.data.shape:
-        raise UserError(
-            f"{halves[0]} has a box of {box} px but {halves[1]} one of {second.data.shape[0]} px; run "
-            "PostProcess with the two half maps of one refinement."
-        )
     mask = read_mask(_named_in(path, mask_name, "mask"), first)
     fsc = _numbers(path, table[_CORRECTED])
     if len(fsc) != box // 2 + 1:
@@ -100,6 +99,19 @@ def read_reference(path: Path) -> Reference:
             f"{halves[0]}; run PostProcess again."
         )
     return Reference((first.data, second.data), mask, fsc, first.pixel_size, path, halves[0])
+
+
+def _warn_of_swapped(path: Path, halves: Sequence[Path]) -> None:
+    """Warn of half maps whose names say that each is the other one."""
+    named = ["half1" in half.name and "half2" not in half.name for half in halves]
+    other = ["half2" in half.name and "half1" not in half.name for half in halves]
+    if other[0] and named[1]:
+        warnings.warn(
+            f"{path} names {halves[0].name} as half map 1 and {halves[1].name} as half map 2; if they are "
+            "swapped, particles are compared with their own noise: run PostProcess again.",
+            UserWarningMessage,
+            stacklevel=2,
+        )
 
 
 def insist_on_detail(reference: Reference, minimum_resolution: float) -> None:

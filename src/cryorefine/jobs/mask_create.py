@@ -370,8 +370,11 @@ def sphere(options: Options, size: int) -> NDArray[np.float32]:
 def read_second(options: Options, like: Map) -> NDArray[np.float32]:
     """Return the second map, which has to have the box of the first."""
     from cryorefine.io.mrc import read_map
+    from cryorefine.io.pixel_sizes import insist_on_one_pixel_size
 
     assert options.second_map is not None
+    if like.path is not None:
+        insist_on_one_pixel_size(options.second_map, like.path, "give a second map on the same grid")
     second = read_map(options.second_map, pixel_size=like.pixel_size).data
     if second.shape != like.data.shape:
         raise UserError(

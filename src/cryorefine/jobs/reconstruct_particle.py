@@ -147,7 +147,7 @@ def run(options: Options) -> Run[Result]:
             )
         yield Notice(message + ".", warning=True)
     if options.fsc_mask is not None:
-        _check_mask(options.fsc_mask, inputs.crop)
+        _check_mask(options.fsc_mask, inputs.crop, inputs.pixel_size)
     sums = yield from work.insert_all(options, inputs, _STAGE)
     yield Progress(_STAGE, inputs.count, inputs.count + 1, "solving for the maps")
     maps = work.write_maps(options, inputs, sums, place)
@@ -177,16 +177,19 @@ def run(options: Options) -> Run[Result]:
     )
 
 
-def _check_mask(mask: Path, box: int) -> None:
-    """Refuse a mask of another box before the work is done rather than after it."""
+def _check_mask(mask: Path, box: int, pixel_size: float) -> None:
+    """Refuse a mask of another grid before the work is done rather than after it."""
     from cryorefine.io.mrc import read_layout
+    from cryorefine.io.pixel_sizes import insist_on_pixel_size
 
+    remedy = "give a mask of this binning and box"
     shape = read_layout(mask).shape
     if shape != (box,) * 3:
         raise UserError(
             f"{mask} has {' x '.join(map(str, shape[::-1]))} px, but the maps will have a box of {box} px; "
-            "give a mask of this binning and box."
+            f"{remedy}."
         )
+    insist_on_pixel_size(mask, pixel_size, "what is reconstructed", remedy)
 
 
 def _post_process(

@@ -85,17 +85,45 @@ def read_halves(
     Raises
     ------
     UserError
-        When one is missing or no cubic map, or they differ in their boxes.
+        When one is missing or no cubic map, or they differ in their boxes or pixel sizes.
     """
     paths = half_map_paths(half_map)
+    first, second = read_pair(paths, pixel_size, mapped, remedy="give two half maps of one refinement")
+    return paths, first, second
+
+
+def read_pair(
+    paths: tuple[Path, Path], pixel_size: float | None = None, mapped: bool = False, *, remedy: str
+) -> tuple[Map, Map]:
+    """Read two half maps.
+
+    Parameters
+    ----------
+    paths : pair of Path
+        The files.
+    pixel_size : float, optional
+        A/px; that of the header of the first one unless given.
+    mapped : bool
+        Leave the voxels in the files (:func:`.read_map`).
+    remedy : str
+        What to do if they do not fit each other.
+
+    Raises
+    ------
+    UserError
+        When one is missing or no cubic map, or they differ in their boxes or pixel sizes.
+    """
+    from cryorefine.io.pixel_sizes import insist_on_one_pixel_size
+
     first = read_cubic(paths[0], pixel_size, mapped)
     second = read_cubic(paths[1], first.pixel_size, mapped)
     if first.data.shape != second.data.shape:
         raise UserError(
             f"{paths[0]} has a box of {first.data.shape[0]} px but {paths[1]} one of "
-            f"{second.data.shape[0]} px; give two half maps of one refinement."
+            f"{second.data.shape[0]} px; {remedy}."
         )
-    return paths, first, second
+    insist_on_one_pixel_size(paths[1], paths[0], remedy)
+    return first, second
 
 
 def pixel_size_of_header(path: Path, pixel_size: float, given: float | None) -> Iterator[Notice]:
@@ -123,7 +151,7 @@ def read_divisor(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 
 def read_mask(path: Path, like: Map, mapped: bool = False) -> NDArray[np.float32]:
-    """Read a mask and insist that it has the box of a map and values from 0 to 1.
+    """Read a mask and insist that it has the box and pixel size of a map and values from 0 to 1.
 
     ``mapped`` leaves the voxels in the file (:func:`.read_map`).
 
@@ -133,7 +161,10 @@ def read_mask(path: Path, like: Map, mapped: bool = False) -> NDArray[np.float32
         When it has not.
     """
     from cryorefine.io.mrc import read_map
+    from cryorefine.io.pixel_sizes import insist_on_one_pixel_size
 
+    if like.path is not None:
+        insist_on_one_pixel_size(path, like.path, "make the mask from that map")
     return fit_mask(read_map(path, pixel_size=like.pixel_size, mapped=mapped).data, path, like)
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from cryorefine.ctf.ctf import CtfParameters
 from cryorefine.errors import UserError
 from cryorefine.io.images import ImageReader
+from cryorefine.io.microscope import remedy_for
 from cryorefine.io.particles import (
     ParticleFile,
     column,
@@ -203,17 +204,21 @@ def _optics_group(
 def _insist_on_optics(group: OpticsGroup, path: Path) -> None:
     """Refuse a microscope that cannot be."""
     a, b, c, d = group.magnification
-    for label, value, possible in (
-        ("rlnVoltage", group.voltage, group.voltage > 0),
-        ("rlnImagePixelSize", group.pixel_size, group.pixel_size > 0),
-        ("rlnAmplitudeContrast", group.amplitude_contrast, 0 <= group.amplitude_contrast < 1),
-        ("rlnMagMat", f"[{a:g}, {b:g}; {c:g}, {d:g}]", abs(a * d - b * c) > 0.1),
-    ):
-        if not possible:
-            shown = value if isinstance(value, str) else f"{value:g}"
-            raise UserError(
-                f"{path} has the {label} {shown} in optics group {group.name}; correct the table."
+    mend = "correct the table"
+    for label, shown, remedy in (
+        *(
+            (label, f"{value:g}", remedy_for(label, value))
+            for label, value in (
+                ("rlnVoltage", group.voltage),
+                ("rlnSphericalAberration", group.spherical_aberration),
+                ("rlnAmplitudeContrast", group.amplitude_contrast),
             )
+        ),
+        ("rlnImagePixelSize", f"{group.pixel_size:g}", "" if group.pixel_size > 0 else mend),
+        ("rlnMagMat", f"[{a:g}, {b:g}; {c:g}, {d:g}]", "" if abs(a * d - b * c) > 0.1 else mend),
+    ):
+        if remedy:
+            raise UserError(f"{path} has the {label} {shown} in optics group {group.name}; {remedy}.")
 
 
 def half_sets(file: ParticleFile, path: Path, seed: int, draw: bool = True) -> I64:

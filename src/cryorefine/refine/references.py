@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryorefine.errors import UserError
-from cryorefine.io.mrc import Map, read_map
+from cryorefine.io.mrc import Map, read_layout, read_map
+from cryorefine.io.pixel_sizes import TOLERANCE, is_forgotten
 from cryorefine.maps.fourier import new_box, rescale, rescaled_size
 from cryorefine.refine.particle_set import OpticsGroup
 
@@ -139,12 +140,22 @@ def load_mask(path: Path, optics: OpticsGroup) -> tuple[F32, str]:
     UserError
         If it is not a cube or has values outside 0 to 1.
     """
-    mask = _cubic(read_map(path))
+    layout, notice = read_layout(path), ""
+    on_grid = layout.shape == (optics.box,) * 3
+    unknown = layout.pixel_size <= 0
+    forgotten = is_forgotten(layout.pixel_size) and abs(optics.pixel_size - 1) > TOLERANCE
+    if on_grid and forgotten:
+        notice = (
+            f"{path} has 1 A/px in its header, which is taken for a forgotten one, since its box is the "
+            f"particles'; write {optics.pixel_size:.6g} A/px into it, or make the mask again, if it is not."
+        )
+    given = optics.pixel_size if on_grid and (unknown or forgotten) else None
+    mask = _cubic(read_map(path, pixel_size=given))
     low, high = float(mask.data.min()), float(mask.data.max())
     if low < -1e-6 or high > 1 + 1e-6:
         raise UserError(
             f"{path} has values from {low:.3g} to {high:.3g}; a mask must lie between 0 and 1: make one "
             "with MaskCreate."
         )
-    data, notice = fit_grid(mask, optics)
-    return np.clip(data, 0, 1), notice
+    data, done = fit_grid(mask, optics)
+    return np.clip(data, 0, 1), notice or done
