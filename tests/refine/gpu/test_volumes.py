@@ -7,6 +7,7 @@ import pytest
 
 from cryorefine.errors import UserError
 from cryorefine.geometry import point_group
+from cryorefine.maps.masks import soft_sphere
 from cryorefine.refine.expectation import ChunkSums
 from cryorefine.refine.gpu import volumes
 from cryorefine.refine.gpu.volumes import GpuVolumes
@@ -112,13 +113,22 @@ def step(rng):
     return run
 
 
-@pytest.mark.parametrize("last", [False, True])
-def test_a_whole_step(cupy, step, last):
-    expected, found = step(last=last), step(last=last, device="gpu:0")
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"last": False},
+        {"last": True},
+        {"first": True, "initial_lowpass": 20.0},
+        {"solvent_fsc": True, "mask": soft_sphere((BOX,) * 3, 7, 3.0)},
+    ],
+    ids=" ".join,
+)
+def test_a_whole_step(cupy, step, changes):
+    expected, found = step(**changes), step(**changes, device="gpu:0")
     assert 0.2 < expected.fsc.mean() < 0.9
     np.testing.assert_allclose(found.fsc, expected.fsc, atol=1e-6)
     pairs = [(f.reference, e.reference) for f, e in zip(found.halves, expected.halves, strict=True)]
-    if last:
+    if changes.get("last"):
         pairs += [(found.joined, expected.joined), *zip(found.unfiltered, expected.unfiltered, strict=True)]
     for a, b in pairs:
         np.testing.assert_allclose(a, b, atol=1e-4 * np.abs(b).max())
