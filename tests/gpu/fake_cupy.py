@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import types
 from pathlib import Path
 
@@ -23,20 +24,37 @@ from cryorefine.refine.gpu import source
 HERE = Path(__file__).parent
 
 
+class Here(threading.local):
+    """The number of the GPU that a thread works on."""
+
+    number = 0
+
+
+WORKS = Here()
+
+
 class ndarray(np.ndarray):
     """An array "on the GPU"."""
 
     __cuda_array_interface__ = None
     largest = 2**62
 
+    def __array_finalize__(self, source):
+        # A view lives where its source does, anything new on the GPU that the thread works on.
+        self.number = getattr(source, "number", WORKS.number)
+
     @property
     def device(self):
-        return Device(0)
+        return Device(self.number)
+
+    def copy(self):
+        return _device(np.array(self.view(np.ndarray)))
 
     def get(self):
         return np.array(self.view(np.ndarray))
 
     def astype(self, dtype, copy=True):
+        refuse([self])
         return _device(self.view(np.ndarray).astype(_known(dtype), copy=copy))
 
     def __array_ufunc__(self, ufunc, method, *inputs, out=None, **keywords):
@@ -61,11 +79,17 @@ class ndarray(np.ndarray):
 
     def __getitem__(self, key):
         _check_key(key)
-        return _device(self.view(np.ndarray)[_plain(key)])
+        part = self.view(np.ndarray)[_plain(key)]
+        if not isinstance(part, np.ndarray) or part.base is None:
+            refuse([self])  # picking runs a kernel, a view needs none
+            return _device(part)
+        result = _device(part)
+        result.number = self.number
+        return result
 
     def __setitem__(self, key, value):
         _check_key(key)
-        refuse([value])
+        refuse([self, value])
         self.view(np.ndarray)[_plain(key)] = _plain(value)
 
 
@@ -92,10 +116,13 @@ def _check_key(key):
 
 
 def refuse(values):
-    """Raise where a NumPy array is among values that are computed with on the GPU."""
+    """Raise where an array of NumPy, or of another GPU, is among values that are computed with on the GPU."""
     for value in values:
         if isinstance(value, (list, tuple)):
             refuse(value)
+        elif isinstance(value, ndarray):
+            if value.number != WORKS.number:
+                raise ValueError(f"an array of GPU {value.number} where GPU {WORKS.number} works")
         elif isinstance(value, np.ndarray) and not isinstance(value, ndarray):
             raise TypeError(f"Unsupported type {type(value)}: a NumPy array among CuPy's")
 
@@ -132,6 +159,10 @@ def _known(dtype):
 def asarray(values, dtype=None):
     if isinstance(values, (list, tuple)):
         refuse(values)
+    if isinstance(values, ndarray) and values.number != WORKS.number:
+        values = values.copy()
+    if isinstance(values, ndarray) and dtype in (None, values.dtype):
+        return values
     copy = None if isinstance(values, ndarray) else True
     return _device(np.array(_plain(values), dtype=dtype, copy=copy))
 
@@ -160,14 +191,17 @@ class OutOfMemoryError(MemoryError):
 
 
 class Device(contextlib.AbstractContextManager):
-    def __init__(self, number=0):
-        self.id = number
+    def __init__(self, number=None):
+        self.id = WORKS.number if number is None else number
+        self._before = []
 
-    def use(self):
+    def __enter__(self):
+        self._before.append(WORKS.number)
+        WORKS.number = self.id
         return self
 
     def __exit__(self, *problem):
-        return None
+        WORKS.number = self._before.pop()
 
     def synchronize(self):
         return None
@@ -232,6 +266,7 @@ class RawModule:
             values, pointers = [], []
             for argument in arguments:
                 if isinstance(argument, ndarray):
+                    refuse([argument])
                     assert argument.flags.c_contiguous, "a kernel was given an array with gaps"
                     values.append(ctypes.c_void_p(argument.view(np.ndarray).ctypes.data))
                     pointers.append(8)
@@ -326,6 +361,7 @@ def as_module(gpus: int = 1, memory: int = 2**30) -> dict[str, types.ModuleType]
 def _transform(function):
     def call(values, *arguments, **keywords):
         assert isinstance(values, ndarray)
+        refuse([values])
         assert "workers" not in keywords
         return _device(function(values.view(np.ndarray), *arguments, **keywords))
 

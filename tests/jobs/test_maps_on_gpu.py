@@ -28,10 +28,10 @@ def folder(tmp_path, rng):
     return tmp_path
 
 
-def both(job, folder, **options):
+def both(job, folder, gpu="gpu:0", **options):
     """Run a job on the processor and on a GPU; returns the folders and what was warned of on the GPU."""
     warned = []
-    for device in ("cpu", "gpu:0"):
+    for device in ("cpu", gpu):
         output = folder / device[:3]
         output.parent.mkdir(exist_ok=True)
         running = job.run(job.Options(output=output, device=device, threads=1, **options))
@@ -114,6 +114,22 @@ def test_local_resolution(folder, too_little):
     here, there, warned = both(local_resolution, folder, smooth=True, **given)
     compare(here, there, ["relion_locres.mrc", "relion_locres_filtered.mrc", "locres_smooth.mrc"], 1e-4)
     assert len(warned) == too_little
+
+
+@pytest.mark.parametrize("gpu", ["gpu:1", "gpu"])
+def test_other_gpus_than_the_first_and_several_of_them(folder, two_gpus, monkeypatch, gpu):
+    halves = {"half_map": folder / "run_half1.mrc", "mask": folder / "mask.mrc"}
+    here, there, warned = both(postprocess, folder / "1", gpu, half_maps=True, **halves)
+    compare(here, there, ["postprocess.mrc", "postprocess_half2.mrc"], 2e-5)
+    shape = {"input": folder / "run_half1.mrc", "threshold_from": "mass", "mass": 2.0, "keep_largest": 2}
+    for largest in (SIZE + 1, SIZE):
+        monkeypatch.setattr(mask_create, "_LARGEST_WHOLE", largest)
+        here, there, more = both(mask_create, folder / f"{largest}", gpu, resolution=4.0, **shape)
+        compare(here, there, ["mask.mrc"], 1e-6)
+        warned += more
+    here, there, more = both(local_resolution, folder / "3", gpu, sampling=20.0, **halves)
+    compare(here, there, ["relion_locres.mrc", "relion_locres_filtered.mrc"], 1e-4)
+    assert warned + more == []
 
 
 @pytest.mark.parametrize("job", [postprocess, mask_create, local_resolution], ids=lambda job: job.JOB.name)

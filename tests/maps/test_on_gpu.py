@@ -172,6 +172,35 @@ def test_local_resolution(cupy, rng, monkeypatch, places):
     assert 0 < np.ptp([point.resolution for point in found.points])
 
 
+def test_gpus_share_the_places_of_a_local_resolution(two_gpus, rng):
+    size = 24
+    first = blob(rng, size)
+    second = first + 0.2 * rng.normal(size=first.shape).astype(np.float32)
+    centres = sampling_points(size, Sphere(4, 3, 3))
+    expected = local(two_gpus.asarray(first), two_gpus.asarray(second), size)
+    list(expected.visit(centres))
+    found = local(two_gpus.asarray(first), two_gpus.asarray(second), size)
+    found.also_on(Place("gpu:1").put)
+    measured = [[], []]
+    for mine, each in zip(measured, (found, *found._others), strict=True):
+        each._measure = lambda centre, each=each, mine=mine: (
+            mine.append(centre) or LocalResolution._measure(each, centre)
+        )
+    assert [point.centre for point in found.visit(centres)] == centres
+    assert sorted(measured[0] + measured[1]) == sorted(centres)
+    assert measured[1]
+    for a, b in zip(expected.maps(), found.maps(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_gpu_without_room_does_not_share_a_local_resolution(two_gpus, rng):
+    first = blob(rng, 24)
+    found = local(two_gpus.asarray(first), two_gpus.asarray(first), 24)
+    two_gpus.largest = 1000
+    found.also_on(Place("gpu:1").put)
+    assert found._others == []
+
+
 def test_what_does_not_fit_is_done_on_the_processor(stand_in, rng):
     first, second = blob(rng, 16), blob(rng, 16)
     stand_in.largest = 5000

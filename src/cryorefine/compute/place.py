@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, ParamSpec, TypeVar
 
-from cryorefine.compute.array_module import gpus, to_host
+from cryorefine.compute.array_module import gpus, is_on_gpu, to_host
 
 P = ParamSpec("P")
 ResultT = TypeVar("ResultT")
@@ -23,6 +23,13 @@ def shortage() -> Iterator[None]:
         if any(word in str(error) for word in words):
             raise MemoryError(str(error)) from None
         raise
+
+
+def wait_for_gpu() -> None:
+    """Wait until the current GPU has done what this thread has given it to do."""
+    import cupy
+
+    cupy.cuda.get_current_stream().synchronize()
 
 
 class Place:
@@ -66,7 +73,7 @@ class Place:
         if values.dtype.byteorder == ">":
             values = values.astype(values.dtype.newbyteorder("="))
         with self.current():
-            if values.nbytes <= 2 * _PIECE or values.ndim < 2:
+            if is_on_gpu(values) or values.nbytes <= 2 * _PIECE or values.ndim < 2:
                 return cupy.asarray(values)
             # On its way a map is copied to memory that the system must not move, of which there is little.
             result = cupy.empty(values.shape, values.dtype)

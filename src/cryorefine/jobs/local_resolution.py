@@ -162,6 +162,7 @@ def run(options: Options) -> Run[Result]:
     """Measure the local resolution; yields events and returns the result."""
     import numpy as np
 
+    from cryorefine.compute.array_module import gpus
     from cryorefine.compute.place import Place
     from cryorefine.io.mrc import write_map
     from cryorefine.jobs import local_resolution_report
@@ -176,6 +177,9 @@ def run(options: Options) -> Run[Result]:
     yield Progress(_STAGE, 0, 0, "correlating the half maps")
     centres = _places(options, first, mask)
     local, unmasked = place.do(_prepare, first.data, second.data, options, first.pixel_size)
+    if place.on_gpu:
+        for number in gpus(options.device)[1:]:
+            local.also_on(Place(f"gpu:{number}").put)
     for done, _ in enumerate(local.visit(centres, options.threads), start=1):
         yield Progress(_STAGE, done, len(centres))
 

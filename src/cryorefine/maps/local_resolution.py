@@ -8,9 +8,12 @@ decides, and the FSC of random phases is the expected one (:class:`LocalFsc`) in
 from __future__ import annotations
 
 import itertools
+import queue
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryorefine.compute.array_module import is_on_gpu, module_of, to_host
-from cryorefine.compute.place import shortage
+from cryorefine.compute.place import shortage, wait_for_gpu
 from cryorefine.maps import fsc
 from cryorefine.maps.filters import lowpass_gain
 from cryorefine.maps.local_resolution_fsc import LocalFsc, Sphere, sampling_points, window_of
@@ -95,48 +98,74 @@ class LocalResolution:
         self._weight, self._filtered, self._frequency = (xp.zeros(shape, dtype=np.float32) for _ in range(3))
         self.left_gpu = False
         self.points: list[LocalPoint] = []
+        self._others: list[LocalResolution] = []
+        self._free: queue.SimpleQueue[LocalResolution] = queue.SimpleQueue()
 
-    def visit(self, centres: list[tuple[int, int, int]], threads: int = 0) -> Iterator[LocalPoint]:
+    def also_on(self, put: Callable[[Any], Any]) -> None:
+        """Let another GPU, to which a function brings arrays, measure at some places, if it has room."""
+        with self._average.device:
+            wait_for_gpu()
+        other = copy(self)
+        try:
+            with shortage():
+                other._fsc, other._average = self._fsc.moved(put), put(self._average)
+        except MemoryError:
+            return
+        self._others.append(other)
+
+    def visit(self, centres: list[Place], threads: int = 0) -> Iterator[LocalPoint]:
         """Measure at each centre; yields the points in that order, each when its part is in the maps."""
+        before = len(self.points)
         if is_on_gpu(self._average):
-            centres = yield from self._visit_on_gpu(centres)
-        workers = thread_count(threads)
-        remaining, pending = iter(centres), deque[Future[tuple[LocalPoint, NDArray[np.float32]]]]()
+            for each in (self, *self._others):
+                self._free.put(each)
+            try:
+                yield from self._visit(centres, self._measure_on_gpus, 1 + len(self._others))
+            except MemoryError:
+                pass
+            else:
+                return
+            # Only here is what the failed attempt held let go.
+            self._leave_gpu()
+        yield from self._visit(centres[len(self.points) - before :], self._measure, thread_count(threads))
+
+    def _visit(
+        self, centres: list[Place], measure: Callable[[Place], tuple[LocalPoint, Any]], workers: int
+    ) -> Iterator[LocalPoint]:
+        remaining, pending = iter(centres), deque[Future[tuple[LocalPoint, Any]]]()
         with ThreadPoolExecutor(workers) as pool:
             try:
                 # A few ahead of the sum, which is taken in order so that threads do not change it.
                 for centre in itertools.islice(remaining, 4 * workers):
-                    pending.append(pool.submit(self._measure, centre))
+                    pending.append(pool.submit(measure, centre))
                 while pending:
                     point, filtered = pending.popleft().result()
                     for centre in itertools.islice(remaining, 1):
-                        pending.append(pool.submit(self._measure, centre))
+                        pending.append(pool.submit(measure, centre))
                     self._add(point, filtered)
                     yield point
             finally:
                 for future in pending:
                     future.cancel()
 
-    def _visit_on_gpu(self, centres: list[Place]) -> Generator[LocalPoint, None, list[Place]]:
-        """Measure on a GPU, one place after the other; returns what is left where its memory is too small."""
-        remaining = list(centres)
-        while remaining:
-            try:
-                with self._average.device, shortage():
-                    point, filtered = self._measure(remaining[0])
-                    self._add(point, filtered)
-            except MemoryError:
-                break
-            del remaining[0]
-            yield point
-        else:
-            return []
-        # Only here is what the failed attempt held let go.
+    def _measure_on_gpus(self, centre: Place) -> tuple[LocalPoint, Any]:
+        """Measure at a place on whichever GPU is free."""
+        free = self._free.get()
+        try:
+            with free._average.device, shortage():
+                found = free._measure(centre)
+                wait_for_gpu()  # others' streams may read it
+                return found
+        finally:
+            self._free.put(free)
+
+    def _leave_gpu(self) -> None:
+        """Go on on the processor."""
         self.left_gpu = True
+        self._others, self._free = [], queue.SimpleQueue()
         self._fsc = self._fsc.moved(to_host)
         for name in ("_average", "_mask", "_weight", "_filtered", "_frequency"):
             setattr(self, name, to_host(getattr(self, name)))
-        return remaining
 
     def maps(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return the local resolution in A and the locally filtered map; 0 where no sphere has been."""
@@ -186,10 +215,15 @@ class LocalResolution:
 
     def _add(self, point: LocalPoint, filtered: NDArray[np.float32]) -> None:
         window, part = window_of(point.centre, self.sphere.reach, self.size)
-        mask = self._mask[part]
-        self._weight[window] += mask
-        self._filtered[window] += mask * filtered
-        self._frequency[window] += mask / np.float32(point.resolution)
+        there: Any = self._mask
+        with there.device if is_on_gpu(there) else nullcontext():
+            mask = self._mask[part]
+            brought = module_of(mask).asarray(filtered)
+            if brought is not filtered:
+                wait_for_gpu()  # before the other GPU's memory is let go
+            self._weight[window] += mask
+            self._filtered[window] += mask * brought
+            self._frequency[window] += mask / np.float32(point.resolution)
         self.points.append(point)
 
 
