@@ -14,6 +14,7 @@ from cryorefine.refine.half_plane import HalfPlane, shift_phases
 from cryorefine.refine.operations import Operations
 from cryorefine.refine.parameters import ExpectationParameters
 from cryorefine.refine.particle_set import ParticleSet
+from cryorefine.refine.polar import polar_slices
 from cryorefine.refine.slicing import slices
 from cryorefine.refine.volume import C64, F32
 
@@ -31,6 +32,8 @@ FEWEST_GROUPS = 10
 # leaves hope: within a larger distance of the best log-likelihood, as a quarter of the images scatters more.
 IMAGES_FOR_PORTION, PORTION = 16, 4
 PORTION_MARGIN, FEWEST_ORIENTATIONS = 100.0, 16
+# Scores by expanded slices are worked out in batches so many times smaller, which a cache almost holds.
+SMALLER_BATCHES = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +106,7 @@ class CoarseSearch:
         return slices(self.volume, rotated, plane, self.parameters.padding, self.operations)
 
     def global_search(self, chunk: ParticleSet, shift_prior: F32) -> Samples:
-        """Score every coarse pose of every particle as matrix products."""
+        """Score every coarse pose of every particle."""
         particles = len(chunk)
         sampling = self.parameters.sampling
         grid = sampling.grid
@@ -114,33 +117,34 @@ class CoarseSearch:
             log_direction[:] = 0
         orientation_prior = np.repeat(log_direction, grid.n_psi)[:, None]
         operations, xp = self.operations, self.operations.xp
-        batch = max(1, min(particles, operations.memory // (4 * orientations * shifts)))
-        block = max(64, operations.slice_pixels // max(512, max(p.pixels for p in self.coarse.planes)))
+        expanded = polar_slices(
+            self.views, self.coarse.planes, self.volume, grid, self.parameters.padding, operations
+        )
+        # Direct sums share each block of slices among the particles of a batch.
+        memory = operations.memory // (1 if None in expanded else SMALLER_BATCHES)
+        batch = max(1, memory // (4 * orientations * shifts))
+        split = np.array_split(np.arange(particles), -(-particles // batch))
+        room = operations.zeros(orientations * len(split[0]) * shifts, np.float32)
         parts = []
-        for first in range(0, particles, batch):
-            members = np.arange(first, min(first + batch, particles))
-            scores = operations.zeros((orientations, len(members), shifts), np.float32)
+        for members in split:
+            scores = room[: orientations * len(members) * shifts].reshape(orientations, len(members), shifts)
+            scores[:] = 0
             norms = operations.zeros((orientations, len(members)), np.float32)
-            for data, plane, columns in zip(self.views, self.coarse.planes, self.coarse.columns, strict=True):
+            for data, plane, columns, own in zip(
+                self.views, self.coarse.planes, self.coarse.columns, expanded, strict=True
+            ):
                 rows = data.row_of_particle[members]
                 here = np.flatnonzero(rows >= 0)
                 if len(here) == 0:
                     continue
                 moves = sampling.shifts @ data.view.projection.T / data.pixel_size
                 phase = shift_phases(plane, moves, xp)
-                pixels, own = operations.array(columns), operations.array(rows[here])
-                image = data.a[0][own][:, pixels] + 1j * data.a[1][own][:, pixels]
-                moved = (image[:, None] * phase[None]).reshape(-1, plane.pixels)
-                right = xp.concatenate([moved.real, moved.imag], axis=1).T
-                weights = data.b[own][:, pixels].T
-                # Where every particle has an image in the view nothing need be picked.
-                into = slice(None) if len(here) == len(members) else operations.array(here)
-                for start in range(0, orientations, block):
-                    some = np.arange(start, min(start + block, orientations))
-                    re, im = self._slices(data, plane, grid.coarse_matrices(some))
-                    dots = xp.concatenate([re, im], axis=1) @ right
-                    scores[some[0] : some[-1] + 1, into] += dots.reshape(len(some), len(here), shifts)
-                    norms[some[0] : some[-1] + 1, into] += (re**2 + im**2) @ weights
+                pixels, images = operations.array(columns), operations.array(rows[here])
+                re, im, weights = (part[images][:, pixels] for part in (*data.a, data.b))
+                if own is None:
+                    self._add_products(data, plane, (re, im), weights, phase, here, scores, norms)
+                else:
+                    own.add_scores((re, im), weights, phase, here, scores, norms)
             if self.parameters.cross_correlation:
                 scores /= xp.sqrt(xp.maximum(norms, 1e-30))[:, :, None]
                 norms[:] = 0
@@ -152,12 +156,38 @@ class CoarseSearch:
                 scores, self.parameters.fraction, self.parameters.cross_correlation
             )
             of_orientation = prior[found[0], found[1] if prior.shape[1] > 1 else 0]
-            own = (found[0].astype(np.int64), found[1] + np.int32(first), found[2])
-            parts.append((*own, of_orientation, found[3]))
+            particle = found[1] + np.int32(members[0])
+            parts.append((found[0].astype(np.int64), particle, found[2], of_orientation, found[3]))
         orientation, particle, shift, of_orientation, count = (
             np.concatenate(part) for part in zip(*parts, strict=True)
         )
         return _ordered(orientation, particle, shift, of_orientation + shift_prior[particle, shift], count)
+
+    def _add_products(
+        self,
+        data: ViewData,
+        plane: HalfPlane,
+        images: tuple[F32, F32],
+        weights: F32,
+        phase: C64,
+        here: I64,
+        scores: F32,
+        norms: F32,
+    ) -> None:
+        """Do as :meth:`.PolarSlices.add_scores` by direct sums."""
+        xp, grid = self.operations.xp, self.parameters.sampling.grid
+        orientations, particles, shifts = scores.shape
+        moved = ((images[0] + 1j * images[1])[:, None] * phase[None]).reshape(-1, plane.pixels)
+        right = xp.concatenate([moved.real, moved.imag], axis=1).T
+        # Where every particle has an image in the view nothing need be picked.
+        into = slice(None) if len(here) == particles else self.operations.array(here)
+        block = max(64, self.operations.slice_pixels // max(512, max(p.pixels for p in self.coarse.planes)))
+        for start in range(0, orientations, block):
+            some = np.arange(start, min(start + block, orientations))
+            re, im = self._slices(data, plane, grid.coarse_matrices(some))
+            dots = xp.concatenate([re, im], axis=1) @ right
+            scores[some[0] : some[-1] + 1, into] += dots.reshape(len(some), len(here), shifts)
+            norms[some[0] : some[-1] + 1, into] += (re**2 + im**2) @ weights.T
 
     def _tilt_prior(self, chunk: ParticleSet, orientations: int) -> F32:
         """Log prior of every coarse orientation of each particle, shape (orientations, particles)."""

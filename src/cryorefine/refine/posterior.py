@@ -58,6 +58,19 @@ def add_priors(scores: F32, norms: F32, orientation_prior: F32, shift_prior: F32
                 row[t] += base + prior[t]
 
 
+@njit(fastmath={"nnan", "nsz"}, **_COMPILE)
+def _best_shift(scores: F32, top: F32) -> None:
+    """Largest score of each orientation and particle; it vectorises where NaN is ruled out."""
+    for o in range(scores.shape[0]):
+        for n in range(scores.shape[1]):
+            row = scores[o, n]
+            m = row[0]
+            for t in range(row.shape[0]):
+                if row[t] > m:
+                    m = row[t]
+            top[o, n] = m
+
+
 @njit(**_COMPILE)
 def select_dense(scores: F32, fraction: float, single: bool) -> tuple[I32, I32, I32, I32]:
     """List the significant samples of a dense score array.
@@ -79,14 +92,13 @@ def select_dense(scores: F32, fraction: float, single: bool) -> tuple[I32, I32, 
         Samples kept of each particle.
     """
     orientations, particles, shifts = scores.shape
+    # Few orientations of a particle come near its best sample: only these are looked at again.
+    top = np.empty((orientations, particles), np.float32)
+    _best_shift(scores, top)
     best = np.full(particles, -np.inf, np.float32)
     for o in range(orientations):
         for n in range(particles):
-            m = best[n]
-            row = scores[o, n]
-            for t in range(shifts):
-                m = max(m, row[t])
-            best[n] = m
+            best[n] = max(best[n], top[o, n])
     floor = np.empty(particles, np.float32)
     if single:
         floor[:] = best
@@ -94,8 +106,10 @@ def select_dense(scores: F32, fraction: float, single: bool) -> tuple[I32, I32, 
         histogram = np.zeros((particles, BINS))
         for o in range(orientations):
             for n in range(particles):
-                row = scores[o, n]
                 low = best[n] - np.float32(LOG_RANGE)
+                if not top[o, n] > low:
+                    continue
+                row = scores[o, n]
                 for t in range(shifts):
                     if row[t] > low:
                         depth = best[n] - row[t]
@@ -106,24 +120,26 @@ def select_dense(scores: F32, fraction: float, single: bool) -> tuple[I32, I32, 
     total = 0
     for o in range(orientations):
         for n in range(particles):
-            row = scores[o, n]
-            for t in range(shifts):
-                if row[t] >= floor[n]:
-                    count[n] += 1
-                    total += 1
+            if top[o, n] >= floor[n]:
+                row = scores[o, n]
+                for t in range(shifts):
+                    if row[t] >= floor[n]:
+                        count[n] += 1
+                        total += 1
     orientation = np.empty(total, np.int32)
     particle = np.empty(total, np.int32)
     shift = np.empty(total, np.int32)
     e = 0
     for o in range(orientations):
         for n in range(particles):
-            row = scores[o, n]
-            for t in range(shifts):
-                if row[t] >= floor[n]:
-                    orientation[e] = o
-                    particle[e] = n
-                    shift[e] = t
-                    e += 1
+            if top[o, n] >= floor[n]:
+                row = scores[o, n]
+                for t in range(shifts):
+                    if row[t] >= floor[n]:
+                        orientation[e] = o
+                        particle[e] = n
+                        shift[e] = t
+                        e += 1
     return orientation, particle, shift, count
 
 
