@@ -53,12 +53,21 @@ def particle_layers(fits: ParticleFits, role: str) -> list[LayerData]:
     if not fits.in_space:
         keywords = layer_keywords(None, 1.0, name="micrograph", kind="micrograph", ndim=2)
         keywords["metadata"]["role"] = f"{role} micrograph"
-        layers.append((np.zeros((2, 2), np.float32), keywords | {"contrast_limits": (0.0, 1.0)}, "image"))
+        field, settings = _empty_field(fits)
+        layers.append((field, keywords | settings, "image"))
     keywords = layer_keywords(fits.file.path, 1.0, name="particles", kind="particles", ndim=ndim)
     keywords["metadata"] |= {"role": f"{role} particles", "fits": fits}
     keywords["blending"] = "translucent_no_depth"
     layers.append((fits.places[fits.members[0]], keywords, "points"))
     return layers
+
+
+def _empty_field(fits: ParticleFits) -> tuple[NDArray[np.float32], dict[str, Any]]:
+    """Return a field as large as all particles need, and the settings of its layer."""
+    scale = tuple(size / _EMPTY for size in fits.extent())
+    # The first pixel's centre is half a pixel from its edge.
+    place = {"scale": scale, "translate": tuple(width / 2 for width in scale)}
+    return np.full((_EMPTY, _EMPTY), 0.22, np.float32), {"contrast_limits": (0.0, 1.0)} | place
 
 
 class MicrographView:
@@ -96,7 +105,8 @@ class MicrographView:
         self.number, self.colouring = 0, ""
         self.read_image: Callable[[Path], None] | None = None
         self._files: dict[int, Path | None] = {}
-        self._drawing = self._selecting = self._empty = False
+        self._drawing = self._selecting = False
+        self._empty = not fits.in_space
         show_true_hand(viewer)
         viewer.dims.ndisplay = 3 if fits.in_space else 2
         layers = [
@@ -275,12 +285,9 @@ class MicrographView:
         assert self.field is not None
         if not self._empty:  # every setting of a layer makes napari look at all of them anew
             before = self._size()
-            height, width = self.fits.extent()
-            self.field.data = np.full((_EMPTY, _EMPTY), 0.22, np.float32)
-            self.field.contrast_limits = (0.0, 1.0)
-            self.field.scale = scale = (height / _EMPTY, width / _EMPTY)
-            # The first pixel's centre is half a pixel from its edge.
-            self.field.translate = tuple(width / 2 for width in scale)
+            self.field.data, settings = _empty_field(self.fits)
+            for setting, value in settings.items():
+                setattr(self.field, setting, value)
             self._empty = True
             self._fit(before)
         self._name_field(name, "")

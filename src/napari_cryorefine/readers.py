@@ -137,22 +137,13 @@ def read_tomograms_star(path: Path) -> list[LayerData]:
     UserError
         If the file, or one that it names, is missing or wrong.
     """
+    from napari_cryorefine.tomography_layers import first_tomogram
     from napari_cryorefine.tomography_scene import watch_for_tomograms
 
-    layers = tomograms(path)
+    _, _, layers = first_tomogram(path)
     watch_current_viewer()
     watch_for_tomograms()
     return layers
-
-
-def tomograms(path: Path) -> list[LayerData]:
-    """Return what :func:`read_tomograms_star` does, and leave the viewer alone; in any thread."""
-    from napari_cryorefine.tomography import read_tomography
-    from napari_cryorefine.tomography_layers import reference_layers, tomogram_layers
-
-    tomography = read_tomography(path)
-    name = tomography.names[0]
-    return tomogram_layers(tomography, name) + reference_layers(tomography, name)
 
 
 def _open_star_later(viewer: Any, path: Path) -> None:
@@ -163,20 +154,21 @@ def _open_star_later(viewer: Any, path: Path) -> None:
 
         show_later(viewer, path)
         return
+    open_tomograms_later(viewer, path)
+
+
+def open_tomograms_later(viewer: Any, path: Path) -> None:
+    """Read the first tomogram of a file in a thread, and show it layer by layer beside its dock."""
     from napari_cryorefine.opening import open_later
-
-    open_later(path, partial(tomograms, path), partial(show_tomograms, viewer))
-
-
-def show_tomograms(viewer: Any, layers: list[LayerData]) -> Iterator[None]:
-    """Open the dock and add the layers of a tomogram, one thing at each step."""
-    from napari_cryorefine.opening import add_layers
+    from napari_cryorefine.tomography_layers import first_tomogram
     from napari_cryorefine.tomography_scene import show_panel
 
-    watch_current_viewer()
-    show_panel(viewer)
-    yield
-    yield from add_layers(viewer, layers)
+    def show(made: Any) -> Iterator[None]:
+        panel = show_panel(viewer)
+        yield
+        panel.show_tomogram(*made)
+
+    open_later(path, partial(first_tomogram, path), show)
 
 
 def read_particle_star(path: Path) -> list[LayerData]:

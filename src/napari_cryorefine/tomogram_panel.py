@@ -25,16 +25,17 @@ from qtpy.QtWidgets import (
 from cryorefine.errors import UserError
 from napari_cryorefine._compat import call_soon
 from napari_cryorefine.latest import Latest
+from napari_cryorefine.layer_data import LayerData
 from napari_cryorefine.layers import own_layer
 from napari_cryorefine.tabbed import TabbedPanel
-from napari_cryorefine.tomography import Tomography, read_tomography, tilt_angles, tilt_text
+from napari_cryorefine.tomography import Tomography, tilt_angles, tilt_text
 from napari_cryorefine.tomography_layers import (
     PARTICLES,
     PROJECTED,
     STACK,
     TILTS,
     TiltSections,
-    reference_layers,
+    first_tomogram,
     stack_of_particle,
     tomogram_layers,
 )
@@ -203,7 +204,21 @@ class TomogramPanel(TabbedPanel):
             if first:
                 self._viewer.reset_view()
             self._say("")
-            return
+        else:
+            self.show_tomogram(tomography, name, layers)
+
+    def show_tomogram(self, tomography: Tomography, name: str, layers: list[LayerData]) -> None:
+        """Show a tomogram in place of the one that is shown, layer by layer.
+
+        Parameters
+        ----------
+        tomography : Tomography
+            The set that it is of.
+        name : str
+            Its name.
+        layers : list of LayerData
+            Its layers.
+        """
         other = tomography is not self.tomography
         self._take(tomography, name)
         remove_others(self._viewer, layers)
@@ -270,9 +285,7 @@ class TomogramPanel(TabbedPanel):
 def _load(request: Any) -> Iterator[tuple[Tomography, str, list[Any]]]:
     """Read what is asked for, in a thread: a file, a tomogram of it, or the tilts of a particle."""
     if isinstance(request, Path):
-        tomography = read_tomography(request)
-        name = tomography.names[0]
-        yield tomography, name, tomogram_layers(tomography, name) + reference_layers(tomography, name)
+        yield first_tomogram(request)
         return
     tomography, wanted = request
     if isinstance(wanted, str):

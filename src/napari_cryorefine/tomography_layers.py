@@ -14,7 +14,7 @@ import numpy as np
 
 from napari_cryorefine.layer_data import MASK_COLOR, LayerData, layer_keywords, map_layer
 from napari_cryorefine.layers import HALF_MAP_COLORMAPS
-from napari_cryorefine.tomography import Tomography, tilt_angles, tilt_order
+from napari_cryorefine.tomography import Tomography, read_tomography, tilt_angles, tilt_order
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
@@ -39,6 +39,19 @@ LARGEST_IMAGE = 1024
 _GAP = 0.05  # between what stands side by side, as a share of the tomogram's width
 
 
+def first_tomogram(path: Path) -> tuple[Tomography, str, list[LayerData]]:
+    """Read a file and return what it holds, the name of its first tomogram and all that belongs to that.
+
+    Raises
+    ------
+    UserError
+        As :func:`.read_tomography`.
+    """
+    tomography = read_tomography(path)
+    name = tomography.names[0]
+    return tomography, name, tomogram_layers(tomography, name) + reference_layers(tomography, name)
+
+
 def tomogram_layers(tomography: Tomography, name: str) -> list[LayerData]:
     """Return the layers of a tomogram: those of its tilt series only where the images are there.
 
@@ -51,7 +64,7 @@ def tomogram_layers(tomography: Tomography, name: str) -> list[LayerData]:
     """
     layers: list[LayerData] = []
     if (file := tomography.tomogram_file(name)) is not None:
-        layers.append(_tomogram_layer(tomography, name, file))
+        layers.append(tomogram_layer(name, file, tomography.extent(name)[2]))
     series = tomography.with_images(name)
     if series is not None:
         layers.append(_tilt_layer(tomography, series))
@@ -62,6 +75,35 @@ def tomogram_layers(tomography: Tomography, name: str) -> list[LayerData]:
     for _, keywords, _ in layers:
         keywords["metadata"] |= {"tomography": tomography, "tomogram": name}
     return layers
+
+
+def tomogram_layer(name: str, path: Path, depth: float = 0.0) -> LayerData:
+    """Return the layer of a tomogram alone; of its voxels only those that are looked at are read.
+
+    Parameters
+    ----------
+    name : str
+        Its name.
+    path : Path
+        Its file.
+    depth : float
+        Its depth in A, for a file without a pixel size.
+    """
+    from cryorefine.io.mrc import read_layout
+
+    layout = read_layout(path)
+    data = layout.memory_map()
+    voxel = depth / len(data) if layout.pixel_size <= 0 else layout.pixel_size
+    keywords = layer_keywords(path, voxel, name=f"{name} tomogram", kind="map")
+    step = tuple(slice(None, None, max(1, size // 64)) for size in data.shape)
+    sample = np.asarray(data[step], np.float32)
+    middle, deviation = float(sample.mean()), float(sample.std()) or 1.0
+    keywords |= {"contrast_limits": (middle - 4 * deviation, middle + 4 * deviation), "colormap": "gray"}
+    # Protein is dark as recorded, white in what some programs make of it; either way it is what stands out.
+    dark = float(np.mean((sample - middle) ** 3)) < 0
+    keywords |= {"rendering": "minip" if dark else "mip", "interpolation2d": "linear"}
+    keywords["metadata"] |= {"role": TOMOGRAM}
+    return data, keywords, "image"
 
 
 def reference_layers(tomography: Tomography, name: str) -> list[LayerData]:
@@ -132,25 +174,6 @@ def stack_of_particle(tomography: Tomography, row: int) -> LayerData | None:
     keywords["contrast_limits"] = (middle - 3 * deviation, middle + 3 * deviation)
     keywords["metadata"] |= {"role": STACK, "particle": str(particles.names[row])}
     return images[:, None], keywords, "image"
-
-
-def _tomogram_layer(tomography: Tomography, name: str, path: Path) -> LayerData:
-    """Map the file's voxels: only what is looked at is read."""
-    from cryorefine.io.mrc import read_layout
-
-    layout = read_layout(path)
-    data = layout.memory_map()
-    voxel = tomography.extent(name)[2] / len(data) if layout.pixel_size <= 0 else layout.pixel_size
-    keywords = layer_keywords(path, voxel, name=f"{name} tomogram", kind="map")
-    step = tuple(slice(None, None, max(1, size // 64)) for size in data.shape)
-    sample = np.asarray(data[step], np.float32)
-    middle, deviation = float(sample.mean()), float(sample.std()) or 1.0
-    keywords |= {"contrast_limits": (middle - 4 * deviation, middle + 4 * deviation), "colormap": "gray"}
-    # Protein is dark as recorded, white in what some programs make of it; either way it is what stands out.
-    dark = float(np.mean((sample - middle) ** 3)) < 0
-    keywords |= {"rendering": "minip" if dark else "mip", "interpolation2d": "linear"}
-    keywords["metadata"] |= {"role": TOMOGRAM}
-    return data, keywords, "image"
 
 
 class TiltSections:

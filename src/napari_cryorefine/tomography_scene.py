@@ -13,6 +13,8 @@ from napari_cryorefine.tomography_layers import DIRECTIONS, PARTICLES, PROJECTED
 if TYPE_CHECKING:
     from napari.components import ViewerModel
 
+    from napari_cryorefine.tomogram_panel import TomogramPanel
+
 DOCK = "Tomograms"
 _watched: WeakSet[Any] = WeakSet()
 
@@ -82,12 +84,16 @@ def watch_for_tomograms() -> None:
     viewer.layers.events.inserted.connect(on_inserted)
 
 
-def show_panel(viewer: Any) -> None:
-    """Open the dock in a viewer, unless it is open."""
+def show_panel(viewer: Any) -> TomogramPanel:
+    """Open the dock in a viewer, unless it is open, and return what is in it."""
     from napari_cryorefine.tomogram_panel import TomogramPanel
 
-    if not any(isinstance(each, TomogramPanel) for each in viewer.window.dock_widgets.values()):
-        viewer.window.add_dock_widget(TomogramPanel(viewer), name=DOCK, area="right")
+    for widget in viewer.window.dock_widgets.values():
+        if isinstance(widget, TomogramPanel):
+            return widget
+    panel = TomogramPanel(viewer)
+    viewer.window.add_dock_widget(panel, name=DOCK, area="right")
+    return panel
 
 
 def _replace(layer: Any, data: Any, keywords: dict[str, Any], kind: str) -> None:

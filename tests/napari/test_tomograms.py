@@ -370,7 +370,9 @@ def test_a_sample_opened_by_hand_begins_with_one_layer(viewer, npe2pm, qtbot):
         QTimer.singleShot(0, lambda: now.extend(viewer.open_sample(PLUGIN, "betagal-tilts")))
         qtbot.waitUntil(lambda: len(viewer.layers) == 5, timeout=SECONDS)
     assert [layer.metadata["role"] for layer in now] == [TOMOGRAM]
-    assert "Tomograms" in viewer.window.dock_widgets
+    assert viewer.layers[0] is now[0]  # with what belongs to it, once that has been read
+    settle(qtbot, viewer.window.dock_widgets["Tomograms"])
+    assert now[0].metadata["tomography"] is viewer.window.dock_widgets["Tomograms"].tomography
 
 
 def test_a_form_takes_the_set_that_is_shown(made, viewer, panel, qtbot, monkeypatch):
