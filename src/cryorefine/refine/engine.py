@@ -46,8 +46,11 @@ F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 ScalarT = TypeVar("ScalarT", bound=np.generic)
 
-# Particles of a chunk, which share slices; fewer where their images as read take more memory (bytes).
+# Particles of a chunk, which share slices; fewer where their images as read take more memory (bytes). In a
+# search of the whole sphere they share most of them: there a chunk may have more, where a half set still has
+# enough chunks for many workers.
 LARGEST_CHUNK, SMALLEST_CHUNK = 128, 8
+LARGEST_GLOBAL_CHUNK, ENOUGH_CHUNKS = 512, 8
 # On a GPU a chunk's time is less, but not that of bringing its volumes back and adding them.
 LARGER_ON_GPU = 8
 CHUNK_MEMORY = 48 * 2**20
@@ -255,7 +258,7 @@ def iterate(
     sampling = _sampling(schedule, settings, pixel, current)
     plan = [parameters(h, schedule, sampling) for h in range(2)]
     members = [np.flatnonzero(state.half == h + 1) for h in range(2)]
-    chunk = chunk_size(particles, settings.worker_device or settings.device)
+    chunk = chunk_size(particles, settings.worker_device or settings.device, schedule.is_local)
     trees: list[Tree] = [grouped(_pieces(m, state.table.poses, chunk)) for m in members]
     sums, table = yield from _compare(iteration, trees, executor, current, reader, plan, state.table)
 
@@ -397,14 +400,17 @@ def _with_accuracies(
     return replace(schedule, accuracy_angle=angle, accuracy_shift=shift)
 
 
-def chunk_size(particles: ParticleSet, device: str) -> int:
-    """Particles of a chunk, by the memory that their images take on average."""
-    on_gpu = device.startswith("gpu") or bool(gpus(device))
-    larger = LARGER_ON_GPU if on_gpu else 1
+def chunk_size(particles: ParticleSet, device: str, local: bool) -> int:
+    """Particles of a chunk, by the search, and by the memory that their images take on average."""
+    largest, memory = LARGEST_CHUNK, CHUNK_MEMORY
+    if device.startswith("gpu") or gpus(device):
+        largest, memory = LARGER_ON_GPU * largest, LARGER_ON_GPU * memory
+    elif not local:
+        largest = int(np.clip(len(particles) // (2 * ENOUGH_CHUNKS), largest, LARGEST_GLOBAL_CHUNK))
     optics = np.array([view.optics for view in particles.views])[particles.image_view]
     values = np.array([float(group.box) ** group.dimensions for group in particles.optics])
     mean = 4 * values[optics].sum() / len(particles)
-    return int(np.clip(larger * CHUNK_MEMORY // mean, SMALLEST_CHUNK, larger * LARGEST_CHUNK))
+    return int(np.clip(memory // mean, SMALLEST_CHUNK, largest))
 
 
 def _pieces(members: I64, poses: F64, chunk: int) -> list[I64]:
