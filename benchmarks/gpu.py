@@ -320,11 +320,11 @@ def maps(bench: Bench) -> None:
     shape = {"threshold_from": "solvent", "extend": 4.0, "soft_edge": 8.0}
     head(bench)
     compare(bench, f"postprocess, {size} px", postprocess, folder, "postprocess.mrc", bfactor=-40.0, **halves)
+    made, far = "relion_locres_filtered.mrc", {"sampling": size * pixel / 12}
+    compare(bench, f"local-resolution, {size} px", local_resolution, folder, made, **far, **halves)
     for name, edge, more in (("map", size, {"keep_largest": 1}), ("large", large, {})):
         given = {"input": folder / f"{name}.mrc", **shape, **more}
         compare(bench, f"mask-create, {edge} px", mask_create, folder, "mask.mrc", **given)
-    made, far = "relion_locres_filtered.mrc", {"sampling": size * pixel / 12}
-    compare(bench, f"local-resolution, {size} px", local_resolution, folder, made, **far, **halves)
 
 
 def tomograms(bench: Bench) -> None:
