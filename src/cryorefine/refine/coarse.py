@@ -361,7 +361,7 @@ class CoarseSearch:
             a_re, a_im = (operations.xp.ascontiguousarray(part[:, pixels]) for part in data.a)
             weight = operations.xp.ascontiguousarray(data.b[:, pixels])
             rows = data.row_of_particle[owner]
-            most = max(1, operations.memory // (4 * 8 * plane.pixels))
+            most = max(1, operations.slice_memory // (4 * 8 * plane.pixels))
             for first in range(0, len(quads), most):
                 here = np.arange(first, min(first + most, len(quads)))
                 here = here[rows[here] >= 0]

@@ -40,7 +40,7 @@ class ProcessorOperations:
     xp: Any = np
     memory = MEMORY
     slice_pixels = 4096 * 512
-    # Slices of the fine search that are made and used at a time: not much more than caches hold.
+    # Slices of lists of poses that are made and used at a time: not much more than caches hold.
     slice_memory = 16 * 2**20
 
     score_entries = staticmethod(kernels.score_entries)

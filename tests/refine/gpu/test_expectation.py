@@ -20,6 +20,7 @@ from cryorefine.refine.atoms import density, random_protein
 from cryorefine.refine.coarse import CoarseSearch
 from cryorefine.refine.expectation import expectation
 from cryorefine.refine.gpu.operations import GpuOperations
+from cryorefine.refine.operations import ProcessorOperations
 from cryorefine.refine.parameters import ExpectationParameters, ImageModel, Sampling
 from cryorefine.refine.particle_set import ParticleSet, View
 from cryorefine.refine.simulation import contrast_for, random_rotations, simulate_images
@@ -201,6 +202,18 @@ def test_subtomograms_that_are_volumes(cupy, rng):
     found = expectation(chunk, raw, volume, replace(settings, device="gpu:0"), squared)
     for name, difference in differences(expected, found).items():
         assert difference < 2e-4, name
+
+
+@pytest.mark.parametrize("memory", [0, 400_000], ids=["none is kept", "some are kept"])
+@pytest.mark.parametrize("local", [False, True])
+def test_slices_made_few_at_a_time(particles, volume, monkeypatch, local, memory):
+    """How many slices are made at a time, and kept for the sums, changes nothing but the order of sums."""
+    expected = expectation(*particles, volume, parameters(local))
+    monkeypatch.setattr(ProcessorOperations, "memory", memory)
+    monkeypatch.setattr(ProcessorOperations, "slice_memory", 0)
+    found = expectation(*particles, volume, parameters(local))
+    for name, difference in differences(expected, found).items():
+        assert difference < 1e-5, name
 
 
 def test_too_little_memory_splits_the_chunk(stand_in, particles, volume, monkeypatch):

@@ -66,8 +66,8 @@ class GpuOperations:
 
     @property
     def slice_memory(self) -> int:
-        """Bytes of the slices that the fine search makes at a time."""
-        return self.memory
+        """Bytes of the slices that searches of lists of poses make at a time."""
+        return self.memory // 2
 
     @property
     def fft(self) -> Any:
