@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ from cryorefine.refine.ctf_refinement.polynomials import (
     to_zernike,
 )
 from cryorefine.refine.ctf_refinement.signal import Signal, power_spectra
-from cryorefine.refine.ctf_refinement.sums import Sums, split_operators
+from cryorefine.refine.ctf_refinement.sums import Sums, split_operators, turned_row
 from cryorefine.refine.ctf_refinement.transfer_fit import derivatives, table_of, with_table
 from cryorefine.refine.simulation import random_rotations
 
@@ -367,17 +368,25 @@ def test_turning_the_grid_is_inserting_every_slice_in_all_its_places(small, rng)
     data = (rng.normal(size=(3, plane.pixels)) + 1j * rng.normal(size=(3, plane.pixels))).astype(np.complex64)
     weight = rng.uniform(1, 2, (3, plane.pixels)).astype(np.float32)
     poses = random_rotations(3, rng)
-    operators = point_group("D4").operators
+    operators, seen = point_group("D4").operators, 0.0
     slow, quick = Sums.empty(frame), Sums.empty(frame)
     inserted, turns = split_operators(operators)
     for operator in operators:
         slow.insert(poses @ operator, plane, frame.padding, data, weight)
     for operator in inserted:
         quick.insert(poses @ operator, plane, frame.padding, data, weight)
-    reach = frame.padding * (frame.size / 2 + 1)
-    one, other = slow.finish(turns[:1], reach).parts, quick.finish(turns, reach).parts
     assert len(inserted) < len(operators)
-    np.testing.assert_allclose(one[..., :-1, :3], other[..., :-1, :3], atol=1e-4 * np.abs(one).max())
+    limit = frame.limit
+    one, other = (np.zeros((limit + 1, 3), np.float32) for _ in range(2))
+    for each in (slow, quick):
+        each.complete()
+    for z, y in product(range(-limit, limit + 1, 3), range(-limit, limit + 1, 4)):
+        last = int(np.sqrt(max(limit**2 - z**2 - y**2, 0)))
+        for sums, some, row in ((slow, turns[:1], one[:last]), (quick, turns, other[:last])):
+            turned_row(sums.parts.reshape(-1), sums.parts.shape[:3], some, z, y, row)
+        np.testing.assert_allclose(one[:last], other[:last], atol=1e-3)
+        seen = max(seen, float(np.abs(one[:last]).max(initial=0.0)))
+    assert seen > 1
 
 
 def test_what_does_not_fit_in_memory_is_made_again_the_same(small):

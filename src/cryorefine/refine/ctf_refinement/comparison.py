@@ -401,8 +401,7 @@ class Comparison:
             from cryorefine.refine.ctf_refinement.rebuild import solved
 
             return solved(where.array(sums.parts), self._turns, ssnr, self.frame)
-        whole = sums.finish(self._turns, self.frame.padding * (self.frame.size / 2 + 1))
-        return rebuilt_reference(whole, ssnr, self.frame, threads)
+        return rebuilt_reference(sums, self._turns, ssnr, self.frame, threads)
 
     def images(self, chunk: Chunk) -> C64:
         """Return the transforms of a chunk's images, on the processor, shape (n, pixels)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,16 +69,23 @@ class Frame:
     @cached_property
     def compensation(self) -> F32:
         """1 / sinc^2(r / padded box): undoes what one interpolation does to a map, shape (box, box, box)."""
-        square = _squared_radius(self.box)
-        along = np.sinc(np.sqrt(np.arange(square.max() + 1)) / self.padded) ** -2
-        return along.astype(np.float32)[square]
+        half = self.box // 2
+        square = np.arange(half + 1) ** 2
+        along = np.sinc(np.sqrt(np.arange(3 * half**2 + 1)) / self.padded) ** -2
+        octant = along.astype(np.float32)[square[:, None, None] + square[:, None] + square]
+        mirrored = np.abs(np.arange(self.box) - half)
+        return octant[mirrored][:, mirrored][:, :, mirrored]
 
     @cached_property
     def window(self) -> F32:
         """Mask and compensation of two interpolations, about voxel 0 of a padded map."""
         window = np.zeros((self.padded,) * 3, np.float32)
-        middle = np.r_[self.padded - self.box // 2 : self.padded, 0 : self.box // 2]
-        window[np.ix_(middle, middle, middle)] = self.mask * self.compensation**2
+        half = self.box // 2
+        ends = ((slice(0, half), slice(self.padded - half, None)), (slice(half, None), slice(0, half)))
+        for (z, to_z), (y, to_y), (x, to_x) in product(ends, repeat=3):
+            block = self.compensation[z, y, x] ** 2
+            block *= self.mask[z, y, x]
+            window[to_z, to_y, to_x] = block
         return window
 
     @cached_property

@@ -49,12 +49,12 @@ def solved(parts: Array, turns: NDArray[np.int64], ssnr: F64, frame: Frame) -> R
     numerator.real, numerator.imag = parts[..., 0], parts[..., 1]
     weight = xp.ascontiguousarray(parts[..., 2])
     gpu.enforce_friedel(numerator, weight)
+    limit, edge = frame.limit, frame.padded
+    shells = int(limit / frame.padding) + 2
+    means = len(turns) * gpu.shell_means(weight, frame.padding, shells)
     numerator, weight = symmetrise(
         numerator, weight, turns.astype(np.float64), frame.size, frame.padding, gpu
     )
-    limit, edge = frame.limit, frame.padded
-    shells = int(limit / frame.padding) + 2
-    means = gpu.shell_means(weight, frame.padding, shells)
     extra, floor = (xp.asarray(each.astype(np.float32)) for each in regularised_weights(means, ssnr))
     index = np.arange(-limit, limit + 1)
     z, x = xp.asarray(index * index), xp.asarray(np.arange(limit + 2) ** 2)

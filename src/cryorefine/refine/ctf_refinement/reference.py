@@ -18,7 +18,7 @@ from cryorefine.maps.fourier import rescale
 from cryorefine.refine.ctf_refinement.frame import Frame
 from cryorefine.refine.ctf_refinement.padded import multiply_in_place, transform_padded
 from cryorefine.refine.ctf_refinement.settings import SuppliedMaps
-from cryorefine.refine.ctf_refinement.sums import Sums
+from cryorefine.refine.ctf_refinement.sums import Sums, turned_row
 from cryorefine.refine.volume import C64, F32
 
 F64 = NDArray[np.float64]
@@ -46,7 +46,9 @@ class Reference:
     gain: F32
 
 
-def rebuilt_reference(sums: Sums, ssnr: F64, frame: Frame, threads: int) -> Reference:
+def rebuilt_reference(
+    sums: Sums, turns: NDArray[np.int64], ssnr: F64, frame: Frame, threads: int
+) -> Reference:
     """Solve for a map and return the Fourier volume of what the mask leaves of it.
 
     The map is the Wiener estimate N / (W + mean(W) / SSNR) by shell (Scheres (2012), J. Struct. Biol.
@@ -55,7 +57,9 @@ def rebuilt_reference(sums: Sums, ssnr: F64, frame: Frame, threads: int) -> Refe
     Parameters
     ----------
     sums : Sums
-        Of slices.
+        Of slices; Friedel mates are completed in place.
+    turns : ndarray of int, shape (n, 3, 3)
+        Operators of the symmetry that map the grid onto itself, applied here; the identity first.
     ssnr : ndarray, shape (shells,)
         Signal-to-noise ratio of the sums, shells of 1 / edge; the last one holds beyond.
     frame : Frame
@@ -63,13 +67,17 @@ def rebuilt_reference(sums: Sums, ssnr: F64, frame: Frame, threads: int) -> Refe
     threads : int
         Threads of the FFT.
     """
-    means = _shell_means(sums.parts, frame.padding, int(frame.limit / frame.padding) + 2)
+    sums.complete()
+    # Turns leave every voxel in its shell.
+    means = len(turns) * _shell_means(sums.parts, frame.padding, int(frame.limit / frame.padding) + 2)
     extra, floor = regularised_weights(means, ssnr)
     edge = frame.padded
     transform = np.zeros((edge, edge, edge // 2 + 1), np.complex64)
     gain = np.zeros(sums.parts.shape[:3], np.float32)
     shell_of = _shells(frame.limit, frame.padding)
-    _divide(sums.parts, extra, floor, frame.padding * frame.size / 2, shell_of, transform, gain)
+    row = np.empty((frame.limit + 2, 3), np.float32)
+    reach = frame.padding * frame.size / 2
+    _divide(sums.parts.reshape(-1), turns, extra, floor, reach, shell_of, row, transform, gain)
     multiply_in_place(transform, frame.window, frame.box // 2, threads)
     return Reference(_cropped(transform, frame.limit), gain)
 
@@ -148,16 +156,18 @@ def _add_weights(parts: F32, shell_of: NDArray[np.int32], out: F64) -> None:
 
 @njit(**_FAST)
 def _divide(
-    parts: F32,
+    flat: F32,
+    turns: NDArray[np.int64],
     extra: F64,
     floor: F64,
     reach: float,
     shell_of: NDArray[np.int32],
+    room: F32,
     out: C64,
     gain_out: F32,
 ) -> None:
     """Write numerator / max(weight + extra(shell), floor(shell)) within a sphere into an FFT's layout."""
-    limit = parts.shape[0] // 2
+    limit = gain_out.shape[0] // 2
     edge = out.shape[0]
     reach = min(reach, edge // 2 - 1)
     for iz in range(2 * limit + 1):
@@ -170,8 +180,9 @@ def _divide(
             rest = reach * reach - z * z - y * y
             if rest < 0:
                 continue
-            y_out, here = y if y >= 0 else y + edge, parts[iz, iy]
-            for ix in range(int(np.sqrt(rest)) + 1):
+            y_out, here = y if y >= 0 else y + edge, room[: int(np.sqrt(rest)) + 1]
+            turned_row(flat, gain_out.shape, turns, z, y, here)
+            for ix in range(here.shape[0]):
                 shell = shell_of[ix * ix + y * y + z * z]
                 total = max(here[ix, 2] + extra[shell], floor[shell])
                 if total > 0:

@@ -58,22 +58,9 @@ class Sums:
         """Add the sums of other slices."""
         self.parts.__iadd__(other.parts)
 
-    def finish(self, turns: NDArray[np.int64], reach: float) -> Sums:
-        """Give Friedel and symmetry mates the sums of all, once all slices are in.
-
-        Parameters
-        ----------
-        turns : ndarray of int, shape (n, 3, 3)
-            Operators that map the grid onto itself, the identity first.
-        reach : float
-            Radius in voxels beyond which nothing matters.
-        """
+    def complete(self) -> None:
+        """Give Friedel mates the sums of both, in place, once all slices are in."""
         _enforce_friedel(self.parts)
-        if len(turns) == 1:
-            return self
-        whole = np.zeros_like(self.parts)
-        _add_turned(self.parts.reshape(-1), self.parts.shape[:3], turns, reach, whole.reshape(-1))
-        return Sums(whole)
 
 
 def split_operators(operators: F64) -> tuple[F64, NDArray[np.int64]]:
@@ -178,38 +165,50 @@ def _enforce_friedel(parts: F32) -> None:
 
 
 @njit(**_FAST)
-def _add_turned(
-    source: F32, shape: tuple[int, int, int], turns: NDArray[np.int64], reach: float, target: F32
+def turned_row(
+    source: F32,
+    shape: tuple[int, int, int],
+    turns: NDArray[np.int64],
+    z: int,
+    y: int,
+    row: F32,
 ) -> None:
-    """Add up what turns of the grid bring to each voxel."""
-    limit = shape[0] // 2
+    """Write what turns of the grid bring to the voxels x = 0, 1, ... at (z, y) from its centre.
+
+    Parameters
+    ----------
+    source : ndarray of float32
+        Sums, flat, with the mates of Friedel pairs.
+    shape : tuple of int
+        Of the grid.
+    turns : ndarray of int, shape (n, 3, 3)
+        Operators that map the grid onto itself.
+    z, y : int
+        The row.
+    row : ndarray of float32, shape (voxels, 3)
+        Overwritten: real and imaginary part of the numerator, and weight.
+    """
     stride_y = 4 * shape[2]
     stride_z = stride_y * shape[1]
-    middle = limit * (stride_z + stride_y)
-    for z in range(-limit, limit + 1):
-        for y in range(-limit, limit + 1):
-            rest = reach * reach - z * z - y * y
-            if rest < 0:
-                continue
-            last = min(int(np.sqrt(rest)), limit)
-            start = middle + z * stride_z + y * stride_y
-            for t in range(turns.shape[0]):
-                m = turns[t]
-                # Along x, a turn's source moves in equal steps; at its x < 0 stands the Friedel mate.
-                u, u_step = m[0, 1] * y + m[0, 2] * z, m[0, 0]
-                offset = (
-                    4 * u + (m[1, 1] * y + m[1, 2] * z) * stride_y + (m[2, 1] * y + m[2, 2] * z) * stride_z
-                )
-                step = 4 * u_step + m[1, 0] * stride_y + m[2, 0] * stride_z
-                i = start
-                for _ in range(last + 1):
-                    if u >= 0:
-                        j, sign = middle + offset, np.float32(1)
-                    else:
-                        j, sign = middle - offset, np.float32(-1)
-                    target[i] += source[j]
-                    target[i + 1] += sign * source[j + 1]
-                    target[i + 2] += source[j + 2]
-                    i += 4
-                    u += u_step
-                    offset += step
+    middle = (shape[0] // 2) * (stride_z + stride_y)
+    for t in range(turns.shape[0]):
+        m = turns[t]
+        # Along x, a turn's source moves in equal steps; at its x < 0 stands the Friedel mate.
+        u, u_step = m[0, 1] * y + m[0, 2] * z, m[0, 0]
+        offset = 4 * u + (m[1, 1] * y + m[1, 2] * z) * stride_y + (m[2, 1] * y + m[2, 2] * z) * stride_z
+        step = 4 * u_step + m[1, 0] * stride_y + m[2, 0] * stride_z
+        for x in range(row.shape[0]):
+            if u >= 0:
+                j, sign = middle + offset, np.float32(1)
+            else:
+                j, sign = middle - offset, np.float32(-1)
+            if t == 0:
+                row[x, 0] = source[j]
+                row[x, 1] = sign * source[j + 1]
+                row[x, 2] = source[j + 2]
+            else:
+                row[x, 0] += source[j]
+                row[x, 1] += sign * source[j + 1]
+                row[x, 2] += source[j + 2]
+            u += u_step
+            offset += step
