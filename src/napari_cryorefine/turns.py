@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -83,10 +84,18 @@ class Turns(QObject):
 
 
 def is_by_hand() -> bool:
-    """Tell whether a person has brought this about: Qt's loop has called, and no script waits for what comes.
+    """Tell whether a person has brought this about: Qt's loop has called, and nobody waits for what comes.
 
-    The cells of a notebook are called by that loop too.
+    Cells of a notebook and lines of napari's console are called by that loop too.
     """
-    from napari.utils.misc import in_jupyter
+    return QThread.currentThread().loopLevel() > 0 and not _is_in_a_cell()
 
-    return QThread.currentThread().loopLevel() > 0 and not in_jupyter()
+
+def _is_in_a_cell() -> bool:
+    frame = sys._getframe()
+    while frame is not None:
+        code = frame.f_code
+        if code.co_name == "run_code" and "IPython" in code.co_filename:
+            return True
+        frame = frame.f_back  # type: ignore[assignment]
+    return False

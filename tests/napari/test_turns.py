@@ -76,11 +76,15 @@ def test_what_is_forgotten_is_not_done(turns, qtbot):
     assert turns.done == ["a", "c"]
 
 
-def test_a_script_is_told_from_a_hand(qapp, qtbot, monkeypatch):
+def test_a_script_is_told_from_a_hand(qapp, qtbot):
     told = []
     assert not is_by_hand()
     QTimer.singleShot(0, lambda: told.append(is_by_hand()))
     qtbot.waitUntil(lambda: told == [True], timeout=SECONDS)
-    monkeypatch.setattr("napari.utils.misc.in_jupyter", lambda: True)
-    QTimer.singleShot(0, lambda: told.append(is_by_hand()))
-    qtbot.waitUntil(lambda: told == [True, False], timeout=SECONDS)
+
+
+def test_lines_of_a_console_are_scripts_though_they_are_called_by_the_window(qapp, qtbot):
+    shell = pytest.importorskip("IPython.core.interactiveshell").InteractiveShell()
+    shell.user_ns |= {"told": [], "is_by_hand": is_by_hand}
+    QTimer.singleShot(0, lambda: shell.run_cell("told.append(is_by_hand())"))
+    qtbot.waitUntil(lambda: shell.user_ns["told"] == [False], timeout=SECONDS)
