@@ -282,6 +282,14 @@ def test_opening_a_set_brings_the_dock(made, viewer, npe2pm):
     assert panel.tilt.text().startswith("Tilt 3 of 5: 0.0°")  # the picture without tilt is seen first
 
 
+def test_the_dock_is_a_tab_beside_the_others(made, viewer, npe2pm, qtbot):
+    with npe2pm.tmp_plugin(package=PLUGIN):
+        dock, _ = viewer.window.add_plugin_dock_widget(PLUGIN, "Project")
+        viewer.open(str(made.truth_set), plugin=PLUGIN)
+    window = viewer.window._qt_window
+    qtbot.waitUntil(lambda: len(window.tabifiedDockWidgets(dock)) == 1, timeout=SECONDS)
+
+
 def test_another_tomogram_takes_the_place_of_the_first(made, viewer, panel, qtbot):
     first = np.array(own_layer(viewer, PARTICLES).data)
     own_layer(viewer, TOMOGRAM).opacity = 0.5
