@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QEvent, Qt
+from qtpy.QtCore import QEvent, QSize, Qt
 from qtpy.QtWidgets import QCheckBox, QComboBox, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
 from cryorefine.errors import UserError
@@ -79,6 +79,10 @@ class Explorer(QWidget):
         super().changeEvent(event)
         if event.type() == QEvent.Type.ParentChange and self.parent() is None:
             self._latest.forget()
+
+    def sizeHint(self) -> QSize:
+        """Ask for the plots, which are made when the dock is there."""
+        return QSize(860, 340)
 
     @property
     def busy(self) -> bool:
