@@ -25,7 +25,7 @@ from cryorefine.refine.ctf_refinement.frame import make_frame
 from cryorefine.refine.ctf_refinement.optics_fit import absorb, threshold
 from cryorefine.refine.ctf_refinement.optics_sums import odd_sums
 from cryorefine.refine.ctf_refinement.padded import multiply_in_place, transform_padded
-from cryorefine.refine.ctf_refinement.phase_fit import OddSums, fit_phase
+from cryorefine.refine.ctf_refinement.phase_fit import OddSums, fit_phase, shrunken_covariance
 from cryorefine.refine.ctf_refinement.polynomials import (
     even_terms,
     from_zernike,
@@ -435,3 +435,17 @@ def test_a_comparison_up_to_a_shell_is_that_of_fewer_pixels(small):
     assert inner.frame.box < whole.frame.box
     slices = [array.ravel().view(np.float32) for array in (few.slice, many.slice[:, inside])]
     assert np.corrcoef(*slices)[0, 1] > 0.99
+
+
+def test_few_samples_draw_a_covariance_towards_a_plain_one(rng):
+    """The error of variances from 20 blocks becomes smaller; many samples, or one clear direction, decide."""
+    truth = np.diag([1.0, 1.0, 1.2, 0.8])
+    root = np.sqrt(truth)
+    samples = rng.normal(size=(200, 20, 4)) @ root
+    samples -= samples.mean(axis=1, keepdims=True)
+    plain = np.array([s.T @ s / 20 for s in samples])
+    drawn = np.array([shrunken_covariance(s) for s in samples])
+    np.testing.assert_allclose(np.trace(drawn, axis1=1, axis2=2), np.trace(plain, axis1=1, axis2=2))
+    assert np.mean((drawn - truth) ** 2) < 0.6 * np.mean((plain - truth) ** 2)
+    clear = rng.normal(size=(2000, 4)) * [10.0, 1.0, 1.0, 1.0]
+    np.testing.assert_allclose(np.diag(shrunken_covariance(clear)), [100, 1, 1, 1], rtol=0.25)

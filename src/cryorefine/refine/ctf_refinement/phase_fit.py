@@ -243,7 +243,11 @@ def _climb(sums: Sums, basis: F64, some: NDArray[np.bool_], start: F64) -> tuple
 def _jackknife(
     sums: Sequence[Sums], total: Sums, basis: F64, matrix: F64, some: NDArray[np.bool_], solution: F64
 ) -> F64:
-    """Return the covariance of the coefficients from leaving each block out (Efron (1982))."""
+    """Return the covariance of the coefficients from leaving each block out (Efron (1982)).
+
+    Twenty blocks tell a variance to a third of itself. In the basis in which the likelihood's own covariance
+    is the identity, what they tell is therefore mixed with a multiple of that, as well as it is told.
+    """
     phase = solution @ basis
     _, first, curvature = total.score(phase, some)
     hessian = (basis * curvature) @ basis.T
@@ -256,5 +260,23 @@ def _jackknife(
         rest += 1e-6 * np.trace(hessian) / len(hessian) * np.eye(len(hessian))
         moves.append(np.linalg.solve(rest, gradient - basis @ block_first))
     spread = np.array(moves) - np.mean(moves, axis=0)
-    covariance = (len(sums) - 1) / len(sums) * spread.T @ spread
-    return matrix @ covariance @ matrix.T
+    return matrix @ shrunken_covariance(np.sqrt(len(sums) - 1) * spread) @ matrix.T
+
+
+def shrunken_covariance(samples: F64) -> F64:
+    """Return a covariance, drawn towards a multiple of the identity as far as few samples call for it.
+
+    The mixture with the least expected error (Ledoit & Wolf (2004), J. Multivar. Anal. 88:365).
+
+    Parameters
+    ----------
+    samples : ndarray, shape (samples, values)
+        Of mean 0.
+    """
+    covariance = samples.T @ samples / len(samples)
+    plain = np.trace(covariance) / len(covariance) * np.eye(len(covariance))
+    away = float(np.sum((covariance - plain) ** 2))
+    products = samples[:, :, None] * samples[:, None, :]
+    unsure = float(np.sum((products - covariance) ** 2)) / len(samples) ** 2
+    share = min(1.0, unsure / away) if away > 0 else 1.0
+    return np.asarray(share * plain + (1 - share) * covariance)
