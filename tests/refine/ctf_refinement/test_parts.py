@@ -33,8 +33,9 @@ from cryorefine.refine.ctf_refinement.polynomials import (
     orthogonal,
     to_zernike,
 )
+from cryorefine.refine.ctf_refinement.reference import turned_row
 from cryorefine.refine.ctf_refinement.signal import Signal, power_spectra
-from cryorefine.refine.ctf_refinement.sums import Sums, split_operators, turned_row
+from cryorefine.refine.ctf_refinement.sums import Sums, split_operators
 from cryorefine.refine.ctf_refinement.transfer_fit import derivatives, table_of, with_table
 from cryorefine.refine.simulation import random_rotations
 

@@ -382,7 +382,7 @@ class Comparison:
         ``make`` is called with the number of the half set and that of threads.
         """
         threads = self.executor.threads
-        if threads == 1 or self._gpus is not None or 5 * self._volume > self._memory:
+        if threads == 1 or self._gpus is not None or 7 * self._volume > self._memory:
             return [make(half, threads) for half in range(2)]
         # Made once for both.
         assert self.frame.window is not None
@@ -391,7 +391,7 @@ class Comparison:
     @property
     def _volume(self) -> int:
         """Bytes of the sums of a half set."""
-        return 16 * (2 * self.frame.limit + 1) ** 2 * (self.frame.limit + 2)
+        return 12 * (2 * self.frame.limit + 1) ** 2 * (self.frame.limit + 2)
 
     def _solved(self, sums: Sums, ssnr: F64, threads: int) -> Reference:
         return self._on_device(lambda where: self._solved_there(sums, ssnr, threads, where))

@@ -18,7 +18,7 @@ from cryorefine.maps.fourier import rescale
 from cryorefine.refine.ctf_refinement.frame import Frame
 from cryorefine.refine.ctf_refinement.padded import multiply_in_place, transform_padded
 from cryorefine.refine.ctf_refinement.settings import SuppliedMaps
-from cryorefine.refine.ctf_refinement.sums import Sums, turned_row
+from cryorefine.refine.ctf_refinement.sums import Sums
 from cryorefine.refine.volume import C64, F32
 
 F64 = NDArray[np.float64]
@@ -152,6 +152,57 @@ def _add_weights(parts: F32, shell_of: NDArray[np.int32], out: F64) -> None:
                 if shell < out.shape[1]:
                     out[0, shell] += parts[iz, iy, ix, 2]
                     out[1, shell] += 1
+
+
+# Beside the kernel that calls it: Numba keeps a kernel until the file changes that it stands in.
+@njit(**_FAST)
+def turned_row(
+    source: F32,
+    shape: tuple[int, int, int],
+    turns: NDArray[np.int64],
+    z: int,
+    y: int,
+    row: F32,
+) -> None:
+    """Write what turns of the grid bring to the voxels x = 0, 1, ... at (z, y) from its centre.
+
+    Parameters
+    ----------
+    source : ndarray of float32
+        Sums, flat, with the mates of Friedel pairs.
+    shape : tuple of int
+        Of the grid.
+    turns : ndarray of int, shape (n, 3, 3)
+        Operators that map the grid onto itself.
+    z, y : int
+        The row.
+    row : ndarray of float32, shape (voxels, 3)
+        Overwritten: real and imaginary part of the numerator, and weight.
+    """
+    stride_y = 3 * shape[2]
+    stride_z = stride_y * shape[1]
+    middle = (shape[0] // 2) * (stride_z + stride_y)
+    for t in range(turns.shape[0]):
+        m = turns[t]
+        # Along x, a turn's source moves in equal steps; at its x < 0 stands the Friedel mate.
+        u, u_step = m[0, 1] * y + m[0, 2] * z, m[0, 0]
+        offset = 3 * u + (m[1, 1] * y + m[1, 2] * z) * stride_y + (m[2, 1] * y + m[2, 2] * z) * stride_z
+        step = 3 * u_step + m[1, 0] * stride_y + m[2, 0] * stride_z
+        for x in range(row.shape[0]):
+            if u >= 0:
+                j, sign = middle + offset, np.float32(1)
+            else:
+                j, sign = middle - offset, np.float32(-1)
+            if t == 0:
+                row[x, 0] = source[j]
+                row[x, 1] = sign * source[j + 1]
+                row[x, 2] = source[j + 2]
+            else:
+                row[x, 0] += source[j]
+                row[x, 1] += sign * source[j + 1]
+                row[x, 2] += source[j + 2]
+            u += u_step
+            offset += step
 
 
 @njit(**_FAST)

@@ -24,8 +24,8 @@ class Sums:
 
     Attributes
     ----------
-    parts : ndarray of float32, shape (2L+1, 2L+1, L+2, 4)
-        Real and imaginary part of the numerator, weight, and nothing: what one slice point changes lies
+    parts : ndarray of float32, shape (2L+1, 2L+1, L+2, 3)
+        Real and imaginary part of the numerator, and weight: what one slice point changes lies
         together in memory, which halves the time of insertion.
     """
 
@@ -35,7 +35,7 @@ class Sums:
     def empty(cls, frame: Frame) -> Sums:
         """Return sums of nothing."""
         edge = 2 * frame.limit + 1
-        return cls(np.zeros((edge, edge, frame.limit + 2, 4), np.float32))
+        return cls(np.zeros((edge, edge, frame.limit + 2, 3), np.float32))
 
     def insert(self, matrices: F64, plane: HalfPlane, padding: float, data: C64, weight: F32) -> None:
         """Add slices, shape (n, pixels), with orientation matrices (n, 3, 3)."""
@@ -106,8 +106,8 @@ def _insert(
 ) -> None:
     """Add slices by trilinear interpolation; every point must lie inside."""
     limit = np.float32(shape[0] // 2)
-    stride_y = np.int32(4 * shape[2])
-    stride_z = np.int32(4 * shape[2] * shape[1])
+    stride_y = np.int32(3 * shape[2])
+    stride_z = np.int32(3 * shape[2] * shape[1])
     pixels = kx.shape[0]
     part_x, part_y, part_z, mate = room[0], room[1], room[2], room[3]
     one = np.float32(1)
@@ -125,7 +125,7 @@ def _insert(
             ix, iy, iz = np.int32(x), np.int32(y), np.int32(z)
             part_x[p], part_y[p], part_z[p] = x - np.float32(ix), y - np.float32(iy), z - np.float32(iz)
             mate[p] = m
-            index[p] = np.uint64(iz * stride_z + iy * stride_y + 4 * ix)
+            index[p] = np.uint64(iz * stride_z + iy * stride_y + 3 * ix)
         for p in range(pixels):
             w = weight[o, p]
             re, im = data[o, p].real, data[o, p].imag * mate[p]
@@ -140,9 +140,9 @@ def _insert(
                 flat[i] += c * re_0
                 flat[i + np.uint64(1)] += c * im_0
                 flat[i + np.uint64(2)] += c * w_0
-                flat[i + np.uint64(4)] += c * re_1
-                flat[i + np.uint64(5)] += c * im_1
-                flat[i + np.uint64(6)] += c * w_1
+                flat[i + np.uint64(3)] += c * re_1
+                flat[i + np.uint64(4)] += c * im_1
+                flat[i + np.uint64(5)] += c * w_1
 
 
 @njit(**_FAST)
@@ -162,53 +162,3 @@ def _enforce_friedel(parts: F32) -> None:
             here[1] -= there[1]
             here[2] += there[2]
             there[0], there[1], there[2] = here[0], -here[1], here[2]
-
-
-@njit(**_FAST)
-def turned_row(
-    source: F32,
-    shape: tuple[int, int, int],
-    turns: NDArray[np.int64],
-    z: int,
-    y: int,
-    row: F32,
-) -> None:
-    """Write what turns of the grid bring to the voxels x = 0, 1, ... at (z, y) from its centre.
-
-    Parameters
-    ----------
-    source : ndarray of float32
-        Sums, flat, with the mates of Friedel pairs.
-    shape : tuple of int
-        Of the grid.
-    turns : ndarray of int, shape (n, 3, 3)
-        Operators that map the grid onto itself.
-    z, y : int
-        The row.
-    row : ndarray of float32, shape (voxels, 3)
-        Overwritten: real and imaginary part of the numerator, and weight.
-    """
-    stride_y = 4 * shape[2]
-    stride_z = stride_y * shape[1]
-    middle = (shape[0] // 2) * (stride_z + stride_y)
-    for t in range(turns.shape[0]):
-        m = turns[t]
-        # Along x, a turn's source moves in equal steps; at its x < 0 stands the Friedel mate.
-        u, u_step = m[0, 1] * y + m[0, 2] * z, m[0, 0]
-        offset = 4 * u + (m[1, 1] * y + m[1, 2] * z) * stride_y + (m[2, 1] * y + m[2, 2] * z) * stride_z
-        step = 4 * u_step + m[1, 0] * stride_y + m[2, 0] * stride_z
-        for x in range(row.shape[0]):
-            if u >= 0:
-                j, sign = middle + offset, np.float32(1)
-            else:
-                j, sign = middle - offset, np.float32(-1)
-            if t == 0:
-                row[x, 0] = source[j]
-                row[x, 1] = sign * source[j + 1]
-                row[x, 2] = source[j + 2]
-            else:
-                row[x, 0] += source[j]
-                row[x, 1] += sign * source[j + 1]
-                row[x, 2] += source[j + 2]
-            u += u_step
-            offset += step
