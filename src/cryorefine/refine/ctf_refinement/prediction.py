@@ -88,53 +88,41 @@ def slices(
     where : Operations
         Where they are made; they are returned on the processor.
     """
-    if where is not PROCESSOR:
-        return _slices_on_gpu(reference, matrices, plane, padding, area, own, coupling, where)
-    result = np.empty((len(matrices), plane.pixels), np.complex64)
-    turned = matrices.astype(np.float32)
-    flat, shape = reference.volume.view(np.float32).reshape(-1), reference.volume.shape
-    room = np.empty(plane.pixels, np.int64), np.empty((4, plane.pixels), np.float32)
-    _slice(flat, shape, turned, plane.kx, plane.ky, padding, np.float32(area), *room, result)
-    if own is not None and coupling is not None:
-        _without_own(
-            reference.gain.reshape(-1),
-            shape,
-            turned,
-            plane.kx,
-            plane.ky,
-            padding,
-            coupling,
-            np.float32(area**2),
-            own.image,
-            own.correction,
-            own.transfer,
-            own.weight,
-            own.inverse_noise,
-            *room,
-            result,
-        )
-    return result
-
-
-def _slices_on_gpu(
-    reference: Reference,
-    matrices: F64,
-    plane: HalfPlane,
-    padding: float,
-    area: float,
-    own: Inserted | None,
-    coupling: F32 | None,
-    where: Operations,
-) -> C64:
-    xp, kx, ky = where.xp, where.array(plane.kx), where.array(plane.ky)
     re, im = slicing.slices(where.volume(reference.volume), matrices, plane, padding, where)
-    result = np.float32(area) * (re + np.complex64(1j) * im)
+    result = where.xp.empty(re.shape, np.complex64)
+    result.real, result.imag = re, im
+    result *= np.float32(area)
     if own is not None and coupling is not None:
-        arrays = (own.image, own.correction, own.transfer, own.weight, own.inverse_noise)
-        brought = tuple(where.array(array) for array in arrays)
-        weights: Any = reference.gain
-        gain = where.volume(weights)
-        result = dense.without_own(xp, gain, matrices, kx, ky, padding, coupling, area**2, brought, result)
+        brought = (own.image, own.correction, own.transfer, own.weight, own.inverse_noise)
+        if where is PROCESSOR:
+            _without_own(
+                reference.gain.reshape(-1),
+                reference.volume.shape,
+                matrices.astype(np.float32),
+                plane.kx,
+                plane.ky,
+                padding,
+                coupling,
+                np.float32(area**2),
+                *brought,
+                np.empty(plane.pixels, np.int64),
+                np.empty((4, plane.pixels), np.float32),
+                result,
+            )
+        else:
+            weights: Any = reference.gain
+            result = dense.without_own(
+                where.xp,
+                where.volume(weights),
+                matrices,
+                where.array(plane.kx),
+                where.array(plane.ky),
+                padding,
+                coupling,
+                area**2,
+                tuple(where.array(array) for array in brought),
+                result,
+            )
     return np.asarray(to_host(result), np.complex64)
 
 
@@ -145,7 +133,6 @@ def _places(
     ky: F32,
     padding: float,
     shape: tuple[int, int, int],
-    width: int,
     index: NDArray[np.int64],
     parts: F32,
 ) -> None:
@@ -161,7 +148,7 @@ def _places(
         np.float32(matrix[1, 1] * padding),
         np.float32(matrix[1, 2] * padding),
     )
-    stride_y, stride_z = width * shape[2], width * shape[2] * shape[1]
+    stride_y, stride_z = shape[2], shape[2] * shape[1]
     for p in range(kx.shape[0]):
         x = kx[p] * ax + ky[p] * bx
         y = kx[p] * ay + ky[p] * by
@@ -173,52 +160,7 @@ def _places(
         parts[1, p] = y - np.float32(iy)
         parts[2, p] = z - np.float32(iz)
         parts[3, p] = m
-        index[p] = iz * stride_z + iy * stride_y + width * ix
-
-
-@njit(**_FAST)
-def _slice(
-    flat: F32,
-    shape: tuple[int, int, int],
-    matrices: F32,
-    kx: F32,
-    ky: F32,
-    padding: float,
-    area: np.float32,
-    index: NDArray[np.int64],
-    parts: F32,
-    out: C64,
-) -> None:
-    """Central slices by trilinear interpolation; every point must lie inside."""
-    stride_y = np.uint64(2 * shape[2])
-    stride_z = np.uint64(2 * shape[2] * shape[1])
-    one, two, three = np.uint64(1), np.uint64(2), np.uint64(3)
-    for o in range(matrices.shape[0]):
-        _places(matrices[o], kx, ky, padding, shape, 2, index, parts)
-        for p in range(kx.shape[0]):
-            i = np.uint64(index[p])
-            k, j = i + stride_y, i + stride_z
-            n = j + stride_y
-            fx, fy, fz = parts[0, p], parts[1, p], parts[2, p]
-            a0, a1, a2, a3 = flat[i], flat[i + one], flat[i + two], flat[i + three]
-            b0, b1, b2, b3 = flat[k], flat[k + one], flat[k + two], flat[k + three]
-            c0, c1, c2, c3 = flat[j], flat[j + one], flat[j + two], flat[j + three]
-            d0, d1, d2, d3 = flat[n], flat[n + one], flat[n + two], flat[n + three]
-            a0 += fy * (b0 - a0)
-            a1 += fy * (b1 - a1)
-            a2 += fy * (b2 - a2)
-            a3 += fy * (b3 - a3)
-            c0 += fy * (d0 - c0)
-            c1 += fy * (d1 - c1)
-            c2 += fy * (d2 - c2)
-            c3 += fy * (d3 - c3)
-            a0 += fz * (c0 - a0)
-            a1 += fz * (c1 - a1)
-            a2 += fz * (c2 - a2)
-            a3 += fz * (c3 - a3)
-            re = area * (a0 + fx * (a2 - a0))
-            im = area * parts[3, p] * (a1 + fx * (a3 - a1))
-            out[o, p] = np.complex64(complex(re, im))
+        index[p] = iz * stride_z + iy * stride_y + ix
 
 
 @njit(**_FAST)
@@ -246,7 +188,7 @@ def _without_own(
     one, whole, least = np.uint64(1), np.float32(1), np.float32(0.1)
     mx, my, mz = coupling[1], coupling[2], coupling[3]
     for o in range(matrices.shape[0]):
-        _places(matrices[o], kx, ky, padding, shape, 1, index, parts)
+        _places(matrices[o], kx, ky, padding, shape, index, parts)
         factor = scale * coupling[0] * weight[o]
         for p in range(kx.shape[0]):
             i = np.uint64(index[p])
